@@ -1,0 +1,36 @@
+"""What can go wrong with inputs and shard sets through no fault of ours. The message says what, got, expected, where, what to do."""
+
+
+class ShardError(ValueError):
+    """Anything a user's data or call can cause here."""
+
+    exit_code = 1
+    """What the command line returns: 1 the data is at fault, 2 the call is."""
+
+
+class FormatError(ShardError):
+    """Bytes that are not what the format says."""
+
+
+class ChecksumError(FormatError):
+    """Bytes that are not the ones that were written."""
+
+
+class SchemaError(ShardError):
+    """An input table whose columns or types are not those of its data set."""
+
+
+class FeaturizeError(ShardError):
+    """A molecule that cannot become a row; the build rejects it and goes on."""
+
+
+class InputError(ShardError):
+    """An input the call names that is not there."""
+
+    exit_code = 2
+
+
+class OutputError(ShardError):
+    """An output folder that cannot or must not be written."""
+
+    exit_code = 2

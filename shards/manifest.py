@@ -1,0 +1,100 @@
+"""manifest.json: what a shard set holds, written last; a folder without it is not a shard set."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from shards.errors import FormatError
+from shards.format import FORMAT_VERSION
+from shards.types import Feature, Task, TaskSet
+
+MANIFEST = "manifest.json"
+INDEX = "index.parquet"
+REJECTS = "rejects.parquet"
+BUILDING = ".building"
+"""A folder inside a shard set that is still being built."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Statistics:
+    """One task over the training split, of the stored values, in raw units."""
+
+    count: int
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """Everything about a shard set but its blocks."""
+
+    fingerprint: str
+    """SHA-256 over tasks, features and decoded blocks: what cursors and checkpoints carry."""
+    index_sha256: str
+    tasks: tuple[Task, ...]
+    task_sets: tuple[TaskSet, ...]
+    atom_features: tuple[Feature, ...]
+    bond_features: tuple[Feature, ...]
+    column_groups: dict[str, list[str]]
+    """Arrays of each column group."""
+    statistics: dict[str, Statistics]
+    """By task."""
+    splits: dict[str, dict[str, int]]
+    """By split: shards, blocks, molecules, atoms, bonds, bytes."""
+    labels: dict[str, dict[str, int]]
+    """By task: how many labels each split holds."""
+    dropped_labels: dict[str, int]
+    """By task: labels that were infinite and are stored as absent."""
+    rejects: dict[str, int]
+    """By reason: rows that are not in the set; rejects.parquet names them."""
+    provenance: dict
+    """Inputs (name, size, SHA-256, rows), options and versions of what decided the bytes."""
+
+    def tasks_of(self, level: str) -> tuple[Task, ...]:
+        """Tasks of one level, in the order of the label columns."""
+        return tuple(task for task in self.tasks if task.level == level)
+
+    def scale_of(self, level: str) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and std of each task of a level: float64 (T) each."""
+        stats = [self.statistics[task.name] for task in self.tasks_of(level)]
+        return np.array([s.mean for s in stats]), np.array([s.std for s in stats])
+
+    def encode(self) -> bytes:
+        """Manifest -> JSON bytes, the same for the same content."""
+        head = {"format": "molstream", "format_version": FORMAT_VERSION, "draft": True}
+        return (json.dumps(head | asdict(self), indent=1) + "\n").encode()
+
+    @classmethod
+    def parse(cls, data: bytes) -> "Manifest":
+        """JSON bytes -> manifest. Raises FormatError."""
+        try:
+            fields = json.loads(data)
+            if fields.pop("format") != "molstream":
+                raise FormatError(f"{MANIFEST}: not a molstream shard set")
+            version = fields.pop("format_version")
+            if version != FORMAT_VERSION:
+                raise FormatError(
+                    f"{MANIFEST}: format version {version}, this molstream reads {FORMAT_VERSION}: use the molstream that built it"
+                )
+            fields.pop("draft")
+            fields["tasks"] = tuple(Task(**t) for t in fields["tasks"])
+            fields["task_sets"] = tuple(TaskSet(**s | {"tasks": tuple(s["tasks"])}) for s in fields["task_sets"])
+            for key in ("atom_features", "bond_features"):
+                fields[key] = tuple(Feature(**f) for f in fields[key])
+            fields["statistics"] = {name: Statistics(**s) for name, s in fields["statistics"].items()}
+            return cls(**fields)
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise FormatError(f"{MANIFEST}: damaged or of another draft: {type(error).__name__}: {error}") from error
+
+
+def fingerprint(
+    tasks: tuple[Task, ...], atom_features: tuple[Feature, ...], bond_features: tuple[Feature, ...], blocks: list[tuple[str, bytes]]
+) -> str:
+    """SHA-256 over what the set says and holds; `blocks`: (split, content hash) in shard order."""
+    head = [[asdict(x) for x in part] for part in (tasks, atom_features, bond_features)]
+    digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
+    for split, content in blocks:
+        digest.update(split.encode() + b":" + content)
+    return digest.hexdigest()

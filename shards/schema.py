@@ -1,0 +1,38 @@
+"""Atom and bond features as category codes: those of the PM6_83M paper (arXiv 2310.04292), no RDKit needed to read them.
+
+Group and period are functions of the element, so models look them up instead of us storing them. The last code of an open-ended
+feature means "any other value".
+"""
+
+from shards.types import Feature
+
+MAX_ELEMENT = 118
+MAX_DEGREE = 10
+MAX_CHARGE = 5
+MAX_RADICALS = 4
+MAX_VALENCE = 8
+BOND_TYPES = ("single", "double", "triple", "aromatic", "other")
+BOND_STEREO = ("none", "any", "z", "e", "cis", "trans", "other")
+
+ATOM_FEATURES = (
+    Feature(name="element", num_codes=MAX_ELEMENT + 1, meaning="atomic number, 0 a wildcard atom"),
+    Feature(name="degree", num_codes=MAX_DEGREE + 2, meaning=f"stored neighbours, {MAX_DEGREE + 1} more than {MAX_DEGREE}"),
+    Feature(name="charge", num_codes=2 * MAX_CHARGE + 2, meaning=f"formal charge + {MAX_CHARGE}, last any other"),
+    Feature(name="radicals", num_codes=MAX_RADICALS + 2, meaning="radical electrons, last any other"),
+    Feature(name="valence", num_codes=MAX_VALENCE + 2, meaning="total valence, last any other"),
+    Feature(name="aromatic", num_codes=2, meaning="0 no, 1 yes"),
+    Feature(name="ring", num_codes=2, meaning="in a ring: 0 no, 1 yes"),
+)
+BOND_FEATURES = (
+    Feature(name="type", num_codes=len(BOND_TYPES), meaning=", ".join(BOND_TYPES)),
+    Feature(name="stereo", num_codes=len(BOND_STEREO), meaning=", ".join(BOND_STEREO)),
+    Feature(name="ring", num_codes=2, meaning="in a ring: 0 no, 1 yes"),
+)
+NUM_BOND_CODES = len(BOND_TYPES) * len(BOND_STEREO) * 2
+MAX_ATOMS = 65_535
+"""Atom numbers inside a molecule are 16 bits wide."""
+
+
+def encode_bond(kind: int, stereo: int, ring: int) -> int:
+    """Mixed radix, first feature most significant."""
+    return (kind * len(BOND_STEREO) + stereo) * 2 + ring

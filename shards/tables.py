@@ -1,0 +1,218 @@
+"""Input tables: which columns a data set has, and its rows as arrays, a bounded number at a time."""
+
+import glob
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from shards.errors import InputError, SchemaError
+from shards.types import Task, TaskSet
+
+STATES = ("S0", "T0", "cation", "anion")
+_STATE_UNITS = {
+    "alpha_homo": "eV",
+    "alpha_gap": "eV",
+    "beta_homo": "eV",
+    "beta_gap": "eV",
+    "energy_total": "eV",
+    "principal_length_a": "angstrom",
+    "principal_length_b": "angstrom",
+    "principal_length_c": "angstrom",
+    "spherocity": "1",
+    "plane_best_fit": "angstrom",
+}
+_DESCRIPTOR_UNITS = {"mw": "g/mol", "tpsa": "angstrom^2"}
+_DESCRIPTORS = (
+    "mw fsp3 n_lipinski_hba n_lipinski_hbd n_rings n_hetero_atoms n_heavy_atoms n_rotatable_bonds n_radical_electrons tpsa qed "
+    "clogp sas n_aliphatic_carbocycles n_aliphatic_heterocyles n_aliphatic_rings n_aromatic_carbocycles n_aromatic_heterocyles "
+    "n_aromatic_rings n_saturated_carbocycles n_saturated_heterocyles n_saturated_rings"
+).split()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dataset:
+    """How to read one data set's tables."""
+
+    name: str
+    smiles_column: str
+    tasks: tuple[Task, ...]
+    """Graph-level tasks first; names are the input's columns."""
+    task_sets: tuple[TaskSet, ...]
+
+    def columns(self, level: str) -> list[str]:
+        """Names of the label columns of one level."""
+        return [task.name for task in self.tasks if task.level == level]
+
+
+def pm6() -> Dataset:
+    """PM6_83M of arXiv 2310.04292: 62 graph-level tasks (4 states x 10, 22 descriptors), 7 atom-level tasks."""
+    graph = {f"graph_{state}_{name}": unit for state in STATES for name, unit in _STATE_UNITS.items()}
+    graph |= {f"graph_{name}": _DESCRIPTOR_UNITS.get(name, "1") for name in _DESCRIPTORS}
+    atom = {f"node_{state}_charges_mulliken": "e" for state in STATES} | {f"node_{state}_spin": "1" for state in STATES[1:]}
+    return Dataset(
+        name="pm6",
+        smiles_column="ordered_smiles",
+        tasks=tuple(
+            Task(name=name, level=level, kind="regression", unit=unit, source="pm6")
+            for level, units in (("graph", graph), ("atom", atom))
+            for name, unit in units.items()
+        ),
+        task_sets=(
+            TaskSet(name="g62", level="graph", kind="regression", source="pm6", tasks=tuple(graph)),
+            TaskSet(name="n7", level="atom", kind="regression", source="pm6", tasks=tuple(atom)),
+        ),
+    )
+
+
+DATASETS: dict[str, Callable[[], Dataset]] = {"pm6": pm6}
+
+
+@dataclass(frozen=True, slots=True)
+class AtomLists:
+    """One atom-level column of a batch of rows."""
+
+    values: np.ndarray
+    """float64, NaN where null."""
+    ptr: np.ndarray
+    """int64 (N + 1); a null list is empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A batch of N input rows."""
+
+    first_row: int
+    """Global row number of the first."""
+    smiles: list[str | None]
+    graph: np.ndarray
+    """float64 (N, Tg), NaN where null."""
+    atom: list[AtomLists]
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """One table of the input."""
+
+    url: str
+    num_rows: int
+    num_bytes: int
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        """The last part of the path: what the manifest keeps."""
+        return re.split(r"[/\\]", self.url)[-1]
+
+
+def natural_key(text: str) -> list:
+    """Sort key that puts 2 before 10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text) if part]
+
+
+def resolve_inputs(patterns: list[str]) -> list[str]:
+    """Files behind paths, globs and URLs, in natural order within a glob. Raises InputError for what matches nothing."""
+    urls: list[str] = []
+    for pattern in patterns:
+        if "://" in pattern:
+            fs, path = fsspec.core.url_to_fs(pattern)
+            found = [fs.unstrip_protocol(p) for p in fs.glob(path)] if glob.has_magic(path) else [pattern]
+        else:
+            found = glob.glob(pattern) if glob.has_magic(pattern) else [pattern]
+        if not found:
+            raise InputError(f"{pattern}: no file matches")
+        urls += sorted(found, key=natural_key)
+    if len(set(urls)) != len(urls):
+        raise InputError(f"{next(u for u in urls if urls.count(u) > 1)}: named twice among the inputs")
+    return urls
+
+
+def check_input(url: str, dataset: Dataset, on_bytes: Callable[[int], None] = lambda n: None) -> InputFile:
+    """Check that a table has the data set's columns, count its rows, hash its bytes.
+
+    Raises InputError when it is missing, SchemaError when it is no Parquet, lacks columns or has other types.
+    """
+    try:
+        with fsspec.open(url, "rb") as file:
+            try:
+                parquet = pq.ParquetFile(file)
+            except pa.ArrowException as error:
+                raise SchemaError(f"{url}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
+            _check_columns(url, parquet.schema_arrow, dataset)
+            num_rows = parquet.metadata.num_rows
+            file.seek(0)
+            digest, size = hashlib.sha256(), 0
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+                size += len(chunk)
+                on_bytes(len(chunk))
+    except FileNotFoundError as error:
+        raise InputError(f"{url}: no such file") from error
+    except IsADirectoryError as error:
+        raise InputError(f"{url}: a folder, expected a Parquet file; name its files, for example {url}/*.parquet") from error
+    return InputFile(url, num_rows, size, digest.hexdigest())
+
+
+def _check_columns(url: str, schema: pa.Schema, dataset: Dataset) -> None:
+    wanted = [dataset.smiles_column, *dataset.columns("graph"), *dataset.columns("atom")]
+    missing = [name for name in wanted if name not in schema.names]
+    if missing:
+        raise SchemaError(
+            f"{url}: {len(missing)} of {len(wanted)} columns of --dataset {dataset.name} are missing: {_list(missing)}; "
+            f"found {len(schema.names)}: {_list(schema.names)}"
+        )
+    is_text = (pa.types.is_string, pa.types.is_large_string)
+    is_list = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    for name in wanted:
+        dtype = schema.field(name).type
+        if name == dataset.smiles_column:
+            ok, expected = any(f(dtype) for f in is_text), "string"
+        elif name in dataset.columns("graph"):
+            ok, expected = _is_number(dtype), "a number"
+        else:
+            ok, expected = any(f(dtype) for f in is_list) and _is_number(dtype.value_type), "a list of numbers"
+        if not ok:
+            raise SchemaError(f"{url}: column {name} is of type {dtype}, expected {expected}")
+
+
+def _is_number(dtype: pa.DataType) -> bool:
+    return pa.types.is_floating(dtype) or pa.types.is_integer(dtype) or pa.types.is_null(dtype)
+
+
+def _list(names: list[str], limit: int = 6) -> str:
+    return ", ".join(names[:limit]) + (f", ... ({len(names) - limit} more)" if len(names) > limit else "")
+
+
+def iter_rows(files: list[InputFile], dataset: Dataset, *, batch_rows: int) -> Iterator[Rows]:
+    """Rows of all files in order, at most `batch_rows` at a time. Raises SchemaError for a file that breaks off."""
+    graph, atom = dataset.columns("graph"), dataset.columns("atom")
+    first_row = 0
+    for source in files:
+        try:
+            with fsspec.open(source.url, "rb") as file:
+                parquet = pq.ParquetFile(file)
+                for batch in parquet.iter_batches(batch_rows, columns=[dataset.smiles_column, *graph, *atom]):
+                    yield Rows(
+                        first_row,
+                        batch.column(dataset.smiles_column).to_pylist(),
+                        np.stack([_floats(batch.column(name)) for name in graph], axis=1),
+                        [_lists(batch.column(name)) for name in atom],
+                    )
+                    first_row += batch.num_rows
+        except (pa.ArrowException, OSError) as error:
+            raise SchemaError(f"{source.url}: unreadable at or after row {first_row}: {str(error).splitlines()[0]}") from error
+
+
+def _floats(array: pa.Array) -> np.ndarray:
+    return array.cast(pa.float64()).to_numpy(zero_copy_only=False)
+
+
+def _lists(array: pa.Array) -> AtomLists:
+    array = array.cast(pa.large_list(pa.float64()))
+    ptr = np.concatenate([[0], np.cumsum(array.value_lengths().fill_null(0).to_numpy())])
+    return AtomLists(_floats(array.flatten()), ptr)

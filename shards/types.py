@@ -1,0 +1,128 @@
+"""Tasks, features and the columns of a run of molecules: what every other module speaks of."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+Level = Literal["graph", "atom"]
+Kind = Literal["regression"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Task:
+    """One label column."""
+
+    name: str
+    """The column's name in the input."""
+    level: Level
+    """What carries the label: the molecule (graph) or each of its atoms."""
+    kind: Kind
+    """What the label is."""
+    unit: str
+    """Physical unit, '1' for a pure number, 'e' for elementary charges."""
+    source: str
+    """The data set it comes from."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskSet:
+    """Tasks of one source, level and kind: they share a head and a loss normaliser."""
+
+    name: str
+    """Short name, as in the literature: g62, n7."""
+    level: Level
+    kind: Kind
+    source: str
+    tasks: tuple[str, ...]
+    """Names, in the order of the label columns."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Feature:
+    """A categorical property of atoms or bonds, stored as a code in [0, num_codes)."""
+
+    name: str
+    num_codes: int
+    meaning: str
+    """How a code reads."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Molecules:
+    """Columns of N molecules with A atoms and B bonds. A column that was not read is None. Arrays are never written to."""
+
+    atom_ptr: np.ndarray
+    """int64 (N + 1): atoms of molecule i are atom_ptr[i]:atom_ptr[i + 1]."""
+    bond_ptr: np.ndarray
+    """int64 (N + 1)."""
+    atom_codes: np.ndarray | None = None
+    """uint8 (A, F)."""
+    bond_atoms: np.ndarray | None = None
+    """uint16 (B, 2): atom numbers inside the molecule, smaller first; bonds sorted by (larger, smaller)."""
+    bond_codes: np.ndarray | None = None
+    """uint8 (B): the bond features as one mixed-radix number, first feature most significant."""
+    graph_labels: np.ndarray | None = None
+    """float32 (N, T), NaN where absent."""
+    atom_labels: np.ndarray | None = None
+    """float32 (A, T), NaN where absent."""
+    ids: np.ndarray | None = None
+    """uint64 (N): global row numbers in the inputs."""
+    smiles: np.ndarray | None = None
+    """object (N): str; atom k of the molecule is the k-th atom of the string."""
+
+    def __len__(self) -> int:
+        return len(self.atom_ptr) - 1
+
+    @property
+    def num_atoms(self) -> np.ndarray:
+        """int64 (N)."""
+        return np.diff(self.atom_ptr)
+
+    @property
+    def num_bonds(self) -> np.ndarray:
+        """int64 (N)."""
+        return np.diff(self.bond_ptr)
+
+    def take(self, rows: np.ndarray) -> "Molecules":
+        """The molecules `rows`, in that order (a copy)."""
+        atoms, atom_ptr = ragged_rows(self.atom_ptr, rows)
+        bonds, bond_ptr = ragged_rows(self.bond_ptr, rows)
+        picks = {
+            "atom_codes": atoms,
+            "bond_atoms": bonds,
+            "bond_codes": bonds,
+            "graph_labels": rows,
+            "atom_labels": atoms,
+            "ids": rows,
+            "smiles": rows,
+        }
+        columns = {name: None if (c := getattr(self, name)) is None else c[pick] for name, pick in picks.items()}
+        return replace(self, atom_ptr=atom_ptr, bond_ptr=bond_ptr, **columns)
+
+
+COLUMNS = ("atom_codes", "bond_atoms", "bond_codes", "graph_labels", "atom_labels", "ids", "smiles")
+
+
+def concat_molecules(parts: list[Molecules]) -> Molecules:
+    """Molecules of all parts, in order; every part must carry the same columns."""
+    columns = {}
+    for name in COLUMNS:
+        pieces = [getattr(part, name) for part in parts]
+        columns[name] = None if pieces[0] is None else np.concatenate(pieces)
+    sizes = [np.concatenate([np.diff(getattr(part, ptr)) for part in parts]) for ptr in ("atom_ptr", "bond_ptr")]
+    return Molecules(atom_ptr=offsets(sizes[0]), bond_ptr=offsets(sizes[1]), **columns)
+
+
+def offsets(sizes: np.ndarray) -> np.ndarray:
+    """Sizes (N) -> int64 offsets (N + 1)."""
+    ptr = np.zeros(len(sizes) + 1, np.int64)
+    np.cumsum(sizes, out=ptr[1:])
+    return ptr
+
+
+def ragged_rows(ptr: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Flat positions of the segments `rows`, in that order, and their new offsets."""
+    sizes = np.diff(ptr)[rows]
+    new_ptr = offsets(sizes)
+    return np.repeat(ptr[rows] - new_ptr[:-1], sizes) + np.arange(new_ptr[-1]), new_ptr

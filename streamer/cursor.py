@@ -1,0 +1,64 @@
+"""Where a stream stands: (fingerprint, plan hash, epoch, step). Everything else is derived from these."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from streamer.errors import CursorError
+
+CURSOR_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cursor:
+    """The next step to run."""
+
+    fingerprint: str
+    """Of the shard set."""
+    plan_hash: str
+    """Of everything in the stream's configuration that moves a molecule."""
+    plan: dict
+    """The configuration itself, so that a mismatch can be named."""
+    epoch: int
+    step: int
+    """Steps of the epoch that are done."""
+
+    def encode(self) -> str:
+        """One line of JSON."""
+        return json.dumps({"cursor_version": CURSOR_VERSION} | asdict(self)) + "\n"
+
+    @classmethod
+    def parse(cls, text: str, *, where: str = "cursor") -> "Cursor":
+        """Inverse of `encode`. Raises CursorError."""
+        try:
+            fields = json.loads(text)
+            version = fields.pop("cursor_version")
+            if version != CURSOR_VERSION:
+                raise CursorError(f"{where}: cursor version {version}, this molstream reads {CURSOR_VERSION}")
+            cursor = cls(**fields)
+            if not (isinstance(cursor.epoch, int) and isinstance(cursor.step, int) and min(cursor.epoch, cursor.step) >= 0):
+                raise CursorError(f"{where}: epoch {cursor.epoch!r}, step {cursor.step!r}, expected non-negative whole numbers")
+            return cursor
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise CursorError(f"{where}: not a cursor ({type(error).__name__}: {error}); remove it to start anew") from error
+
+    @classmethod
+    def read(cls, path: Path) -> "Cursor":
+        """Read a cursor file. Raises CursorError."""
+        try:
+            return cls.parse(path.read_text(), where=str(path))
+        except UnicodeDecodeError as error:
+            raise CursorError(f"{path}: not a cursor, not even text; remove it to start anew") from error
+
+    def check(self, expected: "Cursor") -> None:
+        """Refuse to continue another stream. Raises CursorError, saying what differs."""
+        if self.fingerprint != expected.fingerprint:
+            raise CursorError(
+                f"cursor of another shard set: fingerprint {self.fingerprint[:12]}, this one has {expected.fingerprint[:12]}"
+            )
+        if self.plan_hash != expected.plan_hash:
+            keys = sorted(set(self.plan) | set(expected.plan))
+            differ = [
+                f"{k} {self.plan.get(k)} there, {expected.plan.get(k)} here" for k in keys if self.plan.get(k) != expected.plan.get(k)
+            ]
+            raise CursorError(f"cursor of another stream: {'; '.join(differ) or 'another order version'}")

@@ -1,0 +1,40 @@
+"""The id ledger: which molecule came in which step and lane, as a Parquet file. The oracle for exactly-once, order and resume."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from streamer.loader import Step
+
+SCHEMA = pa.schema(
+    [("epoch", pa.int32()), ("step", pa.int64()), ("lane", pa.int32()), ("set", pa.int32()), ("id", pa.uint64())]
+)
+
+
+class LedgerWriter:
+    """Appends steps; the file appears under its name when closed without an error."""
+
+    def __init__(self, path: Path):
+        self.path, self.beside = path, path.with_name(path.name + ".part")
+        self.writer = pq.ParquetWriter(self.beside, SCHEMA, compression="zstd")
+
+    def add(self, step: Step) -> None:
+        """Record every real molecule of a step; its loader must have been made `with_ids`."""
+        for lane, batch in zip(step.lanes, step.batches, strict=True):
+            n = batch.num_graphs
+            if n:
+                columns = [np.full(n, step.epoch), np.full(n, step.step), np.full(n, lane), np.zeros(n), batch.ids]
+                arrays = [pa.array(c.astype(f.type.to_pandas_dtype())) for c, f in zip(columns, SCHEMA, strict=True)]
+                self.writer.write_batch(pa.record_batch(arrays, SCHEMA))
+
+    def __enter__(self) -> "LedgerWriter":
+        return self
+
+    def __exit__(self, kind, *error) -> None:
+        self.writer.close()
+        if kind is None:
+            self.beside.rename(self.path)
+        else:
+            self.beside.unlink()

@@ -1,0 +1,183 @@
+"""The plan: which molecules come in which step, as a pure function of the index, the configuration and the epoch.
+
+    blocks of the split, permuted   | 17 | 3 | 40 | 8 | 25 | 31 | 2 | 11 | ...
+    windows                         |     window 0    |    window 1    | ...     each: a known number of packs
+    whole windows to lanes          lane 0: w0 w3 ...   lane 1: w1 w2 ...         the next window to the shortest lane
+    last windows, pack by pack      the next pack to the shortest lane, so that lanes end within one pack of each other
+    steps                           step t takes pack t of every lane; a lane that has ended gives a masked pack
+
+Invariants (tests/streamer/test_plan.py): every molecule of the split once an epoch; number of steps and of packs known before any
+payload is read; nothing here depends on ranks, threads or where a run was resumed.
+
+Order version 1. A change to anything that moves a molecule must raise it.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from kernels.hashing import mix_key
+from kernels.packing import cut_windows
+from kernels.permutation import permutation
+from shards import ShardSet
+from streamer.config import Budget, StreamConfig
+from streamer.errors import BudgetError
+
+ORDER_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One pack of one window."""
+
+    window: int
+    pack: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One epoch of one split."""
+
+    epoch: int
+    key: int
+    """Decides every permutation of the epoch."""
+    shuffle: bool
+    blocks: np.ndarray
+    """int64: block numbers in the epoch's order."""
+    window_ptr: np.ndarray
+    """int64 (W + 1): blocks of window w are blocks[window_ptr[w]:window_ptr[w + 1]]."""
+    window_packs: np.ndarray
+    """int64 (W): packs of each window."""
+    lane_windows: list[np.ndarray]
+    """Windows of each lane that are its alone, in order."""
+    lane_shared: list[np.ndarray]
+    """int64 (n, 2) a lane: window and pack of what it takes from the shared windows, in order."""
+    lane_starts: list[np.ndarray]
+    """Packs of a lane before each of its own windows, and before its shared packs (last entry)."""
+
+    @classmethod
+    def make(cls, shard_set: ShardSet, config: StreamConfig, epoch: int) -> "Plan":
+        """Plan an epoch. Reads nothing but the index; time and memory grow with blocks only. Raises BudgetError."""
+        check_budget(shard_set, config)
+        blocks = shard_set.blocks(config.split)
+        key = mix_key(int(shard_set.manifest.fingerprint[:16], 16), config.seed, epoch, ORDER_VERSION)
+        if config.shuffle:
+            blocks = blocks[permutation(len(blocks), key=key)]
+        index = shard_set.index
+        window_ptr, window_packs = cut_windows(
+            blocks,
+            index.sums(),
+            index.hist_ptr,
+            index.hist_size,
+            index.hist_count,
+            capacity=config.budget.capacity,
+            max_bonds=int(index.counts["max_bonds"].max()),
+            window_molecules=config.window_molecules,
+        )
+        whole = _whole_windows(window_packs, config.num_lanes)
+        lane_of_window, load = _deal(window_packs[:whole], np.zeros(config.num_lanes, np.int64))
+        shared = [(w, p) for w in range(whole, len(window_packs)) for p in range(window_packs[w])]
+        lane_of_shared, _ = _deal(np.ones(len(shared), np.int64), load)
+        shared_slots = np.array(shared, np.int64).reshape(-1, 2)
+        lane_windows = [np.flatnonzero(lane_of_window == lane) for lane in range(config.num_lanes)]
+        return cls(
+            epoch=epoch,
+            key=key,
+            shuffle=config.shuffle,
+            blocks=blocks,
+            window_ptr=window_ptr,
+            window_packs=window_packs,
+            lane_windows=lane_windows,
+            lane_shared=[shared_slots[lane_of_shared == lane] for lane in range(config.num_lanes)],
+            lane_starts=[np.concatenate([[0], np.cumsum(window_packs[w])]) for w in lane_windows],
+        )
+
+    @property
+    def num_windows(self) -> int:
+        """Windows of the epoch."""
+        return len(self.window_packs)
+
+    @property
+    def num_packs(self) -> int:
+        """Packs of the epoch that hold molecules."""
+        return int(self.window_packs.sum())
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the epoch: packs of the longest lane."""
+        return max(self.lane_length(lane) for lane in range(len(self.lane_windows)))
+
+    @property
+    def num_masked_packs(self) -> int:
+        """Packs of the epoch's last step that are all padding."""
+        return self.num_steps * len(self.lane_windows) - self.num_packs
+
+    def lane_length(self, lane: int) -> int:
+        """Packs of a lane."""
+        return int(self.lane_starts[lane][-1]) + len(self.lane_shared[lane])
+
+    def iter_lane(self, lane: int, start: int = 0) -> Iterator[Slot | None]:
+        """Packs of a lane from step `start` to the epoch's last step; None for a masked one."""
+        starts, windows, shared = self.lane_starts[lane], self.lane_windows[lane], self.lane_shared[lane]
+        length, at = self.lane_length(lane), start
+        place = int(np.searchsorted(starts, start, side="right")) - 1
+        while at < min(length, int(starts[-1])):
+            if at == starts[place + 1]:
+                place += 1
+            yield Slot(int(windows[place]), at - int(starts[place]))
+            at += 1
+        while at < length:
+            window, pack = shared[at - int(starts[-1])]
+            yield Slot(int(window), int(pack))
+            at += 1
+        while at < self.num_steps:
+            yield None
+            at += 1
+
+    def window_blocks(self, window: int) -> np.ndarray:
+        """Block numbers of a window."""
+        return self.blocks[self.window_ptr[window] : self.window_ptr[window + 1]]
+
+
+def _deal(sizes: np.ndarray, load: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each item in order to the least loaded lane, the lowest of several; the lanes and their loads after it."""
+    load, lanes = load.copy(), np.empty(len(sizes), np.int64)
+    for k, size in enumerate(sizes):
+        lanes[k] = load.argmin()
+        load[lanes[k]] += size
+    return lanes, load
+
+
+def _whole_windows(window_packs: np.ndarray, num_lanes: int) -> int:
+    """How many windows are dealt whole: as many full rounds as leave enough packs to level the lanes with."""
+    lanes, _ = _deal(window_packs, np.zeros(num_lanes, np.int64))
+    total = int(window_packs.sum())
+    for whole in range(len(window_packs) // num_lanes * num_lanes, 0, -num_lanes):
+        load = np.bincount(lanes[:whole], window_packs[:whole], minlength=num_lanes)
+        if load.max() <= -(-total // num_lanes):
+            return whole
+    return 0
+
+
+def check_budget(shard_set: ShardSet, config: StreamConfig) -> None:
+    """Refuse a budget that the largest molecule of the split exceeds. Raises BudgetError, naming the molecule."""
+    counts, blocks, capacity = shard_set.index.counts, shard_set.blocks(config.split), config.budget.capacity
+    for what, factor, limit in (("atoms", 1, capacity.atoms), ("bonds", 2, capacity.edges)):
+        sizes = counts[f"max_{what}"][blocks]
+        if factor * int(sizes.max()) > limit:
+            worst = blocks[sizes.argmax()]
+            name = "atoms" if what == "atoms" else "edges"
+            raise BudgetError(
+                f"budget {config.budget}: molecule {counts[f'max_{what}_id'][worst]} of split {config.split} has "
+                f"{factor * int(sizes.max())} {name}, usable are {limit}; give at least "
+                f"{factor * int(sizes.max()) + (what == 'atoms')} {name}, for example --budget {Budget.suggest(shard_set, atoms=config.budget.atoms)}"
+            )
+
+
+def plan_hash(config: StreamConfig) -> str:
+    """What a cursor is bound to, beside the shard set: everything in the configuration that moves a molecule."""
+    text = json.dumps({"order_version": ORDER_VERSION} | asdict(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,30 @@
+"""The bridge to stock webdataset: shards are plain WebDataset tars, and this reads their samples.
+
+    dataset = webdataset.WebDataset(urls, shardshuffle=False).map(BlockDecoder(shard_set))
+"""
+
+from shards import Molecules, ShardSet
+from shards.format import GROUPS, decode_block, decompress
+
+
+class BlockDecoder:
+    """A webdataset sample (one block) -> Molecules. Holds the feature and task counts of the manifest, so it pickles small."""
+
+    def __init__(self, shard_set: ShardSet, *, groups: tuple[str, ...] = GROUPS):
+        self.groups = ("sizes", *(g for g in groups if g != "sizes"))
+        self.num_atom_features = len(shard_set.manifest.atom_features)
+        self.num_graph_tasks = len(shard_set.manifest.tasks_of("graph"))
+        self.num_atom_tasks = len(shard_set.manifest.tasks_of("atom"))
+
+    def __call__(self, sample: dict) -> Molecules:
+        """Decode; raises FormatError for a damaged member, KeyError for a sample of another kind."""
+        contents = {group: decompress(sample[f"{group}.zst"]) for group in self.groups}
+        # the number of molecules comes first in the directory of `sizes`, here it can only be believed
+        num_molecules = int.from_bytes(contents["sizes"][32:40], "little")
+        return decode_block(
+            contents,
+            num_molecules=num_molecules,
+            num_atom_features=self.num_atom_features,
+            num_graph_tasks=self.num_graph_tasks,
+            num_atom_tasks=self.num_atom_tasks,
+        )

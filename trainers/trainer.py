@@ -1,0 +1,290 @@
+"""The training loop: stream, step, log, validate, checkpoint; stoppable and resumable at any step.
+
+What a step computes is a function of the recipe, the data and the step's number alone: the stream gives the same packs, dropout is
+seeded per pack from (seed, step, lane), the learning rate is a function of the step, and a checkpoint holds everything else.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from accelerate import Accelerator
+
+from kernels.hashing import mix_key
+from streamer import Budget, Cursor, Loader, ShardSet, Step, StreamConfig
+from trainers.checkpoint import Checkpoint, list_checkpoints, newest_checkpoint, write_checkpoint
+from trainers.config import Recipe
+from trainers.errors import RunError, TrainError
+from trainers.evaluate import Results, evaluate
+from trainers.log import RunLog
+from trainers.loss import Targets, count_labels, masked_mae
+from trainers.model import build_network
+from trainers.spec import DataSpec
+
+CONFIG = "config.json"
+RESULTS = "results.json"
+
+
+class Reporter(Protocol):
+    """Who is told how the run goes."""
+
+    def start(self, *, step: int, num_steps: int, description: dict[str, str]) -> None: ...
+    def progress(self, step: int, values: dict[str, float]) -> None: ...
+    def validation(self, results: Results) -> None: ...
+    def message(self, text: str) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """How a call of `pretrain` ended."""
+
+    step: int
+    finished: bool
+    """False when it was stopped; `--resume` goes on."""
+    results: Results | None
+    """Of the whole validation split; None when stopped, or when there is no such split."""
+
+
+def learning_rate(step: int, recipe: Recipe) -> float:
+    """Linear warm-up, then linear decay to 0 at the last step. `step` counts from 0."""
+    if step < recipe.warmup_steps:
+        return recipe.learning_rate * (step + 1) / recipe.warmup_steps
+    return recipe.learning_rate * (recipe.num_steps - step) / max(1, recipe.num_steps - recipe.warmup_steps)
+
+
+def pretrain(
+    shard_set: ShardSet,
+    run: Path,
+    recipe: Recipe,
+    *,
+    resume: bool,
+    reporter: Reporter,
+    num_threads: int = 1,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """Train until the recipe's last step, or until `should_stop`; either way the last step is checkpointed.
+
+    Raises RunError for a folder that holds another run, CheckpointError, TrainError for a loss that is not finite.
+    """
+    trainer = Trainer(shard_set, run, recipe, resume=resume, reporter=reporter, num_threads=num_threads)
+    with _deterministic(recipe.deterministic):
+        try:
+            return trainer.train(should_stop)
+        finally:
+            trainer.log.close()
+
+
+class Trainer:
+    """One run in one process."""
+
+    def __init__(
+        self, shard_set: ShardSet, run: Path, recipe: Recipe, *, resume: bool, reporter: Reporter, num_threads: int
+    ):
+        self.shard_set, self.run, self.recipe, self.reporter, self.num_threads = shard_set, run, recipe, reporter, num_threads
+        self.spec = DataSpec.of(shard_set)
+        self.budget = Budget.suggest(shard_set, atoms=recipe.atoms_a_pack)
+        stream = StreamConfig(
+            budget=self.budget,
+            seed=recipe.seed,
+            num_lanes=recipe.num_lanes,
+            window_molecules=recipe.window_molecules,
+        )
+        self.accelerator = Accelerator(mixed_precision="no" if recipe.precision == "f32" else recipe.precision)
+        if self.accelerator.num_processes > 1:
+            raise RunError(f"{self.accelerator.num_processes} processes: training on several is not built yet; start one")
+        self.loader = Loader(shard_set, stream, num_threads=num_threads)
+        self.device = self.accelerator.device
+        self.targets = Targets(self.spec).to(self.device)
+        network = build_network(self.spec, recipe)
+        optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        self.network, self.optimizer = self.accelerator.prepare(network, optimizer)
+        self.step, self.validation = 0, {}
+        self._open(resume)
+        self.log = RunLog(run, step=self.step)
+
+    def _open(self, resume: bool) -> None:
+        """Start a fresh run folder, or take up what it holds."""
+        config = self.run / CONFIG
+        described = {"recipe": asdict(self.recipe), "fingerprint": self.shard_set.manifest.fingerprint, "budget": str(self.budget)}
+        if config.exists():
+            if not resume:
+                raise RunError(f"{self.run}: already holds a run; add --resume to go on with it, or choose another folder")
+            there = json.loads(config.read_text())
+            differ = [
+                f"{k} {there.get(part, {}).get(k)} there, {v} here"
+                for part in ("recipe",)
+                for k, v in described[part].items()
+                if there.get(part, {}).get(k) != v
+            ] + [f"{k} {there.get(k)} there, {described[k]} here" for k in ("fingerprint", "budget") if there.get(k) != described[k]]
+            if differ:
+                raise RunError(f"{self.run}: holds another run: {'; '.join(differ)}")
+            self._restore()
+            return
+        if list_checkpoints(self.run):
+            raise RunError(f"{self.run}: holds checkpoints but no {CONFIG}; choose another folder")
+        try:
+            self.run.mkdir(parents=True, exist_ok=True)
+            config.write_text(json.dumps(described, indent=1) + "\n")
+        except OSError as error:
+            raise RunError(f"{self.run}: cannot be written to: {error.strerror or error}") from error
+
+    def _restore(self) -> None:
+        checkpoint, problems = newest_checkpoint(self.run)
+        for problem in problems:
+            self.reporter.message(f"skipped: {problem}")
+        if checkpoint is None:
+            self.reporter.message(f"{self.run}: no checkpoint yet, starting from step 0")
+            return
+        self.network.load_state_dict(checkpoint.model)
+        self.optimizer.load_state_dict(checkpoint.optimizer)
+        self.loader.seek(Cursor(**checkpoint.cursor))
+        self.step, self.validation = checkpoint.step, checkpoint.validation
+        self.reporter.message(f"resumed at step {self.step}")
+
+    def train(self, should_stop: Callable[[], bool]) -> Outcome:
+        """Run steps until the last one or until told to stop."""
+        recipe, plan = self.recipe, self.loader.plan
+        self.reporter.start(
+            step=self.step,
+            num_steps=recipe.num_steps,
+            description={
+                "data": f"{self.shard_set.path} ({self.shard_set.manifest.splits['train']['molecules']:,} training molecules)",
+                "model": f"GINE {recipe.hidden} x {recipe.num_layers}, {sum(p.numel() for p in self.network.parameters()):,} parameters",
+                "step": f"{recipe.num_lanes} packs of {self.budget} (graphs, atoms, edges), {plan.num_steps:,} steps an epoch",
+                "device": f"{self.device}, {torch.get_num_threads()} threads, {recipe.precision}",
+            },
+        )
+        meter = _Meter()
+        saved = self.step
+        while self.step < recipe.num_steps and not should_stop():
+            for item in self.loader:
+                meter.add(item, self._train_step(item), self.spec)
+                self.step += 1
+                if self.step % recipe.log_steps == 0 or self.step == recipe.num_steps:
+                    values = meter.read(self.budget) | {"learning_rate": learning_rate(self.step - 1, recipe)}
+                    self.log.add("train", self.step, values)
+                    self.reporter.progress(self.step, values)
+                    meter = _Meter()
+                if self.step % recipe.eval_steps == 0 and self.step < recipe.num_steps:
+                    self._validate(max_packs=recipe.eval_packs)
+                    self._save()
+                    saved = self.step
+                    meter = _Meter()
+                if self.step == recipe.num_steps or should_stop():
+                    break
+        finished = self.step == recipe.num_steps
+        results = self._validate() if finished else None
+        if saved != self.step or finished:
+            self._save()
+        if results:
+            (self.run / RESULTS).write_text(json.dumps(results.to_json(), indent=1) + "\n")
+        return Outcome(step=self.step, finished=finished, results=results)
+
+    def _train_step(self, item: Step) -> dict[str, float]:
+        """One optimizer step over the packs of all lanes. Returns the loss, that of each task set, and the gradient's norm."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.step, self.recipe)
+        num_labels = count_labels(item.batches, self.spec)
+        losses: dict[str, torch.Tensor] = {}
+        for lane, batch in zip(item.lanes, item.batches, strict=True):
+            torch.manual_seed(mix_key(self.recipe.seed, self.step, lane) >> 1)
+            batch = batch.to(self.device)
+            with self.accelerator.autocast():
+                predictions = self.network(batch)
+            loss, shares = masked_mae(predictions, self.targets(batch), num_labels)
+            self.accelerator.backward(loss)
+            for name, value in ({"loss": loss.detach()} | {f"loss_{k}": v for k, v in shares.items()}).items():
+                losses[name] = losses[name] + value if name in losses else value
+        norm = self.accelerator.clip_grad_norm_(self.network.parameters(), self.recipe.clip_norm)
+        if not torch.isfinite(norm):
+            raise TrainError(f"{self.run}: gradient is not finite at step {self.step}; weights were not touched; lower learning_rate")
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return {name: float(value) for name, value in losses.items()} | {"gradient_norm": float(norm)}
+
+    def _validate(self, max_packs: int | None = None) -> Results | None:
+        if "val" not in self.shard_set.splits:
+            return None
+        results = evaluate(
+            self.accelerator.unwrap_model(self.network),
+            self.targets,
+            self.shard_set,
+            spec=self.spec,
+            split="val",
+            budget=self.budget,
+            step=self.step,
+            device=self.device,
+            num_threads=self.num_threads,
+            max_packs=max_packs,
+            window_molecules=self.recipe.window_molecules,
+        )
+        self.validation = {"loss": results.loss, "task_sets": results.summary(), "complete": results.complete}
+        flat = {f"{name}_{k}": v for name, values in results.summary().items() for k, v in values.items()}
+        self.log.add("validation", self.step, {"loss": results.loss} | flat)
+        self.reporter.validation(results)
+        return results
+
+    def _save(self) -> None:
+        checkpoint = Checkpoint(
+            step=self.step,
+            recipe=self.recipe,
+            spec=self.spec,
+            fingerprint=self.shard_set.manifest.fingerprint,
+            cursor=self.loader.state_dict(),
+            budget=str(self.budget),
+            validation=self.validation,
+            model={k: v.detach().cpu().contiguous() for k, v in self.accelerator.unwrap_model(self.network).state_dict().items()},
+            optimizer=_to_cpu(self.optimizer.state_dict()),
+        )
+        write_checkpoint(self.run, checkpoint, keep=self.recipe.keep_checkpoints)
+
+
+def _to_cpu(state: dict) -> dict:
+    return {
+        "state": {k: {n: v.cpu().contiguous() for n, v in s.items()} for k, s in state["state"].items()},
+        "param_groups": state["param_groups"],
+    }
+
+
+class _Meter:
+    """Rates and means since the last log line."""
+
+    def __init__(self):
+        self.start = time.perf_counter()
+        self.steps, self.graphs, self.atoms, self.labels, self.packs, self.wait_s = 0, 0, 0, 0, 0, 0.0
+        self.sums: dict[str, float] = {}
+
+    def add(self, item: Step, values: dict[str, float], spec: DataSpec) -> None:
+        self.steps += 1
+        self.graphs += sum(b.num_graphs for b in item.batches)
+        self.atoms += sum(int(b.atom_mask_A.sum()) for b in item.batches)
+        self.labels += sum(count_labels(item.batches, spec).values())
+        self.packs += len(item.batches)
+        self.wait_s += item.wait_s
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def read(self, budget: Budget) -> dict[str, float]:
+        seconds = time.perf_counter() - self.start
+        return {name: value / self.steps for name, value in self.sums.items()} | {
+            "graphs_per_s": self.graphs / seconds,
+            "atoms_per_s": self.atoms / seconds,
+            "labels_per_s": self.labels / seconds,
+            "data_wait_fraction": self.wait_s / seconds,
+            "atom_fill_fraction": self.atoms / (self.packs * (budget.atoms - 1)),
+        }
+
+
+@contextmanager
+def _deterministic(on: bool):
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(on or before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
