@@ -295,11 +295,7 @@ def pack_window(atoms, bonds, order, num_packs, max_graphs, max_atoms, max_edges
         best_score = np.int64(0)
         best_even = False
         for p in range(num_packs):
-            if (
-                load[p, 0] + atoms[i] > max_atoms
-                or load[p, 1] + edges > max_edges
-                or load[p, 2] + 1 > max_graphs
-            ):
+            if load[p, 0] + atoms[i] > max_atoms or load[p, 1] + edges > max_edges or load[p, 2] + 1 > max_graphs:
                 continue
             even = load[p, 0] * num_packs <= placed
             if best >= 0 and best_even and not even:

@@ -18,7 +18,7 @@ def mix_key(*parts: int) -> int:
 
 
 def hash_u64(key: int, values: np.ndarray) -> np.ndarray:
-    """Hash each of `values` (any integer dtype) under `key`: mix(key ^ mix(value)), SplitMix64's finalizer. uint64, same length."""
+    """Hash each of `values` (integers) under `key`: mix(key ^ mix(value)) with SplitMix64's mix. uint64, same length."""
     values = np.ascontiguousarray(values, np.uint64)
     out = np.empty(values.size, np.uint64)
     _numba.hash_u64(np.uint64(key), values, out)

@@ -87,9 +87,7 @@ def pack_molecules(
     """
     pack_ptr, molecules = np.empty(num_packs + 1, np.int64), np.empty(len(sizes), np.int64)
     sizes, bonds = np.ascontiguousarray(sizes, np.int64), np.ascontiguousarray(bonds, np.int64)
-    left = _numba.pack_window(
-        sizes, bonds, np.ascontiguousarray(order, np.int64), num_packs, *capacity, pack_ptr, molecules
-    )
+    left = _numba.pack_window(sizes, bonds, np.ascontiguousarray(order, np.int64), num_packs, *capacity, pack_ptr, molecules)
     if left >= 0:
         raise PackingError(
             f"a molecule of {sizes[left]} atoms and {2 * bonds[left]} directed edges finds no room in {num_packs} packs of "

@@ -59,7 +59,9 @@ MAP_ROWS = 16_384
 """Rows that are featurised together: bounds the memory of the map phase."""
 
 
-def build(inputs: list[str], out: str | Path, options: BuildOptions, progress: Progress = lambda phase, done, total: None) -> Manifest:
+def build(
+    inputs: list[str], out: str | Path, options: BuildOptions, progress: Progress = lambda phase, done, total: None
+) -> Manifest:
     """Build the shard set `out` from the tables `inputs` (paths, globs or URLs) and return its manifest.
 
     A row that cannot become a molecule goes to rejects.parquet with its number and a reason; ids of the others do not move.
@@ -281,7 +283,7 @@ def _reduce(
             num_blocks = math.ceil(len(molecules) / spill.block_molecules(split))
             blocks = [molecules.take(part) for part in np.array_split(np.arange(len(molecules)), num_blocks)]
             for block in blocks:
-                _add_moments(moments[split], block)
+                moments[split].add_block(block.graph_labels, block.atom_labels)
             rows += write_shard(out, split, number, blocks)
             number += 1
     progress("write", total, total)
@@ -319,13 +321,6 @@ def _reduce(
             "versions": _versions(),
         },
     )
-
-
-def _add_moments(moments: Moments, block: Molecules) -> None:
-    graph, atom = Moments.empty(block.graph_labels.shape[1]), Moments.empty(block.atom_labels.shape[1])
-    graph.add(block.graph_labels)
-    atom.add(block.atom_labels)
-    moments.merge(Moments(*(np.concatenate([getattr(graph, k), getattr(atom, k)]) for k in ("count", "mean", "m2"))))
 
 
 def _split_totals(rows: list[dict]) -> dict[str, dict[str, int]]:

@@ -1,4 +1,4 @@
-"""What can go wrong with inputs and shard sets through no fault of ours. The message says what, got, expected, where, what to do."""
+"""What can go wrong with inputs and shard sets. A message says what, got, expected, what to do, and where."""
 
 
 class ShardError(ValueError):

@@ -33,6 +33,7 @@ History: draft 1, 2026-11: first.
 
 import struct
 import tarfile
+from itertools import pairwise
 
 import numpy as np
 import zstandard
@@ -241,7 +242,7 @@ def _decode_smiles(content: bytes, num_molecules: int) -> np.ndarray:
         raise FormatError(f"{arrays['text'].size} bytes of SMILES for {num_molecules} molecules, lengths sum to {ptr[-1]}")
     text = arrays["text"].tobytes()
     smiles = np.empty(num_molecules, object)
-    smiles[:] = [text[a:b].decode() for a, b in zip(ptr[:-1], ptr[1:], strict=True)]
+    smiles[:] = [text[a:b].decode() for a, b in pairwise(ptr)]
     return smiles
 
 

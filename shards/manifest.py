@@ -76,7 +76,7 @@ class Manifest:
             version = fields.pop("format_version")
             if version != FORMAT_VERSION:
                 raise FormatError(
-                    f"{MANIFEST}: format version {version}, this molstream reads {FORMAT_VERSION}: use the molstream that built it"
+                    f"{MANIFEST}: format version {version}, this molstream reads {FORMAT_VERSION}; use the one that built it"
                 )
             fields.pop("draft")
             fields["tasks"] = tuple(Task(**t) for t in fields["tasks"])
@@ -90,7 +90,10 @@ class Manifest:
 
 
 def fingerprint(
-    tasks: tuple[Task, ...], atom_features: tuple[Feature, ...], bond_features: tuple[Feature, ...], blocks: list[tuple[str, bytes]]
+    tasks: tuple[Task, ...],
+    atom_features: tuple[Feature, ...],
+    bond_features: tuple[Feature, ...],
+    blocks: list[tuple[str, bytes]],
 ) -> str:
     """SHA-256 over what the set says and holds; `blocks`: (split, content hash) in shard order."""
     head = [[asdict(x) for x in part] for part in (tasks, atom_features, bond_features)]

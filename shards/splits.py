@@ -25,7 +25,9 @@ class SplitFractions:
         except ValueError:
             parts = []
         if len(parts) != 3 or not all(0 <= p < float("inf") for p in parts) or parts[0] <= 0:
-            raise InputError(f"split fractions: got {text!r}, expected three numbers train,val,test with train above 0, like 98,1,1")
+            raise InputError(
+                f"split fractions: got {text!r}, expected three numbers train,val,test with train above 0, like 98,1,1"
+            )
         return cls(*(p / sum(parts) for p in parts))
 
     def assign(self, hashes: np.ndarray) -> np.ndarray:

@@ -38,6 +38,14 @@ class Moments:
         self.mean = self.mean + delta * (other.count / total)
         self.count = self.count + other.count
 
+    def add_block(self, graph_labels: np.ndarray, atom_labels: np.ndarray) -> None:
+        """Merge in a block's labels: graph-level tasks first, then atom-level ones."""
+        parts = []
+        for labels in (graph_labels, atom_labels):
+            parts.append(Moments.empty(labels.shape[1]))
+            parts[-1].add(labels)
+        self.merge(Moments(*(np.concatenate([getattr(p, k) for p in parts]) for k in ("count", "mean", "m2"))))
+
     @property
     def std(self) -> np.ndarray:
         """Population standard deviation (T); 1 where it would be 0 or there are no labels, so that nobody divides by 0."""

@@ -1,7 +1,9 @@
 """Input tables: which columns a data set has, and its rows as arrays, a bounded number at a time."""
 
+import csv
 import glob
 import hashlib
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -216,3 +218,57 @@ def _lists(array: pa.Array) -> AtomLists:
     array = array.cast(pa.large_list(pa.float64()))
     ptr = np.concatenate([[0], np.cumsum(array.value_lengths().fill_null(0).to_numpy())])
     return AtomLists(_floats(array.flatten()), ptr)
+
+
+SMILES_COLUMNS = ("smiles", "ordered_smiles", "canonical_smiles", "SMILES")
+"""Names a SMILES column is looked for under."""
+
+
+def iter_smiles(url: str, *, column: str | None = None, batch_rows: int = 8192) -> Iterator[list[str | None]]:
+    """SMILES of a table, a batch of rows at a time: Parquet, CSV or TSV with a header (also .gz), or text with one SMILES a line.
+
+    A blank line of a text table is a row. Raises InputError for a missing file or column, SchemaError for an unreadable table.
+    """
+    plain = url.removesuffix(".gz")
+    try:
+        if plain.endswith((".parquet", ".pq")):
+            with fsspec.open(url, "rb") as file:
+                parquet = pq.ParquetFile(file)
+                name = _smiles_column(url, parquet.schema_arrow.names, column)
+                for batch in parquet.iter_batches(batch_rows, columns=[name]):
+                    yield [None if s is None else str(s) for s in batch.column(0).to_pylist()]
+        elif plain.endswith((".csv", ".tsv")):
+            with fsspec.open(url, "rt", compression="infer", newline="", encoding="utf-8") as file:
+                reader = csv.reader(file, delimiter="\t" if plain.endswith(".tsv") else ",")
+                head = next(reader, [])
+                place = head.index(_smiles_column(url, head, column))
+                # csv skips nothing but gives a blank line as an empty row
+                yield from _batches((row[place] if place < len(row) else None for row in reader), batch_rows)
+        elif plain.endswith((".smi", ".smiles", ".txt")):
+            with fsspec.open(url, "rt", compression="infer", encoding="utf-8") as file:
+                yield from _batches((line.rstrip("\r\n") for line in file), batch_rows)
+        else:
+            raise InputError(f"{url}: expected a shard set, or a table ending in .parquet, .csv, .tsv, .smi or .txt (also .gz)")
+    except FileNotFoundError as error:
+        raise InputError(f"{url}: no such file") from error
+    except (pa.ArrowException, UnicodeDecodeError, csv.Error, EOFError, OSError) as error:
+        raise SchemaError(f"{url}: unreadable: {str(error).splitlines()[0]}") from error
+
+
+def _smiles_column(url: str, names: list[str], column: str | None) -> str:
+    for name in (column,) if column else SMILES_COLUMNS:
+        if name in names:
+            return name
+    raise InputError(
+        f"{url}: no column {column or ' or '.join(SMILES_COLUMNS)}, found {_list(names)}; name it with --smiles-column"
+    )
+
+
+def _batches(rows: Iterator[str | None], size: int) -> Iterator[list[str | None]]:
+    while batch := list(itertools.islice(rows, size)):
+        yield batch
+
+
+def unlabelled_rows(smiles: list[str | None], first_row: int) -> Rows:
+    """Rows that carry no labels."""
+    return Rows(first_row, smiles, np.empty((len(smiles), 0)), [])

@@ -1,12 +1,13 @@
 """Tasks, features and the columns of a run of molecules: what every other module speaks of."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 Level = Literal["graph", "atom"]
 Kind = Literal["regression"]
+_ABSENT: Any = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,25 +51,28 @@ class Feature:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Molecules:
-    """Columns of N molecules with A atoms and B bonds. A column that was not read is None. Arrays are never written to."""
+    """Columns of N molecules with A atoms and B bonds. A column that was not read is None. Arrays are never written to.
+
+    Columns are typed as arrays: whoever reads one knows which it asked for.
+    """
 
     atom_ptr: np.ndarray
     """int64 (N + 1): atoms of molecule i are atom_ptr[i]:atom_ptr[i + 1]."""
     bond_ptr: np.ndarray
     """int64 (N + 1)."""
-    atom_codes: np.ndarray | None = None
+    atom_codes: np.ndarray = _ABSENT
     """uint8 (A, F)."""
-    bond_atoms: np.ndarray | None = None
+    bond_atoms: np.ndarray = _ABSENT
     """uint16 (B, 2): atom numbers inside the molecule, smaller first; bonds sorted by (larger, smaller)."""
-    bond_codes: np.ndarray | None = None
+    bond_codes: np.ndarray = _ABSENT
     """uint8 (B): the bond features as one mixed-radix number, first feature most significant."""
-    graph_labels: np.ndarray | None = None
+    graph_labels: np.ndarray = _ABSENT
     """float32 (N, T), NaN where absent."""
-    atom_labels: np.ndarray | None = None
+    atom_labels: np.ndarray = _ABSENT
     """float32 (A, T), NaN where absent."""
-    ids: np.ndarray | None = None
+    ids: np.ndarray = _ABSENT
     """uint64 (N): global row numbers in the inputs."""
-    smiles: np.ndarray | None = None
+    smiles: np.ndarray = _ABSENT
     """object (N): str; atom k of the molecule is the k-th atom of the string."""
 
     def __len__(self) -> int:

@@ -1,6 +1,6 @@
 """The stream: which molecules come when (plan), where a run stands (cursor), and fixed-size batches (loader)."""
 
-from shards import ShardSet
+from shards import Molecules, ShardSet
 from streamer.batch import Batch
 from streamer.config import Budget, StreamConfig
 from streamer.cursor import Cursor
@@ -15,6 +15,7 @@ __all__ = [
     "Cursor",
     "CursorError",
     "Loader",
+    "Molecules",
     "Plan",
     "ShardSet",
     "Step",

@@ -1,5 +1,6 @@
 """What a stream is asked for."""
 
+import math
 from dataclasses import dataclass
 
 from kernels.packing import Capacity
@@ -32,16 +33,27 @@ class Budget:
 
     @classmethod
     def suggest(cls, shard_set: ShardSet, *, atoms: int) -> "Budget":
-        """A budget for about `atoms` atoms a pack, with room for edges and graphs so that atoms are what fills up.
+        """A budget of about `atoms` atoms a pack for a shard set, from its index; see `fit`."""
+        counts = shard_set.index.counts
+        return cls.fit(
+            atoms=atoms,
+            num_molecules=int(counts["num_molecules"].sum()),
+            num_atoms=int(counts["num_atoms"].sum()),
+            num_bonds=int(counts["num_bonds"].sum()),
+            max_atoms=int(counts["max_atoms"].max()),
+            max_bonds=int(counts["max_bonds"].max()),
+        )
+
+    @classmethod
+    def fit(cls, *, atoms: int, num_molecules: int, num_atoms: int, num_bonds: int, max_atoms: int, max_bonds: int) -> "Budget":
+        """A budget of about `atoms` atoms, with room for edges and graphs so that atoms are what fills up.
 
         Room over the mean load of a full pack: 3 % and one largest molecule of edges, 6 % and three molecules of graphs. `atoms`
         is raised where the largest molecule needs it.
         """
-        counts = shard_set.index.counts
-        molecules, total = int(counts["num_molecules"].sum()), int(counts["num_atoms"].sum())
-        atoms = max(atoms, _up8(int(counts["max_atoms"].max()) + 1))
-        edges = 1.03 * atoms * 2 * int(counts["num_bonds"].sum()) / total + 2 * int(counts["max_bonds"].max())
-        graphs = 1.06 * atoms * molecules / total + 3
+        atoms = max(atoms, max_atoms + 1)
+        edges = 1.03 * atoms * 2 * num_bonds / num_atoms + 2 * max_bonds
+        graphs = 1.06 * atoms * num_molecules / num_atoms + 3
         return cls(_up8(graphs + 1), _up8(atoms), _up8(edges))
 
     @property
@@ -54,7 +66,7 @@ class Budget:
 
 
 def _up8(value: float) -> int:
-    return max(8, -(-int(-(-value // 1)) // 8) * 8)
+    return max(8, 8 * math.ceil(value / 8))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -59,6 +59,8 @@ class Cursor:
         if self.plan_hash != expected.plan_hash:
             keys = sorted(set(self.plan) | set(expected.plan))
             differ = [
-                f"{k} {self.plan.get(k)} there, {expected.plan.get(k)} here" for k in keys if self.plan.get(k) != expected.plan.get(k)
+                f"{k} {self.plan.get(k)} there, {expected.plan.get(k)} here"
+                for k in keys
+                if self.plan.get(k) != expected.plan.get(k)
             ]
             raise CursorError(f"cursor of another stream: {'; '.join(differ) or 'another order version'}")

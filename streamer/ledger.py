@@ -8,9 +8,7 @@ import pyarrow.parquet as pq
 
 from streamer.loader import Step
 
-SCHEMA = pa.schema(
-    [("epoch", pa.int32()), ("step", pa.int64()), ("lane", pa.int32()), ("set", pa.int32()), ("id", pa.uint64())]
-)
+SCHEMA = pa.schema([("epoch", pa.int32()), ("step", pa.int64()), ("lane", pa.int32()), ("set", pa.int32()), ("id", pa.uint64())])
 
 
 class LedgerWriter:

@@ -165,15 +165,15 @@ def _whole_windows(window_packs: np.ndarray, num_lanes: int) -> int:
 def check_budget(shard_set: ShardSet, config: StreamConfig) -> None:
     """Refuse a budget that the largest molecule of the split exceeds. Raises BudgetError, naming the molecule."""
     counts, blocks, capacity = shard_set.index.counts, shard_set.blocks(config.split), config.budget.capacity
-    for what, factor, limit in (("atoms", 1, capacity.atoms), ("bonds", 2, capacity.edges)):
+    for what, name, factor, spare, limit in (("atoms", "atoms", 1, 1, capacity.atoms), ("bonds", "edges", 2, 0, capacity.edges)):
         sizes = counts[f"max_{what}"][blocks]
-        if factor * int(sizes.max()) > limit:
-            worst = blocks[sizes.argmax()]
-            name = "atoms" if what == "atoms" else "edges"
+        largest = factor * int(sizes.max())
+        if largest > limit:
+            worst = counts[f"max_{what}_id"][blocks[sizes.argmax()]]
             raise BudgetError(
-                f"budget {config.budget}: molecule {counts[f'max_{what}_id'][worst]} of split {config.split} has "
-                f"{factor * int(sizes.max())} {name}, usable are {limit}; give at least "
-                f"{factor * int(sizes.max()) + (what == 'atoms')} {name}, for example --budget {Budget.suggest(shard_set, atoms=config.budget.atoms)}"
+                f"budget {config.budget}: molecule {worst} of split {config.split} has {largest} {name}, usable are {limit}; "
+                f"give at least {largest + spare} {name}, for example --budget "
+                f"{Budget.suggest(shard_set, atoms=config.budget.atoms)}"
             )
 
 

@@ -1,6 +1,6 @@
 """The bridge to stock webdataset: shards are plain WebDataset tars, and this reads their samples.
 
-    dataset = webdataset.WebDataset(urls, shardshuffle=False).map(BlockDecoder(shard_set))
+dataset = webdataset.WebDataset(urls, shardshuffle=False).map(BlockDecoder(shard_set))
 """
 
 from shards import Molecules, ShardSet

@@ -1,5 +1,6 @@
 """A window in memory: its blocks decoded into one set of columns, shuffled and packed. Self-contained: needs the plan only."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 
 from kernels.collate import Columns, collate_labels, collate_pack
 from kernels.hashing import mix_key
-from kernels.packing import PackingError, pack_molecules
+from kernels.packing import PackingError, num_packs, pack_molecules
 from kernels.permutation import shuffled
 from shards import Molecules, ShardSet
 from shards.types import concat_molecules
@@ -46,23 +47,42 @@ def pack_window(molecules: Molecules, *, num_packs: int, budget: Budget, key: in
     """Pack molecules into exactly `num_packs` packs; `key` shuffles them first, None keeps their order."""
     order = np.arange(len(molecules)) if key is None else shuffled(len(molecules), key=key)
     try:
-        packed = pack_molecules(
-            molecules.num_atoms, molecules.num_bonds, order, num_packs=num_packs, capacity=budget.capacity
-        )
+        packed = pack_molecules(molecules.num_atoms, molecules.num_bonds, order, num_packs=num_packs, capacity=budget.capacity)
     except PackingError as error:
         raise BudgetError(f"budget {budget}: {where}: {error}") from error
     return Window(molecules, *packed)
 
 
-def collate(window: Window | None, pack: int, *, budget: Budget, num_graph_tasks: int, num_atom_tasks: int, num_features: int) -> Batch:
+def iter_batches(molecules: Molecules, *, atoms_a_pack: int) -> Iterator[Batch]:
+    """Batches over molecules that come from no shard set (rows of a table), one shape for all, without labels."""
+    sizes, bonds = molecules.num_atoms, molecules.num_bonds
+    if not len(molecules):
+        return
+    budget = Budget.fit(
+        atoms=atoms_a_pack,
+        num_molecules=len(molecules),
+        num_atoms=int(sizes.sum()),
+        num_bonds=int(bonds.sum()),
+        max_atoms=int(sizes.max()),
+        max_bonds=int(bonds.max()),
+    )
+    packs = num_packs(sizes, bonds, capacity=budget.capacity)
+    window = pack_window(molecules, num_packs=packs, budget=budget, key=None, where="table")
+    for pack in range(packs):
+        yield collate(
+            window, pack, budget=budget, num_graph_tasks=0, num_atom_tasks=0, num_features=molecules.atom_codes.shape[1]
+        )
+
+
+def collate(
+    window: Window | None, pack: int, *, budget: Budget, num_graph_tasks: int, num_atom_tasks: int, num_features: int
+) -> Batch:
     """One pack as a batch; a window of None gives a masked pack. Label columns that were not read come as absent."""
     if window is None:
         molecules, members = _no_molecules(num_features), np.empty(0, np.int64)
     else:
         molecules, members = window.molecules, window.members(pack)
-    columns = Columns(
-        molecules.atom_ptr, molecules.bond_ptr, molecules.atom_codes, molecules.bond_atoms, molecules.bond_codes
-    )
+    columns = Columns(molecules.atom_ptr, molecules.bond_ptr, molecules.atom_codes, molecules.bond_atoms, molecules.bond_codes)
     arrays = collate_pack(members, columns, graphs=budget.graphs, atoms=budget.atoms, edges=budget.edges)
     graph_labels, num_graph = _labels(
         members, np.arange(len(molecules) + 1), molecules.graph_labels, budget.graphs, num_graph_tasks

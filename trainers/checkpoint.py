@@ -1,4 +1,4 @@
-"""A checkpoint is one unit: weights, optimizer, recipe, data spec, step and cursor in one folder that is there whole or not at all.
+"""A checkpoint is one unit: weights, optimizer, recipe, data spec, step and cursor in one folder, there whole or not at all.
 
     checkpoints/step-00001500/
       model.safetensors       weights
@@ -62,9 +62,7 @@ def write_checkpoint(run: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
     beside = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
-    tensors = {
-        f"{k}.{name}": value for k, state in checkpoint.optimizer["state"].items() for name, value in state.items()
-    }
+    tensors = {f"{k}.{name}": value for k, state in checkpoint.optimizer["state"].items() for name, value in state.items()}
     state = {
         "checkpoint_version": CHECKPOINT_VERSION,
         "step": checkpoint.step,
@@ -141,7 +139,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 
 def newest_checkpoint(run: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest complete checkpoint of a run and what was wrong with newer ones."""
-    problems = []
+    problems: list[str] = []
     for folder in list_checkpoints(run):
         try:
             return read_checkpoint(folder), problems

@@ -1,8 +1,11 @@
-"""Embedding export: a folder of Parquet parts and a manifest written last. Restartable part by part."""
+"""Embedding export: a folder of Parquet parts and a manifest written last. Restartable part by part.
+
+Names that start with an underscore or a dot are skipped by everything that reads a folder of Parquet files as one table.
+"""
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,14 +14,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from streamer import Batch, Budget, Loader, ShardSet, StreamConfig
+from streamer import Batch, Budget, Loader, Molecules, Plan, ShardSet, StreamConfig
 from streamer.loader import sequential
+from streamer.window import iter_batches
 from trainers.checkpoint import Checkpoint
 from trainers.errors import RunError, TrainError
-from trainers.model import Network, build_network
+from trainers.evaluate import default_device
+from trainers.model import Network, load_network
 from trainers.spec import DataSpec
 
-MANIFEST = "embeddings.json"
+MANIFEST = "_embeddings.json"
+JOB = "_job.json"
 DTYPES = {"f32": (torch.float32, pa.float32()), "f16": (torch.float16, pa.float16())}
 
 
@@ -28,15 +34,12 @@ class Encoder:
 
     network: Network
     device: torch.device
-    identity: str
-    """SHA-256 of the weights."""
 
     @classmethod
-    def load(cls, checkpoint: Checkpoint, device: torch.device) -> "Encoder":
-        """The network of a checkpoint in evaluation mode."""
-        network = build_network(checkpoint.spec, checkpoint.recipe)
-        network.load_state_dict(checkpoint.model)
-        return cls(network.eval().to(device), device, checkpoint.identity())
+    def load(cls, checkpoint: Checkpoint, device: torch.device | None) -> "Encoder":
+        """The network of a checkpoint on a device (default: the first GPU if there is one)."""
+        device = device or default_device()
+        return cls(load_network(checkpoint).to(device), device)
 
     @property
     def dim(self) -> int:
@@ -51,16 +54,16 @@ class Encoder:
 
 
 class EmbeddingFolder:
-    """The output: part-00000.parquet, part-00001.parquet, ..., then embeddings.json."""
+    """The output: part-00000.parquet, part-00001.parquet, ..., then _embeddings.json."""
 
     def __init__(self, path: Path, *, job: dict):
         """Claim a folder for a job (what decides its content). Raises RunError if it holds anything else."""
         self.path, self.job = path, job
-        self.started = path / "job.json"
+        self.started = path / JOB
         if path.exists() and not path.is_dir():
             raise RunError(f"{path}: a file, expected a folder to write to")
         if path.exists() and any(path.iterdir()):
-            there = json.loads(self.started.read_text()) if self.started.is_file() else None
+            there = _read_job(self.started)
             if there != job:
                 what = "embeddings of other molecules or weights" if there else "something else"
                 raise RunError(f"{path}: holds {what}; choose another folder")
@@ -76,19 +79,24 @@ class EmbeddingFolder:
 
     def write(self, number: int, columns: dict[str, pa.Array]) -> None:
         """Write a part, whole or not at all."""
-        beside = self.part(number).with_suffix(".part")
+        beside = self.path / f".{self.part(number).name}"
         pq.write_table(pa.table(columns), beside, compression="zstd")
         beside.rename(self.part(number))
 
     def commit(self, num_parts: int, rows: int, dim: int) -> None:
         """Write the manifest: the export is complete."""
-        parts = {
-            self.part(k).name: hashlib.sha256(self.part(k).read_bytes()).hexdigest() for k in range(num_parts)
-        }
+        parts = {self.part(k).name: hashlib.sha256(self.part(k).read_bytes()).hexdigest() for k in range(num_parts)}
         text = json.dumps({"rows": rows, "dim": dim, "parts": parts} | self.job, indent=1) + "\n"
-        beside = self.path / (MANIFEST + ".part")
+        beside = self.path / f".{MANIFEST}"
         beside.write_text(text)
         beside.rename(self.path / MANIFEST)
+
+
+def _read_job(path: Path) -> dict | None:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def fixed_size_list(values: np.ndarray, dtype: str, valid: np.ndarray | None = None) -> pa.Array:
@@ -126,7 +134,7 @@ def embed_shard_set(
     *,
     splits: tuple[str, ...],
     dtype: str = "f32",
-    device: torch.device,
+    device: torch.device | None = None,
     num_threads: int = 1,
     on_rows: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
@@ -140,7 +148,7 @@ def embed_shard_set(
     encoder = Encoder.load(checkpoint, device)
     budget = Budget.suggest(shard_set, atoms=checkpoint.recipe.atoms_a_pack)
     job = {
-        "weights_sha256": encoder.identity,
+        "weights_sha256": checkpoint.identity(),
         "fingerprint": shard_set.manifest.fingerprint,
         "splits": list(splits),
         "dtype": dtype,
@@ -150,27 +158,80 @@ def embed_shard_set(
     total = sum(shard_set.manifest.splits[s]["molecules"] for s in splits)
     number = rows = 0
     for split in splits:
-        first = 0
-        while folder.part(number).exists() and pq.read_schema(folder.part(number)).metadata is not None:
-            found = pq.read_table(folder.part(number), columns=["split"])
-            if found["split"][0].as_py() != split:
-                break
-            rows, number, first = rows + found.num_rows, number + 1, first + 1
+        plan = sequential_plan(shard_set, split, budget)
+        sizes = [int(shard_set.index.counts["num_molecules"][plan.window_blocks(w)].sum()) for w in range(plan.num_windows)]
+        # parts are renamed into place whole, so those that are there are done
+        done = next((w for w in range(plan.num_windows) if not folder.part(number + w).exists()), plan.num_windows)
+        rows += sum(sizes[:done])
         on_rows(rows, total)
-        if rows == sum(shard_set.manifest.splits[s]["molecules"] for s in splits[: splits.index(split) + 1]):
-            continue
-        for _, ids, vectors in embed_windows(
-            encoder, shard_set, split=split, budget=budget, first=first, num_threads=num_threads
-        ):
-            folder.write(
-                number,
-                {
+        if done < plan.num_windows:
+            for window, ids, vectors in embed_windows(
+                encoder, shard_set, split=split, budget=budget, first=done, num_threads=num_threads
+            ):
+                columns = {
                     "split": pa.array([split] * len(ids)).dictionary_encode(),
                     "id": pa.array(ids),
                     "embedding": fixed_size_list(vectors, dtype),
-                },
-            )
-            number, rows = number + 1, rows + len(ids)
-            on_rows(rows, total)
+                }
+                folder.write(number + window, columns)
+                rows += len(ids)
+                on_rows(rows, total)
+        number += plan.num_windows
     folder.commit(number, rows, encoder.dim)
     return rows
+
+
+@dataclass(frozen=True, slots=True)
+class TableChunk:
+    """Consecutive rows of an input table, featurised."""
+
+    smiles: list[str | None]
+    """Of all rows."""
+    molecules: Molecules
+    """Of the rows that could be parsed; their ids are row numbers."""
+    reasons: dict[int, str]
+    """Why the other rows could not, by row number."""
+
+
+def embed_table(
+    checkpoint: Checkpoint,
+    chunks: Iterable[TableChunk],
+    out: Path,
+    *,
+    source: dict,
+    dtype: str = "f32",
+    device: torch.device | None = None,
+    on_rows: Callable[[int], None] = lambda done: None,
+) -> tuple[int, int]:
+    """Write the embeddings of a table's molecules, row-aligned with it: columns row, smiles, embedding, reason; a part a chunk.
+
+    A row that could not be parsed has a null embedding and a reason. `source` names the table's content. Parts that an earlier
+    call of the same job wrote are kept. Returns (rows, rows without an embedding).
+    """
+    encoder = Encoder.load(checkpoint, device)
+    folder = EmbeddingFolder(out, job={"weights_sha256": checkpoint.identity(), "source": source, "dtype": dtype})
+    rows = failed = number = 0
+    for chunk in chunks:
+        n = len(chunk.smiles)
+        if not folder.part(number).exists():
+            vectors, valid = np.zeros((n, encoder.dim), np.float32), np.zeros(n, bool)
+            places = chunk.molecules.ids.astype(np.int64) - rows
+            for batch in iter_batches(chunk.molecules, atoms_a_pack=checkpoint.recipe.atoms_a_pack):
+                vectors[places[batch.members]] = encoder.embed(batch)
+            valid[places] = True
+            columns = {
+                "row": pa.array(np.arange(rows, rows + n, dtype=np.uint64)),
+                "smiles": pa.array(chunk.smiles, pa.string()),
+                "embedding": fixed_size_list(vectors, dtype, valid),
+                "reason": pa.array([chunk.reasons.get(rows + i) for i in range(n)], pa.string()),
+            }
+            folder.write(number, columns)
+        rows, failed, number = rows + n, failed + len(chunk.reasons), number + 1
+        on_rows(rows)
+    folder.commit(number, rows, encoder.dim)
+    return rows, failed
+
+
+def sequential_plan(shard_set: ShardSet, split: str, budget: Budget) -> Plan:
+    """The plan of an export: stored order, one lane."""
+    return Plan.make(shard_set, sequential(StreamConfig(budget=budget, split=split)), 0)

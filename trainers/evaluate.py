@@ -7,9 +7,11 @@ import torch
 
 from streamer import Budget, Loader, ShardSet, StreamConfig
 from streamer.loader import sequential
+from trainers.checkpoint import Checkpoint
+from trainers.errors import TrainError
 from trainers.loss import Targets
 from trainers.metrics import Metrics, TaskMetrics, summarize
-from trainers.model import Network
+from trainers.model import Network, load_network
 from trainers.spec import DataSpec
 
 
@@ -82,7 +84,40 @@ def evaluate(
             on_pack(k + 1, total)
     finally:
         network.train(was_training)
-    return Results(
-        split=split, step=step, molecules=molecules, complete=total == num_packs, task_sets=metrics.tasks()
+    return Results(split=split, step=step, molecules=molecules, complete=total == num_packs, task_sets=metrics.tasks())
+
+
+def evaluate_checkpoint(
+    checkpoint: Checkpoint,
+    shard_set: ShardSet,
+    *,
+    split: str,
+    device: torch.device | None = None,
+    num_threads: int = 1,
+    on_pack: Callable[[int, int], None] = lambda done, total: None,
+) -> Results:
+    """Evaluate a checkpoint on a split of any shard set with the same features and tasks. Raises TrainError if they differ.
+
+    Labels are normalised by the scales of the set the model was trained on.
+    """
+    differ = checkpoint.spec.difference(DataSpec.of(shard_set))
+    if differ:
+        raise TrainError(f"checkpoint and {shard_set.path} do not fit: the model has {differ}")
+    device = device or default_device()
+    return evaluate(
+        load_network(checkpoint).to(device),
+        Targets(checkpoint.spec).to(device),
+        shard_set,
+        spec=checkpoint.spec,
+        split=split,
+        budget=Budget.suggest(shard_set, atoms=checkpoint.recipe.atoms_a_pack),
+        step=checkpoint.step,
+        device=device,
+        num_threads=num_threads,
+        on_pack=on_pack,
     )
 
+
+def default_device() -> torch.device:
+    """The first GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -34,6 +34,8 @@ class AtomEncoder(nn.Module):
         first = torch.tensor([0, *sizes[:-1]]).cumsum(0)
         self.element = list(features).index("element")
         table = torch.tensor([group_and_period(z) for z in range(features["element"])])
+        self.first: Tensor
+        self.group_period: Tensor
         self.register_buffer("first", first, persistent=False)
         self.register_buffer("group_period", table, persistent=False)
         self.table = nn.Parameter(torch.randn(sum(sizes), hidden) / len(sizes) ** 0.5)
@@ -52,6 +54,7 @@ class BondTable(nn.Module):
         super().__init__()
         sizes = list(features.values())
         digits = torch.cartesian_prod(*(torch.arange(n) for n in sizes)).view(-1, len(sizes))
+        self.digits: Tensor
         self.register_buffer("digits", digits + torch.tensor([0, *sizes[:-1]]).cumsum(0), persistent=False)
         self.table = nn.Parameter(torch.randn(sum(sizes), hidden) / len(sizes) ** 0.5)
 
@@ -61,7 +64,10 @@ class BondTable(nn.Module):
 
 
 class GINE(nn.Module):
-    """x_i <- MLP((1 + eps) x_i + sum over edges j -> i of relu(x_j + W e_ij)): Hu et al. 2020 (arXiv 1905.12265), as PyG's GINEConv."""
+    """x_i <- MLP((1 + eps) x_i + sum over edges j -> i of relu(x_j + W e_ij)).
+
+    Hu et al. 2020 (arXiv 1905.12265); the same as PyG's GINEConv.
+    """
 
     def __init__(self, hidden: int, bond_hidden: int):
         super().__init__()

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
@@ -22,7 +23,7 @@ class RunLog:
         self.file = self.path.open("a", buffering=1)
         self.board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 
-    def add(self, kind: str, step: int, values: dict[str, float | int | None]) -> None:
+    def add(self, kind: str, step: int, values: Mapping[str, float | None]) -> None:
         """One line; numbers that are not finite are written as null."""
         clean = {k: v if v is not None and math.isfinite(v) else None for k, v in values.items()}
         self.file.write(json.dumps({"kind": kind, "step": step} | clean) + "\n")

@@ -1,7 +1,7 @@
 """The masked loss, written so that how molecules are packed cannot change it.
 
-A pack's loss of a task set is the sum of its absolute errors over N, the real labels of that task set in the whole step (all lanes);
-the total is the mean over task sets. Summed over the step's packs this is the mean absolute error of each task set.
+A pack's loss of a task set is the sum of its absolute errors over N, the real labels of that task set in the whole step (all
+lanes); the total is the mean over task sets. Summed over the step's packs this is the mean absolute error of each task set.
 """
 
 import torch

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from kernels.segment import segment_sum
 from streamer import Batch
+from trainers.checkpoint import Checkpoint
 from trainers.config import Recipe
 from trainers.layers import GINE, AtomEncoder, BondTable
 from trainers.spec import DataSpec
@@ -58,3 +59,10 @@ def build_network(spec: DataSpec, recipe: Recipe) -> Network:
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         return Network(spec, recipe)
+
+
+def load_network(checkpoint: Checkpoint) -> Network:
+    """The network of a checkpoint, in evaluation mode."""
+    network = build_network(checkpoint.spec, checkpoint.recipe)
+    network.load_state_dict(checkpoint.model)
+    return network.eval()

@@ -61,7 +61,8 @@ class DataSpec:
     @classmethod
     def from_json(cls, fields: dict) -> "DataSpec":
         """Inverse of `to_json`."""
-        heads = tuple(HeadSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in h.items()}) for h in fields["heads"])
+        lists = ("tasks", "columns", "mean", "std")
+        heads = tuple(HeadSpec(**head | {name: tuple(head[name]) for name in lists}) for head in fields["heads"])
         return cls(atom_features=fields["atom_features"], bond_features=fields["bond_features"], heads=heads)
 
     def difference(self, other: "DataSpec") -> str:

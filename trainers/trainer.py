@@ -1,7 +1,7 @@
 """The training loop: stream, step, log, validate, checkpoint; stoppable and resumable at any step.
 
-What a step computes is a function of the recipe, the data and the step's number alone: the stream gives the same packs, dropout is
-seeded per pack from (seed, step, lane), the learning rate is a function of the step, and a checkpoint holds everything else.
+What a step computes is a function of recipe, data and weights alone: the stream gives the same packs, dropout is seeded per pack
+from (seed, step, lane), the learning rate is a function of the step, and a checkpoint holds everything else.
 """
 
 import json
@@ -17,7 +17,7 @@ from accelerate import Accelerator
 
 from kernels.hashing import mix_key
 from streamer import Budget, Cursor, Loader, ShardSet, Step, StreamConfig
-from trainers.checkpoint import Checkpoint, list_checkpoints, newest_checkpoint, write_checkpoint
+from trainers.checkpoint import Checkpoint, newest_checkpoint, write_checkpoint
 from trainers.config import Recipe
 from trainers.errors import RunError, TrainError
 from trainers.evaluate import Results, evaluate
@@ -79,12 +79,39 @@ def pretrain(
             trainer.log.close()
 
 
+def check_fresh(run: Path) -> None:
+    """Refuse a folder that holds anything but shards. Raises RunError."""
+    if run.exists() and not run.is_dir():
+        raise RunError(f"{run}: a file, expected a folder to write to")
+    if (run / CONFIG).exists():
+        raise RunError(f"{run}: already holds a run; add --resume to go on with it, or choose another folder")
+    other = sorted(p.name for p in run.iterdir() if p.name != "shards") if run.exists() else []
+    if other:
+        raise RunError(f"{run}: holds something else ({', '.join(other[:3])}); choose another folder")
+
+
+def read_recipe(run: Path) -> Recipe | None:
+    """The recipe a run was started with, None if the folder holds no run yet. Raises RunError."""
+    if not (run / CONFIG).exists():
+        return None
+    try:
+        return Recipe(**_read_config(run)["recipe"])
+    except TypeError as error:
+        raise RunError(f"{run / CONFIG}: of another version of molstream: {error}") from error
+
+
+def _read_config(run: Path) -> dict:
+    try:
+        config = json.loads((run / CONFIG).read_text())
+        return {"recipe": dict(config["recipe"]), "data": dict(config["data"])}
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{run / CONFIG}: damaged: {error}; choose another folder") from error
+
+
 class Trainer:
     """One run in one process."""
 
-    def __init__(
-        self, shard_set: ShardSet, run: Path, recipe: Recipe, *, resume: bool, reporter: Reporter, num_threads: int
-    ):
+    def __init__(self, shard_set: ShardSet, run: Path, recipe: Recipe, *, resume: bool, reporter: Reporter, num_threads: int):
         self.shard_set, self.run, self.recipe, self.reporter, self.num_threads = shard_set, run, recipe, reporter, num_threads
         self.spec = DataSpec.of(shard_set)
         self.budget = Budget.suggest(shard_set, atoms=recipe.atoms_a_pack)
@@ -103,35 +130,37 @@ class Trainer:
         network = build_network(self.spec, recipe)
         optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
         self.network, self.optimizer = self.accelerator.prepare(network, optimizer)
-        self.step, self.validation = 0, {}
+        self.step = 0
+        self.validation: dict = {}
         self._open(resume)
         self.log = RunLog(run, step=self.step)
 
     def _open(self, resume: bool) -> None:
         """Start a fresh run folder, or take up what it holds."""
-        config = self.run / CONFIG
-        described = {"recipe": asdict(self.recipe), "fingerprint": self.shard_set.manifest.fingerprint, "budget": str(self.budget)}
-        if config.exists():
-            if not resume:
-                raise RunError(f"{self.run}: already holds a run; add --resume to go on with it, or choose another folder")
-            there = json.loads(config.read_text())
-            differ = [
-                f"{k} {there.get(part, {}).get(k)} there, {v} here"
-                for part in ("recipe",)
-                for k, v in described[part].items()
-                if there.get(part, {}).get(k) != v
-            ] + [f"{k} {there.get(k)} there, {described[k]} here" for k in ("fingerprint", "budget") if there.get(k) != described[k]]
-            if differ:
-                raise RunError(f"{self.run}: holds another run: {'; '.join(differ)}")
-            self._restore()
+        described = {
+            "recipe": asdict(self.recipe),
+            "data": {"fingerprint": self.shard_set.manifest.fingerprint, "budget": str(self.budget)},
+        }
+        if not (self.run / CONFIG).exists():
+            check_fresh(self.run)
+            try:
+                self.run.mkdir(parents=True, exist_ok=True)
+                (self.run / CONFIG).write_text(json.dumps(described, indent=1) + "\n")
+            except OSError as error:
+                raise RunError(f"{self.run}: cannot be written to: {error.strerror or error}") from error
             return
-        if list_checkpoints(self.run):
-            raise RunError(f"{self.run}: holds checkpoints but no {CONFIG}; choose another folder")
-        try:
-            self.run.mkdir(parents=True, exist_ok=True)
-            config.write_text(json.dumps(described, indent=1) + "\n")
-        except OSError as error:
-            raise RunError(f"{self.run}: cannot be written to: {error.strerror or error}") from error
+        if not resume:
+            check_fresh(self.run)
+        there = _read_config(self.run)
+        differ = [
+            f"{key} {there[part].get(key)} there, {value} here"
+            for part, values in described.items()
+            for key, value in values.items()
+            if there[part].get(key) != value
+        ]
+        if differ:
+            raise RunError(f"{self.run}: holds another run: {'; '.join(differ)}")
+        self._restore()
 
     def _restore(self) -> None:
         checkpoint, problems = newest_checkpoint(self.run)
@@ -149,12 +178,14 @@ class Trainer:
     def train(self, should_stop: Callable[[], bool]) -> Outcome:
         """Run steps until the last one or until told to stop."""
         recipe, plan = self.recipe, self.loader.plan
+        molecules = self.shard_set.manifest.splits["train"]["molecules"]
+        parameters = sum(p.numel() for p in self.network.parameters())
         self.reporter.start(
             step=self.step,
             num_steps=recipe.num_steps,
             description={
-                "data": f"{self.shard_set.path} ({self.shard_set.manifest.splits['train']['molecules']:,} training molecules)",
-                "model": f"GINE {recipe.hidden} x {recipe.num_layers}, {sum(p.numel() for p in self.network.parameters()):,} parameters",
+                "data": f"{self.shard_set.path} ({molecules:,} training molecules)",
+                "model": f"GINE {recipe.hidden} x {recipe.num_layers}, {parameters:,} parameters",
                 "step": f"{recipe.num_lanes} packs of {self.budget} (graphs, atoms, edges), {plan.num_steps:,} steps an epoch",
                 "device": f"{self.device}, {torch.get_num_threads()} threads, {recipe.precision}",
             },
@@ -193,16 +224,18 @@ class Trainer:
         losses: dict[str, torch.Tensor] = {}
         for lane, batch in zip(item.lanes, item.batches, strict=True):
             torch.manual_seed(mix_key(self.recipe.seed, self.step, lane) >> 1)
-            batch = batch.to(self.device)
+            moved = batch.to(self.device)
             with self.accelerator.autocast():
-                predictions = self.network(batch)
-            loss, shares = masked_mae(predictions, self.targets(batch), num_labels)
+                predictions = self.network(moved)
+            loss, shares = masked_mae(predictions, self.targets(moved), num_labels)
             self.accelerator.backward(loss)
             for name, value in ({"loss": loss.detach()} | {f"loss_{k}": v for k, v in shares.items()}).items():
                 losses[name] = losses[name] + value if name in losses else value
         norm = self.accelerator.clip_grad_norm_(self.network.parameters(), self.recipe.clip_norm)
         if not torch.isfinite(norm):
-            raise TrainError(f"{self.run}: gradient is not finite at step {self.step}; weights were not touched; lower learning_rate")
+            raise TrainError(
+                f"{self.run}: gradient is not finite at step {self.step}; weights were not touched; lower learning_rate"
+            )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return {name: float(value) for name, value in losses.items()} | {"gradient_norm": float(norm)}

@@ -1,0 +1,98 @@
+"""Write embeddings of molecules to Parquet: of a shard set in shard order, or of a table row by row."""
+
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Dtype(str, Enum):
+    f16 = "f16"
+    f32 = "f32"
+
+
+def embed(
+    source: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="A shard set, or a Parquet, CSV or SMILES file (this needs RDKit).")
+    ],
+    checkpoint: Annotated[
+        Path, typer.Option("--checkpoint", metavar="RUN", help="A run (its newest checkpoint) or one checkpoint.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder of Parquet parts; a stopped export goes on where it was.")],
+    split: Annotated[str | None, typer.Option("--split", help="Only this split of a shard set; default: all.")] = None,
+    smiles_column: Annotated[
+        str | None, typer.Option("--smiles-column", help="Column of a table; default: smiles and the like.")
+    ] = None,
+    dtype: Annotated[Dtype, typer.Option("--dtype", help="Of the embeddings.")] = Dtype.f32,
+    threads: Annotated[int, typer.Option("--threads", help="Threads that decode, pack and collate a shard set.")] = 1,
+) -> None:
+    from shards import InputError
+    from tools.progress import bars
+    from trainers.checkpoint import load_checkpoint
+    from trainers.embed import embed_shard_set, embed_table
+
+    if not source.exists():
+        raise InputError(f"{source}: no such file or folder")
+    if source.is_dir() and smiles_column is not None:
+        raise InputError("--smiles-column belongs to tables, and INPUT is a folder")
+    if not source.is_dir() and split is not None:
+        raise InputError("--split belongs to shard sets, and INPUT is a file")
+    failed = 0
+    with bars() as progress:
+        if source.is_dir():
+            from streamer import ShardSet
+
+            shard_set = ShardSet(source)
+            if split is not None:
+                shard_set.blocks(split)
+            rows = embed_shard_set(
+                load_checkpoint(checkpoint),
+                shard_set,
+                out,
+                splits=shard_set.splits if split is None else (split,),
+                dtype=dtype.value,
+                num_threads=threads,
+                on_rows=lambda done, total: progress("embed", done, total),
+            )
+        else:
+            digest, total = read_table(source, smiles_column)
+            rows, failed = embed_table(
+                load_checkpoint(checkpoint),
+                iter_chunks(source, smiles_column),
+                out,
+                source={"name": source.name, "sha256": digest, "smiles_column": smiles_column},
+                dtype=dtype.value,
+                on_rows=lambda done: progress("embed", done, total),
+            )
+    typer.echo(f"{out}: {rows - failed:,} embeddings; read them with pyarrow.parquet.read_table({str(out)!r})")
+    if failed:
+        typer.echo(f"  {failed:,} of {rows:,} rows have none: their embedding is null and `reason` says why")
+
+
+def read_table(path: Path, column: str | None) -> tuple[str, int]:
+    """Hash of a table's bytes and its number of rows: checks the whole of it before anything is written."""
+    import hashlib
+
+    from shards.tables import iter_smiles
+
+    digest = hashlib.sha256()
+    rows = sum(len(batch) for batch in iter_smiles(str(path), column=column))
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest(), rows
+
+
+def iter_chunks(path: Path, column: str | None) -> Iterator:
+    """Rows of a table as featurised chunks."""
+    from shards.build import featurize_rows
+    from shards.tables import iter_smiles, unlabelled_rows
+    from trainers.embed import TableChunk
+
+    first_row = 0
+    for batch in iter_smiles(str(path), column=column):
+        molecules, rejects = featurize_rows(unlabelled_rows(batch, first_row))
+        yield TableChunk(batch, molecules, {r["row"]: r["reason"] for r in rejects})
+        first_row += len(batch)

@@ -1,0 +1,93 @@
+"""The `molstream` command: one function a subcommand, errors as one line, exit codes 0 done, 1 data or run, 2 call."""
+
+import signal
+import sys
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="molstream",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Streaming, out-of-core pre-training on billion-label molecular data. Each command has a --help of its own.",
+)
+
+
+def _commands() -> None:
+    """Register the subcommands. Their modules import nothing heavy until they run."""
+    from tools import build, cat, embed, evaluate, inspect, pretrain, stream, verify
+
+    app.command("build", help=build.__doc__)(build.build)
+    app.command("inspect", help=inspect.__doc__)(inspect.inspect)
+    app.command("cat", help=cat.__doc__)(cat.cat)
+    app.command("verify", help=verify.__doc__)(verify.verify)
+    app.command("stream", help=stream.__doc__)(stream.stream)
+    app.command("pretrain", help=pretrain.__doc__)(pretrain.pretrain)
+    app.command("eval", help=evaluate.__doc__)(evaluate.evaluate)
+    app.command("embed", help=embed.__doc__)(embed.embed)
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"molstream {installed('molstream')}")
+        raise typer.Exit
+
+
+def _terminate(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of the `molstream` command."""
+    args = sys.argv[1:] if argv is None else argv
+    debug = "--debug" in args
+    # a flag for every command, so let it stand anywhere
+    args = ["--debug", *(a for a in args if a != "--debug")] if debug and args != ["--debug"] else args
+    signal.signal(signal.SIGTERM, _terminate)
+    _commands()
+    try:
+        code = app(args, standalone_mode=False)
+    except KeyboardInterrupt:
+        print("molstream: stopped", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        # the reader of our output has gone, as in `molstream cat ... | head`
+        sys.stderr.close()
+        code = 0
+    except Exception as error:
+        if debug:
+            raise
+        code = _explain(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _explain(error: Exception) -> int:
+    """Print an error a user can cause as one line and return its exit code; anything else is our bug and is raised."""
+    usage_code = getattr(error, "exit_code", None)
+    if isinstance(error, (ValueError, typer.Exit)) or hasattr(error, "format_message"):
+        if usage_code is None:
+            raise error
+        text = error.format_message() if hasattr(error, "format_message") else str(error)
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(text)
+        elif text:
+            print("molstream: error: " + " ".join(text.split()), file=sys.stderr)
+        return usage_code
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"molstream: error: {where}{error.strerror or error}", file=sys.stderr)
+        return 1
+    raise error
+
+
+if __name__ == "__main__":
+    main()

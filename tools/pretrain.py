@@ -1,0 +1,98 @@
+"""Train a model; without DIR on the embedded PM6 sample, which is packed into RUN/shards first."""
+
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def pretrain(
+    directory: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="A shard set; default: the embedded sample.", show_default=False)
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", metavar="RUN", help="Folder of the run.", show_default=False)] = ...,  # type: ignore[assignment]
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", help="Recipe: sample, smoke, pm6-gine; default: sample, or the run's own with --resume."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Optimizer steps, instead of the recipe's.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in RUN, if there is one.")] = False,
+    threads: Annotated[int, typer.Option("--threads", help="Threads that decode, pack and collate.")] = 1,
+) -> None:
+    from tools.report import TerminalReporter, print_results
+    from trainers.recipes import get_recipe
+    from trainers.trainer import pretrain as run
+    from trainers.trainer import read_recipe
+
+    chosen = read_recipe(out) if resume and recipe is None else None
+    chosen = chosen or get_recipe(recipe or "sample")
+    if steps is not None:
+        chosen = replace(chosen, num_steps=steps)
+    shard_set = open_shards(directory, out)
+    stop = StopFlag()
+    with TerminalReporter() as reporter, stop:
+        outcome = run(shard_set, out, chosen, resume=resume, reporter=reporter, num_threads=threads, should_stop=stop.is_set)
+    if not outcome.finished:
+        again = f"molstream pretrain {f'{directory} ' if directory else ''}--out {out} --resume"
+        typer.echo(f"stopped at step {outcome.step:,} of {chosen.num_steps:,}, checkpoint written; go on with\n  {again}")
+        raise typer.Exit(130)
+    if outcome.results:
+        print_results(outcome.results)
+    shards = directory or out / "shards"
+    typer.echo(
+        f"run        {out}\n"
+        f"  weights  {out / 'checkpoints'}\n"
+        f"  log      {out / 'log.jsonl'}, or: tensorboard --logdir {out / 'tensorboard'}\n"
+        f"  results  {out / 'results.json'}\n"
+        f"data       {shards}\n"
+        f"next       molstream eval {shards} --checkpoint {out} --split test\n"
+        f"           molstream embed {shards} --checkpoint {out} --split val --out {out / 'embeddings'}"
+    )
+
+
+def open_shards(directory: Path | None, out: Path):
+    """The shard set to train on; the embedded sample is built on first use."""
+    from streamer import ShardSet
+
+    if directory is not None:
+        return ShardSet(directory)
+    shards = out / "shards"
+    if not (shards / "manifest.json").exists():
+        from shards.build import BuildOptions, build
+        from shards.sample import sample_path
+        from shards.splits import SplitFractions
+        from tools.progress import bars
+        from trainers.trainer import check_fresh
+
+        check_fresh(out)
+        typer.echo(f"packing the embedded PM6 sample into {shards}", err=True)
+        with bars() as progress:
+            build([str(sample_path())], shards, BuildOptions(split_fractions=SplitFractions.parse("80,10,10")), progress)
+    return ShardSet(shards)
+
+
+class StopFlag:
+    """Ctrl-C and SIGTERM end the step, write a checkpoint and stop; a second one stops at once."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+
+    def is_set(self) -> bool:
+        return self.stopped
+
+    def _stop(self, number: int, frame: Any) -> None:
+        if self.stopped:
+            raise KeyboardInterrupt
+        self.stopped = True
+        print("stopping after this step; once more to stop at once", file=sys.stderr)
+
+    def __enter__(self) -> "StopFlag":
+        self.before = {s: signal.signal(s, self._stop) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *error) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,90 @@
+"""Stream batches without training: rates, padding and memory; with --ledger, which molecule came when."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def stream(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A shard set.")],
+    split: Annotated[str, typer.Option("--split", help="Which split.")] = "train",
+    epochs: Annotated[
+        int, typer.Option("--epochs", min=1, help="Stop when so many epochs are done, counted from the first.")
+    ] = 1,
+    lanes: Annotated[int, typer.Option("--lanes", help="Packs of a step: with the budget the batch size.")] = 8,
+    world_size: Annotated[int, typer.Option("--world-size", help="Ranks that share the lanes.")] = 1,
+    rank: Annotated[int, typer.Option("--rank", help="Which of them this is.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Order of molecules.")] = 0,
+    threads: Annotated[int, typer.Option("--threads", help="Threads that decode, pack and collate.")] = 2,
+    state: Annotated[
+        Path | None, typer.Option("--state", help="Start from the cursor in this file if it exists; write it there.")
+    ] = None,
+    max_steps: Annotated[int | None, typer.Option("--max-steps", min=0, help="Stop after so many steps of this call.")] = None,
+    ledger: Annotated[
+        Path | None, typer.Option("--ledger", help="Write a Parquet row (epoch, step, lane, set, id) a molecule.")
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option("--budget", metavar="G,A,E", help="Batch shape; default: suggested for 8192 atoms.")
+    ] = None,
+    window_molecules: Annotated[int, typer.Option("--window-molecules", help="Least molecules shuffled together.")] = 16_384,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
+) -> None:
+    from contextlib import nullcontext
+
+    from streamer import Budget, Cursor, Loader, ShardSet, StreamConfig
+    from streamer.ledger import LedgerWriter
+    from streamer.stats import StreamStats
+    from tools.progress import bars
+
+    shard_set = ShardSet(directory)
+    config = StreamConfig(
+        split=split,
+        seed=seed,
+        num_lanes=lanes,
+        window_molecules=window_molecules,
+        budget=Budget.parse(budget) if budget else Budget.suggest(shard_set, atoms=8192),
+    )
+    loader = Loader(shard_set, config, rank=rank, world_size=world_size, num_threads=threads, with_ids=ledger is not None)
+    if state is not None and state.exists():
+        loader.seek(Cursor.read(state))
+    plan = loader.plan
+    typer.echo(
+        f"{directory}, split {split}: {plan.num_steps:,} steps an epoch of {lanes} packs of {config.budget}; "
+        f"windows in memory at most {loader.window_bytes() / 1e6:,.0f} MB",
+        err=True,
+    )
+    stats = StreamStats(config.budget)
+    with bars() as progress, LedgerWriter(ledger) if ledger else nullcontext() as writer:
+        try:
+            while loader.epoch < epochs and (max_steps is None or stats.steps < max_steps):
+                phase = f"epoch {loader.epoch}"
+                stats.begin()
+                for step in loader:
+                    stats.add(step)
+                    if writer:
+                        writer.add(step)
+                    progress(phase, step.step + 1, loader.plan.num_steps)
+                    if stats.steps == max_steps:
+                        break
+        except KeyboardInterrupt:
+            # what was handed out is in the ledger and in the cursor: the next call goes on from here
+            typer.echo("stopped", err=True)
+    if state is not None:
+        write_state(state, loader.cursor)
+    facts = stats.read() | {"epoch": loader.epoch, "step": loader.step, "steps_an_epoch": plan.num_steps}
+    typer.echo(
+        f"{facts['molecules']:,} molecules, {facts['labels']:,} labels in {facts['steps']:,} steps: "
+        f"{facts['molecules_per_s']:,.0f} molecules/s, {facts['labels_per_s']:,.0f} labels/s; atom slots "
+        f"{facts['atom_fill_fraction']:.1%} full, {facts['masked_packs']} masked packs, {facts['rss_bytes'] / 1e6:,.0f} MB in memory"
+    )
+    if as_json:
+        typer.echo(json.dumps(facts))
+
+
+def write_state(path: Path, cursor) -> None:
+    """Replace the cursor file in one go."""
+    beside = path.with_name(path.name + ".part")
+    beside.write_text(cursor.encode())
+    beside.rename(path)

@@ -1,0 +1,28 @@
+"""Re-read everything: checksums, counts, index; exit code 1 if anything is damaged, naming all of it."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def verify(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A shard set.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
+) -> None:
+    from shards import ShardSet
+    from shards.verify import verify as run
+    from tools.progress import bars
+
+    with bars() as progress:
+        report = run(ShardSet(directory), lambda done, total: progress("verify", done, total))
+    for problem in report.problems:
+        typer.echo(problem, err=True)
+    what = f"{report.molecules:,} molecules in {report.blocks:,} blocks of {report.shards:,} shards, {report.bytes / 1e6:,.1f} MB"
+    typer.echo(f"{directory}: {f'{len(report.problems)} problems' if report.problems else 'sound'}; {what} read")
+    if as_json:
+        typer.echo(json.dumps({"sound": not report.problems} | asdict(report)))
+    if report.problems:
+        raise typer.Exit(1)
