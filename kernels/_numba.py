@@ -185,11 +185,8 @@ def count_packs(histogram, capacity):
         rest = cumulative - v
         need = 1
         if rest > 0:
-            if room <= 0:
-                # v fills a pack alone, so every molecule at least as large does too
-                need = cumulative // v
-            else:
-                need = max(1, (rest + room - 1) // room)
+            # without room v fills a pack alone, and so does every molecule at least as large
+            need = max(1, (rest + room - 1) // room) if room > 0 else cumulative // v
         packs = max(packs, need)
     return packs
 
@@ -412,7 +409,7 @@ def collate_labels(molecules, ptr, labels, out, num_labels):
             for t in range(num_tasks):
                 value = labels[r, t]
                 out[at, t] = value
-                if value == value:
+                if not np.isnan(value):
                     num_labels[t] += 1
             at += 1
     for r in range(at, out.shape[0]):

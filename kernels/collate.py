@@ -44,7 +44,7 @@ def collate_pack(molecules: np.ndarray, columns: Columns, *, graphs: int, atoms:
             f"{molecules.size} graphs, {num_atoms} atoms, {num_edges} edges do not fit a pack of "
             f"{graphs - 1}, {atoms - 1}, {edges} usable slots"
         )
-    out = {
+    out: dict[str, np.ndarray] = {
         "atom_codes": np.empty((atoms, columns.atom_codes.shape[1]), np.uint8),
         "edge_index": np.empty((2, edges), np.int32),
         "edge_codes": np.empty(edges, np.uint8),

@@ -14,7 +14,7 @@ from kernels import _numba
 class SparseLabels(NamedTuple):
     encoding: np.ndarray
     """uint8 (T): 0 every molecule has the task, 1 presence bitmap, 2 row list."""
-    count: np.ndarray
+    count: np.ndarray  # type: ignore[assignment]  # shadows tuple.count, which nobody needs
     """uint32 (T): molecules that have the task."""
     bitmap: np.ndarray
     """uint8: ceil(N / 8) bytes for each task of encoding 1, bit i & 7 of byte i >> 3 is molecule i."""

@@ -67,21 +67,25 @@ def hash_skeletons(
 # permutations
 
 
+def feistel(x: int, *, half: int, key: int) -> int:
+    """Six Feistel rounds (Luby, Rackoff 1988) on [0, half * half): the right half goes left, the left one is masked with a hash."""
+    left, right = divmod(x, half)
+    for r in range(6):
+        left, right = right, left ^ mix64(right ^ mix64((key + r) & MASK)) % half
+    return left * half + right
+
+
 def permutation(n: int, *, key: int) -> list[int]:
-    """The whole permutation: tabulate the Feistel network on its power of four, then cut the numbers from n on out of each cycle.
+    """The whole permutation: tabulate the network on the least power of four, then strike the numbers from n on from each cycle.
 
     Walking a cycle until the image is below n is the same as striking the others from it.
     """
     half = 2
     while half * half < n:
         half *= 2
-    network = []
-    for x in range(half * half):
-        left, right = divmod(x, half)
-        for r in range(6):
-            left, right = right, left ^ mix64(right ^ mix64((key + r) & MASK)) % half
-        network.append(left * half + right)
-    image, seen = {}, set()
+    network = [feistel(x, half=half, key=key) for x in range(half * half)]
+    image: dict[int, int] = {}
+    seen: set[int] = set()
     for first in range(half * half):
         cycle, x = [], first
         while x not in seen:

@@ -13,6 +13,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -205,7 +206,7 @@ def _map(
     rejects: list[dict] = []
     dropped = np.zeros(len(dataset.tasks), np.int64)
     for rows in iter_rows(files, dataset, batch_rows=MAP_ROWS):
-        molecules, more = featurize_rows(rows, lambda n, at=done: progress("featurize", at + n, total))
+        molecules, more = featurize_rows(rows, partial(_add_progress, progress, done, total))
         rejects += more
         done += len(rows.smiles)
         if len(molecules):
@@ -215,6 +216,10 @@ def _map(
                 x[np.isinf(x)] = np.nan
             spill.append(molecules)
     return rejects, dropped
+
+
+def _add_progress(progress: Progress, done: int, total: int, more: int) -> None:
+    progress("featurize", done + more, total)
 
 
 def featurize_rows(rows: Rows, on_row: Callable[[int], None] = lambda n: None) -> tuple[Molecules, list[dict]]:

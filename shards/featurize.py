@@ -6,6 +6,7 @@ not from RDKit, because RDKit reads `:0` as "no map" (the trap that shifted publ
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from rdkit import Chem, rdBase
@@ -109,7 +110,7 @@ def parse_molecule(smiles: str) -> Parsed:
 
 
 def _parse(plain: str) -> Chem.Mol:
-    params = Chem.SmilesParserParams()
+    params: Any = Chem.SmilesParserParams()
     params.removeHs = False
     params.allowCXSMILES = False
     mol = Chem.MolFromSmiles(plain, params)

@@ -34,6 +34,7 @@ History: draft 1, 2026-11: first.
 import struct
 import tarfile
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import zstandard
@@ -61,7 +62,7 @@ ZSTD_LEVEL = 9
 MAX_MEMBER_BYTES = 2**31
 _HEADER = struct.Struct("<4sHH")
 _ENTRY = struct.Struct("<16s2sB5xQ")
-_DTYPES = {"u1": np.uint8, "u2": np.uint16, "u4": np.uint32, "u8": np.uint64, "f4": np.float32}
+_DTYPES: dict[str, Any] = {"u1": np.uint8, "u2": np.uint16, "u4": np.uint32, "u8": np.uint64, "f4": np.float32}
 _CODES = {np.dtype(d): code for code, d in _DTYPES.items()}
 
 

@@ -1,8 +1,8 @@
 """index.parquet: one row a block, all that planning and ranged reads need. Nothing here grows with molecules.
 
 Columns: split, shard, block; num_molecules, num_atoms, num_bonds; max_atoms, max_bonds and the ids of those molecules; counts of
-molecule sizes (histogram_size, histogram_count); {group}_offset, {group}_bytes, {group}_crc32 of each member's compressed bytes in
-its shard; content_sha256 of the decoded members.
+molecule sizes (histogram_size, histogram_count); {group}_offset, {group}_bytes, {group}_crc32 of each member, compressed, in its
+shard; content_sha256 of the decoded members.
 """
 
 import hashlib

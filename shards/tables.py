@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shards.errors import InputError, SchemaError
-from shards.types import Task, TaskSet
+from shards.types import Level, Task, TaskSet
 
 STATES = ("S0", "T0", "cation", "anion")
 _STATE_UNITS = {
@@ -57,13 +57,14 @@ def pm6() -> Dataset:
     graph = {f"graph_{state}_{name}": unit for state in STATES for name, unit in _STATE_UNITS.items()}
     graph |= {f"graph_{name}": _DESCRIPTOR_UNITS.get(name, "1") for name in _DESCRIPTORS}
     atom = {f"node_{state}_charges_mulliken": "e" for state in STATES} | {f"node_{state}_spin": "1" for state in STATES[1:]}
+    units: dict[Level, dict[str, str]] = {"graph": graph, "atom": atom}
     return Dataset(
         name="pm6",
         smiles_column="ordered_smiles",
         tasks=tuple(
             Task(name=name, level=level, kind="regression", unit=unit, source="pm6")
-            for level, units in (("graph", graph), ("atom", atom))
-            for name, unit in units.items()
+            for level, names in units.items()
+            for name, unit in names.items()
         ),
         task_sets=(
             TaskSet(name="g62", level="graph", kind="regression", source="pm6", tasks=tuple(graph)),

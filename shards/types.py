@@ -101,7 +101,10 @@ class Molecules:
             "ids": rows,
             "smiles": rows,
         }
-        columns = {name: None if (c := getattr(self, name)) is None else c[pick] for name, pick in picks.items()}
+        columns: dict[str, Any] = {}
+        for name, pick in picks.items():
+            column = getattr(self, name)
+            columns[name] = None if column is None else column[pick]
         return replace(self, atom_ptr=atom_ptr, bond_ptr=bond_ptr, **columns)
 
 
@@ -110,7 +113,7 @@ COLUMNS = ("atom_codes", "bond_atoms", "bond_codes", "graph_labels", "atom_label
 
 def concat_molecules(parts: list[Molecules]) -> Molecules:
     """Molecules of all parts, in order; every part must carry the same columns."""
-    columns = {}
+    columns: dict[str, Any] = {}
     for name in COLUMNS:
         pieces = [getattr(part, name) for part in parts]
         columns[name] = None if pieces[0] is None else np.concatenate(pieces)

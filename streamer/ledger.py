@@ -23,9 +23,9 @@ class LedgerWriter:
         for lane, batch in zip(step.lanes, step.batches, strict=True):
             n = batch.num_graphs
             if n:
-                columns = [np.full(n, step.epoch), np.full(n, step.step), np.full(n, lane), np.zeros(n), batch.ids]
-                arrays = [pa.array(c.astype(f.type.to_pandas_dtype())) for c, f in zip(columns, SCHEMA, strict=True)]
-                self.writer.write_batch(pa.record_batch(arrays, SCHEMA))
+                columns = [np.full(n, step.epoch), np.full(n, step.step), np.full(n, lane), np.zeros(n, np.int64), batch.ids]
+                arrays = [pa.array(c).cast(f.type) for c, f in zip(columns, SCHEMA, strict=True)]
+                self.writer.write_batch(pa.record_batch(arrays, schema=SCHEMA))
 
     def __enter__(self) -> "LedgerWriter":
         return self

@@ -216,8 +216,8 @@ class _Schedule:
                     budget=self.loader.config.budget,
                     groups=self.loader.groups,
                 )
-        window = self.windows[slot.window]
-        return self.pool.submit(lambda: self.loader.collate(window.result(), slot.pack))
+        loading = self.windows[slot.window]
+        return self.pool.submit(lambda: self.loader.collate(loading.result(), slot.pack))
 
 
 def sequential(config: StreamConfig, *, split: str | None = None) -> StreamConfig:

@@ -77,7 +77,7 @@ def stream(
     typer.echo(
         f"{facts['molecules']:,} molecules, {facts['labels']:,} labels in {facts['steps']:,} steps: "
         f"{facts['molecules_per_s']:,.0f} molecules/s, {facts['labels_per_s']:,.0f} labels/s; atom slots "
-        f"{facts['atom_fill_fraction']:.1%} full, {facts['masked_packs']} masked packs, {facts['rss_bytes'] / 1e6:,.0f} MB in memory"
+        f"{facts['atom_fill_fraction']:.1%} full, {facts['masked_packs']} masked packs, {facts['rss_bytes'] / 1e6:,.0f} MB"
     )
     if as_json:
         typer.echo(json.dumps(facts))

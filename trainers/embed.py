@@ -119,6 +119,7 @@ def embed_windows(
     ids = vectors = np.empty(0)
     for item in loader:
         slot, batch = item.slots[0], item.batches[0]
+        assert slot is not None, "one lane has no masked packs"
         if slot.pack == 0:
             n = int(sizes[plan.window_blocks(slot.window)].sum())
             ids, vectors = np.empty(n, np.uint64), np.full((n, encoder.dim), np.nan, np.float32)
