@@ -174,19 +174,20 @@ def scatter_labels(encoding, count, bitmap, rows, values, ptr, out):
 
 @njit(cache=True, nogil=True)
 def count_packs(histogram, capacity):
-    """Least P with (sum of all sizes >= v, less v) / P + v <= capacity for every size v that occurs."""
+    """Least P such that, for every size v that occurs, (sum of all sizes >= v, less v) / P + v <= capacity or each has its own pack."""
+    number = 0
     cumulative = 0
     packs = 0
     for v in range(histogram.size - 1, 0, -1):
         if histogram[v] == 0:
             continue
+        number += histogram[v]
         cumulative += histogram[v] * v
         room = capacity - v
-        rest = cumulative - v
-        need = 1
-        if rest > 0:
-            # without room v fills a pack alone, and so does every molecule at least as large
-            need = max(1, (rest + room - 1) // room) if room > 0 else cumulative // v
+        # with a pack for each molecule so far there is an empty one for the next
+        need = number
+        if room > 0:
+            need = min(number, max(1, (cumulative - v + room - 1) // room))
         packs = max(packs, need)
     return packs
 
@@ -195,10 +196,11 @@ def count_packs(histogram, capacity):
 def needed_packs(histogram, molecules, bonds, capacity):
     """Packs for one window; capacity is (graphs, atoms, edges, most edges of one molecule)."""
     packs = count_packs(histogram, capacity[1])
-    # in the two slack dimensions the mean load plus the largest item must fit
-    packs = max(packs, (molecules + capacity[0] - 2) // max(1, capacity[0] - 1))
+    # in the two slack dimensions the mean load plus the largest item must fit, or each molecule has its own pack
+    room = max(1, capacity[0] - 1)
+    packs = max(packs, (molecules + room - 1) // room)
     room = max(1, capacity[2] - capacity[3])
-    return max(packs, (2 * bonds + room - 1) // room)
+    return max(packs, min(molecules, (2 * bonds + room - 1) // room))
 
 
 @njit(cache=True, nogil=True)

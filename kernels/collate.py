@@ -63,8 +63,12 @@ def collate_pack(molecules: np.ndarray, columns: Columns, *, graphs: int, atoms:
 def collate_labels(molecules: np.ndarray, ptr: np.ndarray, labels: np.ndarray, *, rows: int) -> tuple[np.ndarray, np.ndarray]:
     """Gather label rows of `molecules` (rows ptr[m]:ptr[m + 1] of `labels`) into float32 (rows, T), NaN where absent or padded.
 
-    Returns (labels, number of real labels of each task int32 (T)).
+    Returns (labels, number of real labels of each task int32 (T)). Raises ValueError when they do not fit.
     """
+    molecules = np.ascontiguousarray(molecules, np.int64)
+    num_rows = int((ptr[molecules + 1] - ptr[molecules]).sum())
+    if num_rows > rows:
+        raise ValueError(f"{num_rows} label rows do not fit a batch of {rows}")
     out, num_labels = np.empty((rows, labels.shape[1]), np.float32), np.empty(labels.shape[1], np.int32)
-    _numba.collate_labels(np.ascontiguousarray(molecules, np.int64), ptr, labels, out, num_labels)
+    _numba.collate_labels(molecules, ptr, labels, out, num_labels)
     return out, num_labels

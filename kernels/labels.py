@@ -59,6 +59,11 @@ def densify_labels(sparse: SparseLabels, ptr: np.ndarray, out: np.ndarray | None
     Raises ValueError when counts, bitmaps, row lists and values do not agree with each other and with `ptr`.
     """
     ptr = np.ascontiguousarray(ptr, np.int64)
+    if ptr.size == 0 or ptr[0] != 0 or (ptr[1:] < ptr[:-1]).any():
+        raise ValueError("offsets of labels do not rise from 0")
+    for name, dtype in zip(sparse._fields, (np.uint8, np.uint32, np.uint8, np.uint32, np.float32), strict=True):
+        if getattr(sparse, name).dtype != dtype:
+            raise ValueError(f"label array {name} is {getattr(sparse, name).dtype}, expected {np.dtype(dtype)}")
     num_tasks, num_molecules = sparse.encoding.size, ptr.size - 1
     if sparse.count.size != num_tasks:
         raise ValueError(f"{num_tasks} encodings but {sparse.count.size} counts")
@@ -77,6 +82,8 @@ def densify_labels(sparse: SparseLabels, ptr: np.ndarray, out: np.ndarray | None
         raise ValueError(f"{sparse.values.size} label values, expected {num_values.sum()}")
     if out is None:
         out = np.empty((int(ptr[-1]), num_tasks), np.float32)
+    elif out.shape != (ptr[-1], num_tasks) or out.dtype != np.float32:
+        raise ValueError(f"place for labels is {out.dtype} {out.shape}, expected float32 ({ptr[-1]}, {num_tasks})")
     out[:] = np.nan
     _numba.scatter_labels(sparse.encoding, sparse.count, sparse.bitmap, sparse.rows, sparse.values, ptr, out)
     return out

@@ -130,6 +130,8 @@ def molecules_of_tasks(sparse: SparseLabels, num_molecules: int) -> list[list[in
     for encoding, number in zip(sparse.encoding.tolist(), sparse.count.tolist(), strict=True):
         if encoding == BITMAP:
             own, bitmap = bitmap[: -(-num_molecules // 8)], bitmap[-(-num_molecules // 8) :]
+            if len(own) < -(-num_molecules // 8):
+                raise ValueError("a bitmap is too short")
             has = [i for i in range(num_molecules) if own[i // 8] // 2 ** (i % 8) % 2]
         elif encoding == ROWS:
             has, rows = rows[:number], rows[number:]
@@ -164,30 +166,30 @@ def densify_labels(sparse: SparseLabels, ptr: Sequence[int]) -> np.ndarray:
 
 
 def count_packs(sizes: Sequence[int], capacity: int) -> int:
-    """Least P with (sum of all sizes >= v, less v) / P + v <= capacity for every size v, found by trying 1, 2, 3, ...
+    """Least P that holds at every size v, found by trying 1, 2, 3, ...
 
-    A molecule as large as a pack shares it with none; for it the condition is that there are as many packs as such molecules.
-    `sizes` are at least 1 and at most `capacity`.
+    It holds if (sum of all sizes >= v, less v) / P + v <= capacity, or if all of these molecules have a pack of their own. `sizes`
+    are at least 1 and at most `capacity`.
     """
 
-    def holds(packs: int) -> bool:
-        for v in set(sizes):
-            not_smaller = [s for s in sizes if s >= v]
-            if v == capacity:
-                if packs < len(not_smaller):
-                    return False
-            elif Fraction(sum(not_smaller) - v, packs) + v > capacity:
-                return False
-        return True
+    def holds(packs: int, v: int) -> bool:
+        not_smaller = [s for s in sizes if s >= v]
+        return packs >= len(not_smaller) or Fraction(sum(not_smaller) - v, packs) + v <= capacity
 
-    return next(packs for packs in count(1) if holds(packs)) if sizes else 0
+    return next(packs for packs in count(1) if all(holds(packs, v) for v in set(sizes))) if sizes else 0
 
 
 def num_packs(sizes: Sequence[int], bonds: Sequence[int], *, capacity: Capacity, max_bonds: int) -> int:
-    """Least P that is enough for atoms and keeps the mean load of graphs and of edges one largest molecule below the limit."""
+    """Least P that is enough for atoms and keeps the mean of graphs and of edges one largest molecule below the limit.
+
+    As many packs as molecules are enough for edges in any case.
+    """
     graphs, edges = max(1, capacity.graphs - 1), max(1, capacity.edges - 2 * max_bonds)
-    first = count_packs(sizes, capacity.atoms)
-    return next(p for p in count(first) if p * graphs >= len(sizes) and p * edges >= 2 * sum(bonds))
+
+    def holds(packs: int) -> bool:
+        return packs * graphs >= len(sizes) and (packs >= len(sizes) or packs * edges >= 2 * sum(bonds))
+
+    return next(packs for packs in count(count_packs(sizes, capacity.atoms)) if holds(packs))
 
 
 def cut_windows(

@@ -100,12 +100,13 @@ class _Output:
         self.path, self.work, self.committed = path, path / BUILDING, False
 
     def __enter__(self) -> "_Output":
-        self.existed = self.path.exists()
-        if self.existed and not self.path.is_dir():
+        # innermost first; what is not there yet is removed again on failure
+        self.made = [p for p in (self.path, *self.path.parents) if not p.exists()]
+        if self.path.exists() and not self.path.is_dir():
             raise OutputError(f"{self.path}: a file, expected a folder to write to")
         if (self.path / MANIFEST).exists():
             raise OutputError(f"{self.path}: already holds a shard set; choose another folder or remove it first")
-        if self.existed and any(self.path.iterdir()) and not self.work.exists():
+        if not self.made and any(self.path.iterdir()) and not self.work.exists():
             raise OutputError(f"{self.path}: not empty and not a shard set; choose another folder")
         try:
             # what a killed build left behind is ours to remove
@@ -113,6 +114,7 @@ class _Output:
                 self._clear()
             self.work.mkdir(parents=True)
         except OSError as error:
+            self._unmake()
             raise OutputError(f"{self.path}: cannot be written to: {error.strerror or error}") from error
         return self
 
@@ -130,8 +132,12 @@ class _Output:
     def __exit__(self, *error) -> None:
         if not self.committed:
             self._clear()
-            if not self.existed:
-                self.path.rmdir()
+            self._unmake()
+
+    def _unmake(self) -> None:
+        for path in self.made:
+            if path.is_dir():
+                path.rmdir()
 
 
 class _Spill:

@@ -16,7 +16,7 @@ from shards.errors import FeaturizeError
 from shards.types import Molecules, offsets
 
 ATOM = re.compile(r"\[[^\[\]]*\]|Cl|Br|[BCNOPSFIbcnops*]")
-ATOM_MAP = re.compile(r":(\d+)\]")
+ATOM_MAP = re.compile(r":(\d+)\]", re.ASCII)
 _KINDS = {
     Chem.BondType.SINGLE: 0,
     Chem.BondType.DOUBLE: 1,
@@ -67,22 +67,24 @@ def parse_molecule(smiles: str) -> Parsed:
         raise FeaturizeError("empty SMILES")
     maps = _read_maps(text[0])
     plain = ATOM_MAP.sub("]", text[0])
+    if ATOM_MAP.search(plain):
+        raise FeaturizeError("an atom with two map numbers")
     with rdBase.BlockLogs():
         mol = _parse(plain)
         if mol.GetNumAtoms() == 0:
             raise FeaturizeError("molecule has no atoms")
+        if mol.GetNumAtoms() > schema.MAX_ATOMS:
+            raise FeaturizeError(f"{mol.GetNumAtoms()} atoms, more than {schema.MAX_ATOMS}")
         if maps is not None and mol.GetNumAtoms() != len(maps):
             raise FeaturizeError(f"RDKit reads {mol.GetNumAtoms()} atoms, the text names {len(maps)}")
         num_all = mol.GetNumAtoms() + sum(atom.GetTotalNumHs() for atom in mol.GetAtoms())
         source = list(range(mol.GetNumAtoms()))
-        if "[H]" in plain:
+        if any(atom.GetAtomicNum() == 1 for atom in mol.GetAtoms()):
             for atom in mol.GetAtoms():
                 atom.SetIntProp("_source", atom.GetIdx())
             mol = Chem.RemoveHs(mol)
             source = [atom.GetIntProp("_source") for atom in mol.GetAtoms()]
         canonical = Chem.MolToSmiles(mol)
-    if mol.GetNumAtoms() > schema.MAX_ATOMS:
-        raise FeaturizeError(f"{mol.GetNumAtoms()} atoms, more than {schema.MAX_ATOMS}")
     order = np.array(mol.GetPropsAsDict(True, True)["_smilesAtomOutputOrder"], np.int64)
     rank = np.empty_like(order)
     rank[order] = np.arange(order.size)
@@ -135,7 +137,8 @@ def _read_maps(text: str) -> list[int] | None:
     maps = []
     for token in ATOM.findall(text):
         found = ATOM_MAP.search(token) if token[0] == "[" else None
-        maps.append(int(found[1]) if found else -1)
+        # nine digits are more than there can be atoms
+        maps.append(int(found[1].lstrip("0")[:9] or 0) if found else -1)
     return maps if any(m >= 0 for m in maps) else None
 
 
@@ -150,7 +153,8 @@ def _label_index(maps: list[int] | None, source: list[int], heavy: np.ndarray) -
     if unmapped.size == 1 and 0 not in index:
         # a file that went through RDKit lost its `:0`
         index[unmapped[0]] = 0
-    if sorted(index[heavy]) != list(range(num_heavy)):
+    repeated = (index[~heavy] >= 0) & (index[~heavy] < num_heavy)
+    if sorted(index[heavy]) != list(range(num_heavy)) or repeated.any():
         raise FeaturizeError(f"atom maps of the {num_heavy} heavy atoms are not 0..{num_heavy - 1}, each once")
     return index
 

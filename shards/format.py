@@ -54,6 +54,23 @@ GROUP_ARRAYS = {
     "smiles": ["lengths", "text"],
 }
 """Column groups, in the order of their members, and their arrays."""
+ARRAY_DTYPES = {
+    "num_atoms": ("u2", "u4"),
+    "num_bonds": ("u2", "u4"),
+    "atom_codes": ("u1",),
+    "bond_high": ("u1", "u2"),
+    "bond_step": ("u1", "u2"),
+    "bond_codes": ("u1",),
+    "encoding": ("u1",),
+    "count": ("u4",),
+    "bitmap": ("u1",),
+    "rows": ("u4",),
+    "values": ("f4",),
+    "ids": ("u8",),
+    "lengths": ("u2", "u4"),
+    "text": ("u1",),
+}
+"""Dtypes an array may have: a wider one could wrap around in a sum and lead a kernel outside its arrays."""
 GROUPS = tuple(GROUP_ARRAYS)
 MAGIC = b"MSA1"
 TAR_BLOCK = 512
@@ -118,6 +135,9 @@ def decode_arrays(content: bytes, *, expect: tuple[str, ...]) -> dict[str, np.nd
         raise FormatError(f"{len(content) - at} bytes after the last array")
     if tuple(arrays) != expect:
         raise FormatError(f"holds arrays {list(arrays)}, expected {list(expect)}")
+    for name, array in arrays.items():
+        if _CODES[array.dtype] not in ARRAY_DTYPES[name]:
+            raise FormatError(f"array {name} is {array.dtype.name}, expected {' or '.join(ARRAY_DTYPES[name])}")
     return arrays
 
 
@@ -220,8 +240,8 @@ def _decode_structure(content: bytes, atom_ptr: np.ndarray, bond_ptr: np.ndarray
             raise FormatError(f"{arrays[name].size} entries in {name}, expected {num_bonds}")
     high, step = arrays["bond_high"].astype(np.int32), arrays["bond_step"].astype(np.int32)
     limit = np.repeat(np.diff(atom_ptr), np.diff(bond_ptr))
-    if num_bonds and ((high >= limit).any() or (step > high).any()):
-        raise FormatError("a bond leads to an atom outside its molecule")
+    if num_bonds and ((high >= limit).any() or (step > high).any() or (step == 0).any()):
+        raise FormatError("a bond leads outside its molecule or from an atom to itself")
     return {
         "atom_codes": np.ascontiguousarray(arrays["atom_codes"].reshape(num_features, num_atoms).T),
         "bond_atoms": np.stack([high - step, high], axis=1).astype(np.uint16),

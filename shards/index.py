@@ -106,7 +106,8 @@ class Index:
     def parse(cls, data: bytes) -> "Index":
         """Parquet bytes -> index. Raises FormatError."""
         try:
-            table = pq.read_table(io.BytesIO(data))
+            # not read_table: the threads it leaves behind abort a process that exits soon after (pyarrow 26)
+            table = pq.ParquetFile(io.BytesIO(data)).read(use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise FormatError(f"index.parquet: not readable as Parquet: {error}") from error
         if table.schema.names != SCHEMA.names:

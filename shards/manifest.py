@@ -85,7 +85,9 @@ class Manifest:
                 fields[key] = tuple(Feature(**f) for f in fields[key])
             fields["statistics"] = {name: Statistics(**s) for name, s in fields["statistics"].items()}
             return cls(**fields)
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        except FormatError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise FormatError(f"{MANIFEST}: damaged or of another draft: {type(error).__name__}: {error}") from error
 
 

@@ -29,8 +29,8 @@ BOND_FEATURES = (
     Feature(name="ring", num_codes=2, meaning="in a ring: 0 no, 1 yes"),
 )
 NUM_BOND_CODES = len(BOND_TYPES) * len(BOND_STEREO) * 2
-MAX_ATOMS = 65_535
-"""Atom numbers inside a molecule are 16 bits wide."""
+MAX_ATOMS = 10_000
+"""RDKit writes canonical SMILES recursively: near 18,000 atoms in a chain it overflows a stack of 8 MB and kills the process."""
 
 
 def encode_bond(kind: int, stereo: int, ring: int) -> int:

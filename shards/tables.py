@@ -115,7 +115,7 @@ class InputFile:
 
 def natural_key(text: str) -> list:
     """Sort key that puts 2 before 10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text) if part]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", text) if part]
 
 
 def resolve_inputs(patterns: list[str]) -> list[str]:
@@ -123,7 +123,10 @@ def resolve_inputs(patterns: list[str]) -> list[str]:
     urls: list[str] = []
     for pattern in patterns:
         if "://" in pattern:
-            fs, path = fsspec.core.url_to_fs(pattern)
+            try:
+                fs, path = fsspec.core.url_to_fs(pattern)
+            except (ValueError, ImportError) as error:
+                raise InputError(f"{pattern}: {error}") from error
             found = [fs.unstrip_protocol(p) for p in fs.glob(path)] if glob.has_magic(path) else [pattern]
         else:
             found = glob.glob(pattern) if glob.has_magic(pattern) else [pattern]
@@ -144,7 +147,7 @@ def check_input(url: str, dataset: Dataset, on_bytes: Callable[[int], None] = la
         with fsspec.open(url, "rb") as file:
             try:
                 parquet = pq.ParquetFile(file)
-            except pa.ArrowException as error:
+            except (pa.ArrowException, OSError) as error:
                 raise SchemaError(f"{url}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
             _check_columns(url, parquet.schema_arrow, dataset)
             num_rows = parquet.metadata.num_rows
@@ -158,6 +161,8 @@ def check_input(url: str, dataset: Dataset, on_bytes: Callable[[int], None] = la
         raise InputError(f"{url}: no such file") from error
     except IsADirectoryError as error:
         raise InputError(f"{url}: a folder, expected a Parquet file; name its files, for example {url}/*.parquet") from error
+    except OSError as error:
+        raise InputError(f"{url}: cannot be read: {error.strerror or error}") from error
     return InputFile(url, num_rows, size, digest.hexdigest())
 
 
@@ -169,6 +174,8 @@ def _check_columns(url: str, schema: pa.Schema, dataset: Dataset) -> None:
             f"{url}: {len(missing)} of {len(wanted)} columns of --dataset {dataset.name} are missing: {_list(missing)}; "
             f"found {len(schema.names)}: {_list(schema.names)}"
         )
+    if twice := [name for name in wanted if schema.names.count(name) > 1]:
+        raise SchemaError(f"{url}: columns that are there more than once: {_list(twice)}")
     is_text = (pa.types.is_string, pa.types.is_large_string)
     is_list = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     for name in wanted:
@@ -207,7 +214,7 @@ def iter_rows(files: list[InputFile], dataset: Dataset, *, batch_rows: int) -> I
                         [_lists(batch.column(name)) for name in atom],
                     )
                     first_row += batch.num_rows
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise SchemaError(f"{source.url}: unreadable at or after row {first_row}: {str(error).splitlines()[0]}") from error
 
 
