@@ -174,7 +174,7 @@ def scatter_labels(encoding, count, bitmap, rows, values, ptr, out):
 
 @njit(cache=True, nogil=True)
 def count_packs(histogram, capacity):
-    """Least P such that, for every size v that occurs, (sum of all sizes >= v, less v) / P + v <= capacity or each has its own pack."""
+    """Least P with (sum of all sizes >= v, less v) / P + v <= capacity, or a pack for each of these, at every size v."""
     number = 0
     cumulative = 0
     packs = 0

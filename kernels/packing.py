@@ -5,9 +5,9 @@ index before a byte of payload is read; and the packing then succeeds with exact
 
 Why it does (list scheduling, Graham 1969): molecules are placed largest first, each into a pack whose load does not exceed the
 mean load so far. A pack's load after receiving a molecule of v atoms is then at most (S_v - v) / P + v, where S_v is the sum of
-all molecules of v atoms and more. `num_packs` is the least P for which this stays within the budget at every v, or for which all
-molecules of v atoms and more have a pack of their own. Edges and graphs have room to spare by choice of the budget; P also leaves,
-in each of them, room for one largest molecule above the mean.
+all molecules of v atoms and more. `num_packs` is the least P for which this stays within the budget at every v, or is the
+number of molecules of v atoms and more (then each finds an empty pack). Edges and graphs have room to spare by choice of the
+budget; P also leaves, in each of them, room for one largest molecule above the mean.
 """
 
 from typing import NamedTuple

@@ -68,7 +68,7 @@ def hash_skeletons(
 
 
 def feistel(x: int, *, half: int, key: int) -> int:
-    """Six Feistel rounds (Luby, Rackoff 1988) on [0, half * half): the right half goes left, the left one is masked with a hash."""
+    """Six Feistel rounds (Luby, Rackoff 1988) on [0, half * half): right goes left, left is masked with a hash of right."""
     left, right = divmod(x, half)
     for r in range(6):
         left, right = right, left ^ mix64(right ^ mix64((key + r) & MASK)) % half
@@ -168,8 +168,8 @@ def densify_labels(sparse: SparseLabels, ptr: Sequence[int]) -> np.ndarray:
 def count_packs(sizes: Sequence[int], capacity: int) -> int:
     """Least P that holds at every size v, found by trying 1, 2, 3, ...
 
-    It holds if (sum of all sizes >= v, less v) / P + v <= capacity, or if all of these molecules have a pack of their own. `sizes`
-    are at least 1 and at most `capacity`.
+    It holds if (sum of all sizes >= v, less v) / P + v <= capacity, or if all of these have a pack of their own. `sizes` are
+    at least 1 and at most `capacity`.
     """
 
     def holds(packs: int, v: int) -> bool:

@@ -12,6 +12,7 @@ import shutil
 import struct
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -136,7 +137,7 @@ class _Output:
 
     def _unmake(self) -> None:
         for path in self.made:
-            if path.is_dir():
+            with suppress(OSError):
                 path.rmdir()
 
 

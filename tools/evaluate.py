@@ -16,12 +16,15 @@ def evaluate(
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write all metrics of every task as JSON.")] = None,
     threads: Annotated[int, typer.Option("--threads", help="Threads that decode, pack and collate.")] = 1,
 ) -> None:
+    from shards import InputError
     from streamer import ShardSet
     from tools.progress import bars
     from tools.report import print_results
     from trainers.checkpoint import load_checkpoint
     from trainers.evaluate import evaluate_checkpoint
 
+    if out is not None and not out.parent.is_dir():
+        raise InputError(f"--out {out}: no folder {out.parent}")
     shard_set = ShardSet(directory)
     with bars() as progress:
         results = evaluate_checkpoint(

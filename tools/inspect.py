@@ -1,6 +1,7 @@
 """Show what a shard set holds: counts, tasks, label coverage, sizes, suggested budgets."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -21,12 +22,13 @@ def inspect(
     facts = describe(shard_set) | {
         "suggested_budgets": {str(atoms): str(Budget.suggest(shard_set, atoms=atoms)) for atoms in (1024, 8192, 16384)}
     }
-    console = Console()
+    # a file or a pipe has no width to keep to, and names must be whole
+    console = Console(width=None if sys.stdout.isatty() else 200)
 
     def table(title: str, head: list[str], rows: list[list[str]]) -> None:
         grid = Table(title=title, title_justify="left", box=None, pad_edge=False, title_style="bold", header_style="italic")
         for k, name in enumerate(head):
-            grid.add_column(name, justify="left" if k == 0 else "right")
+            grid.add_column(name, justify="left" if k == 0 else "right", overflow="fold")
         for row in rows:
             grid.add_row(*row)
         console.print(grid, "")

@@ -1,5 +1,6 @@
 """The `molstream` command: one function a subcommand, errors as one line, exit codes 0 done, 1 data or run, 2 call."""
 
+import os
 import signal
 import sys
 from typing import Annotated, Any
@@ -17,7 +18,9 @@ app = typer.Typer(
 
 
 def _commands() -> None:
-    """Register the subcommands. Their modules import nothing heavy until they run."""
+    """Register the subcommands, once. Their modules import nothing heavy until they run."""
+    if app.registered_commands:
+        return
     from tools import build, cat, embed, evaluate, inspect, pretrain, stream, verify
 
     app.command("build", help=build.__doc__)(build.build)
@@ -29,17 +32,30 @@ def _commands() -> None:
     app.command("eval", help=evaluate.__doc__)(evaluate.evaluate)
     app.command("embed", help=embed.__doc__)(embed.embed)
 
+_PACKAGES = ("kernels", "shards", "streamer", "trainers", "tools")
+
+
+def _print_version(wanted: bool) -> None:
+    if not wanted:
+        return
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        typer.echo(f"molstream {version('molstream')}")
+    except PackageNotFoundError:
+        typer.echo("molstream, not installed (running from a checkout)")
+    raise typer.Exit
+
 
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    # eager: it stands alone, without a command
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
 ) -> None:
-    if version:
-        from importlib.metadata import version as installed
-
-        typer.echo(f"molstream {installed('molstream')}")
-        raise typer.Exit
+    pass
 
 
 def _terminate(number: int, frame: Any) -> None:
@@ -54,26 +70,31 @@ def main(argv: list[str] | None = None) -> None:
     args = ["--debug", *(a for a in args if a != "--debug")] if debug and args != ["--debug"] else args
     signal.signal(signal.SIGTERM, _terminate)
     _commands()
+    command = typer.main.get_command(app)
+    code = 0
     try:
-        code = app(args, standalone_mode=False)
+        # not app(...): that has its own ways with interrupts and broken pipes
+        with command.make_context("molstream", list(args)) as context:
+            command.invoke(context)
+    except typer.Exit as done:
+        code = done.exit_code
     except KeyboardInterrupt:
         print("molstream: stopped", file=sys.stderr)
         code = 130
     except BrokenPipeError:
-        # the reader of our output has gone, as in `molstream cat ... | head`
-        sys.stderr.close()
-        code = 0
+        # the reader of our output has gone, as in `molstream cat ... | head`; what is buffered goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         if debug:
             raise
         code = _explain(error)
-    sys.exit(code if isinstance(code, int) else 0)
+    sys.exit(code)
 
 
 def _explain(error: Exception) -> int:
     """Print an error a user can cause as one line and return its exit code; anything else is our bug and is raised."""
     usage_code = getattr(error, "exit_code", None)
-    if isinstance(error, (ValueError, typer.Exit)) or hasattr(error, "format_message"):
+    if isinstance(error, ValueError) or hasattr(error, "format_message"):
         if usage_code is None:
             raise error
         text = error.format_message() if hasattr(error, "format_message") else str(error)
@@ -85,6 +106,11 @@ def _explain(error: Exception) -> int:
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         print(f"molstream: error: {where}{error.strerror or error}", file=sys.stderr)
+        return 1
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] not in _PACKAGES:
+        # a training node has no RDKit, a building node no torch
+        name = error.name.split(".")[0]
+        print(f"molstream: error: this needs the package {name}, which is not installed here", file=sys.stderr)
         return 1
     raise error
 

@@ -1,5 +1,6 @@
 """Train a model; without DIR on the embedded PM6 sample, which is packed into RUN/shards first."""
 
+import shlex
 import signal
 import sys
 from dataclasses import replace
@@ -22,13 +23,16 @@ def pretrain(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in RUN, if there is one.")] = False,
     threads: Annotated[int, typer.Option("--threads", help="Threads that decode, pack and collate.")] = 1,
 ) -> None:
+    from shards import InputError
     from tools.report import TerminalReporter, print_results
     from trainers.recipes import get_recipe
     from trainers.trainer import pretrain as run
     from trainers.trainer import read_recipe
 
-    chosen = read_recipe(out) if resume and recipe is None else None
-    chosen = chosen or get_recipe(recipe or "sample")
+    started = read_recipe(out) if resume else None
+    if started and directory is None and not (out / "shards" / "manifest.json").exists():
+        raise InputError(f"{out}: this run was started on a shard set that is not in it; name it: molstream pretrain DIR ...")
+    chosen = started if started and recipe is None else get_recipe(recipe or "sample")
     if steps is not None:
         chosen = replace(chosen, num_steps=steps)
     shard_set = open_shards(directory, out)
@@ -36,7 +40,7 @@ def pretrain(
     with TerminalReporter() as reporter, stop:
         outcome = run(shard_set, out, chosen, resume=resume, reporter=reporter, num_threads=threads, should_stop=stop.is_set)
     if not outcome.finished:
-        again = f"molstream pretrain {f'{directory} ' if directory else ''}--out {out} --resume"
+        again = shlex.join(["molstream", "pretrain", *([str(directory)] if directory else []), "--out", str(out), "--resume"])
         typer.echo(f"stopped at step {outcome.step:,} of {chosen.num_steps:,}, checkpoint written; go on with\n  {again}")
         raise typer.Exit(130)
     if outcome.results:
@@ -48,9 +52,14 @@ def pretrain(
         f"  log      {out / 'log.jsonl'}, or: tensorboard --logdir {out / 'tensorboard'}\n"
         f"  results  {out / 'results.json'}\n"
         f"data       {shards}\n"
-        f"next       molstream eval {shards} --checkpoint {out} --split test\n"
-        f"           molstream embed {shards} --checkpoint {out} --split val --out {out / 'embeddings'}"
+        f"next       molstream eval {quote(shards)} --checkpoint {quote(out)} --split test\n"
+        f"           molstream embed {quote(shards)} --checkpoint {quote(out)} --split val --out {quote(out / 'embeddings')}"
     )
+
+
+def quote(path: Path) -> str:
+    """A path as a shell takes it."""
+    return shlex.quote(str(path))
 
 
 def open_shards(directory: Path | None, out: Path):

@@ -86,7 +86,7 @@ def print_results(results: Results) -> None:
         title_style="bold",
     )
     for name in ("task set / task", "MAE", "MAE of the mean", "Pearson", "R²"):
-        table.add_column(name, justify="left" if name.startswith("task") else "right")
+        table.add_column(name, justify="left" if name.startswith("task") else "right", overflow="fold")
     for name, tasks in results.task_sets.items():
         summary = results.summary()[name]
         table.add_row(
@@ -96,4 +96,5 @@ def print_results(results: Results) -> None:
         shown = [("best", t) for t in ranked[:2]] + [("worst", t) for t in ranked[2:][-2:]]
         for word, task in shown:
             table.add_row(f"  {word}: {task.task}", cell(task.mae), cell(task.mean_mae), cell(task.pearson), cell(task.r2))
-    Console().print(table, "")
+    # a file or a pipe has no width to keep to, and names must be whole
+    Console(width=None if sys.stdout.isatty() else 200).print(table, "")

@@ -33,11 +33,15 @@ def stream(
 ) -> None:
     from contextlib import nullcontext
 
+    from shards import InputError
     from streamer import Budget, Cursor, Loader, ShardSet, StreamConfig
     from streamer.ledger import LedgerWriter
     from streamer.stats import StreamStats
     from tools.progress import bars
 
+    if state is not None and not state.parent.is_dir():
+        # written last, so a mistake here would cost the whole run its cursor
+        raise InputError(f"--state {state}: no folder {state.parent}")
     shard_set = ShardSet(directory)
     config = StreamConfig(
         split=split,

@@ -30,9 +30,8 @@ DIFFERENT = {
     "hydrogen atom": ([1], []),
     "hydrogen": ([1, 1], [(0, 1)]),
     "two hydrogen atoms": ([1, 1], []),
-    # eight bonds apart: the rounds must reach that far
-    "1,8-decanediol minus 2": ([8, *[6] * 8, 8, 6], [*[(i, i + 1) for i in range(9)], (4, 10)]),
-    "1,8-decanediol, branch moved": ([8, *[6] * 8, 8, 6], [*[(i, i + 1) for i in range(9)], (3, 10)]),
+    "octanediol, methyl at 4": ([8, *[6] * 8, 8, 6], [*[(i, i + 1) for i in range(9)], (4, 10)]),
+    "octanediol, methyl at 3": ([8, *[6] * 8, 8, 6], [*[(i, i + 1) for i in range(9)], (3, 10)]),
 }
 
 

@@ -1,0 +1,170 @@
+"""Collation fills one fixed shape completely: every slot real or padding, edges in pairs, edges by destination."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kernels import reference
+from kernels.collate import Columns, collate_labels, collate_pack
+
+DTYPES = {
+    "atom_codes": np.uint8,
+    "edge_index": np.int32,
+    "edge_codes": np.uint8,
+    "edge_order": np.int32,
+    "edge_ptr": np.int32,
+    "graph_of_atom": np.int32,
+    "atom_ptr": np.int32,
+    "graph_mask": np.bool_,
+    "atom_mask": np.bool_,
+    "edge_mask": np.bool_,
+}
+
+
+def random_columns(rng, num_molecules, num_features=3, max_atoms=9):
+    """Molecules of 1 to max_atoms atoms with any bonds among them."""
+    num_atoms = rng.integers(1, max_atoms + 1, num_molecules)
+    num_bonds = np.where(num_atoms > 1, rng.integers(0, 12, num_molecules), 0)
+    limit = np.repeat(num_atoms, num_bonds)
+    return Columns(
+        np.concatenate([[0], np.cumsum(num_atoms)]),
+        np.concatenate([[0], np.cumsum(num_bonds)]),
+        rng.integers(0, 256, (num_atoms.sum(), num_features), np.uint8),
+        rng.integers(0, np.stack([limit, limit], axis=1)).astype(np.uint16),
+        rng.integers(0, 256, num_bonds.sum(), np.uint8),
+    )
+
+
+def loads(columns, members):
+    """Atoms and directed edges of some molecules."""
+    return int(np.diff(columns.atom_ptr)[members].sum()), 2 * int(np.diff(columns.bond_ptr)[members].sum())
+
+
+@st.composite
+def packs(draw):
+    """(members, columns, (graphs, atoms, edges)): some molecules of a window, any order, with room to spare or none."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    columns = random_columns(rng, draw(st.integers(0, 12)), draw(st.integers(0, 4)))
+    num_molecules = len(columns.atom_ptr) - 1
+    members = rng.permutation(num_molecules)[: draw(st.integers(0, num_molecules))]
+    atoms, edges = loads(columns, members)
+    room = st.sampled_from([0, 1, 7])
+    return members, columns, (len(members) + 1 + draw(room), atoms + 1 + draw(room), edges + draw(room))
+
+
+@given(packs())
+@settings(deadline=None, max_examples=100)
+def test_a_pack_equals_its_twin_in_every_slot(case):
+    members, columns, (graphs, atoms, edges) = case
+    got = collate_pack(members, columns, graphs=graphs, atoms=atoms, edges=edges)
+    expect = reference.collate_pack(members, columns, graphs=graphs, atoms=atoms, edges=edges)
+    assert {name: array.dtype for name, array in got.items()} == DTYPES
+    assert list(got) == list(expect)
+    for name, array in got.items():
+        np.testing.assert_array_equal(array, np.array(expect[name]).reshape(array.shape), err_msg=name)
+
+
+@given(packs())
+@settings(deadline=None, max_examples=100)
+def test_the_reverse_of_edge_i_is_i_xor_1_and_joins_atoms_of_one_graph(case):
+    members, columns, (graphs, atoms, edges) = case
+    got = collate_pack(members, columns, graphs=graphs, atoms=atoms, edges=edges)
+    source, target = got["edge_index"][:, got["edge_mask"]]
+    reverse = np.arange(source.size) ^ 1
+    np.testing.assert_array_equal(source[reverse], target)
+    np.testing.assert_array_equal(got["edge_codes"][: source.size][reverse], got["edge_codes"][: source.size])
+    np.testing.assert_array_equal(got["graph_of_atom"][source], got["graph_of_atom"][target])
+    assert got["atom_mask"][source].all()
+
+
+@given(packs())
+@settings(deadline=None, max_examples=100)
+def test_edges_are_grouped_by_destination_in_their_own_order(case):
+    members, columns, (graphs, atoms, edges) = case
+    got = collate_pack(members, columns, graphs=graphs, atoms=atoms, edges=edges)
+    order, ptr, target = got["edge_order"], got["edge_ptr"], got["edge_index"][1]
+    assert ptr[0] == 0
+    assert ptr[-1] == edges
+    assert np.array_equal(np.sort(order), np.arange(edges))
+    for atom in range(atoms):
+        into = order[ptr[atom] : ptr[atom + 1]]
+        assert (target[into] == atom).all()
+        assert (np.diff(into) > 0).all()
+
+
+def test_padding_is_as_documented():
+    # molecule 0: C-O with code 5; molecule 1: one N
+    columns = Columns(
+        np.array([0, 2, 3]),
+        np.array([0, 1, 1]),
+        np.array([[6], [8], [7]], np.uint8),
+        np.array([[0, 1]], np.uint16),
+        np.array([5], np.uint8),
+    )
+    got = collate_pack(np.array([1, 0]), columns, graphs=4, atoms=5, edges=4)
+    assert {name: array.tolist() for name, array in got.items()} == {
+        "atom_codes": [[7], [6], [8], [0], [0]],
+        "edge_index": [[1, 2, 4, 4], [2, 1, 4, 4]],
+        "edge_codes": [5, 5, 0, 0],
+        "edge_order": [1, 0, 2, 3],
+        "edge_ptr": [0, 0, 1, 2, 2, 4],
+        "graph_of_atom": [0, 1, 1, 3, 3],
+        "atom_ptr": [0, 1, 3, 3, 5],
+        "graph_mask": [True, True, False, False],
+        "atom_mask": [True, True, True, False, False],
+        "edge_mask": [True, True, False, False],
+    }
+
+
+def test_an_empty_pack_is_all_padding():
+    columns = random_columns(np.random.default_rng(0), 3)
+    got = collate_pack(np.empty(0, np.int64), columns, graphs=8, atoms=16, edges=24)
+    assert not any(got[name].any() for name in ("graph_mask", "atom_mask", "edge_mask", "atom_codes", "edge_codes"))
+    assert (got["edge_index"] == 15).all()
+    assert (got["graph_of_atom"] == 7).all()
+    assert got["atom_ptr"].tolist() == [0] * 8 + [16]
+    assert got["edge_ptr"].tolist() == [0] * 16 + [24]
+
+
+def test_a_pack_that_is_full_to_the_last_slot_fits_and_one_slot_less_is_refused():
+    columns = random_columns(np.random.default_rng(1), 6)
+    members = np.arange(6)
+    atoms, edges = loads(columns, members)
+    shape = {"graphs": 7, "atoms": atoms + 1, "edges": edges}
+    full = collate_pack(members, columns, **shape)
+    assert full["graph_mask"].tolist() == [True] * 6 + [False]
+    assert full["edge_mask"].all()
+    for name, slots in shape.items():
+        with pytest.raises(ValueError, match=rf"6 graphs, {atoms} atoms, {edges} edges do not fit a pack"):
+            collate_pack(members, columns, **shape | {name: slots - 1})
+
+
+def test_a_molecule_the_window_does_not_have_is_refused():
+    columns = random_columns(np.random.default_rng(2), 6)
+    for member in (6, 2**40):
+        with pytest.raises(IndexError, match="out of bounds"):
+            collate_pack(np.array([0, member]), columns, graphs=8, atoms=64, edges=96)
+
+
+@given(packs(), st.integers(0, 4), st.booleans())
+@settings(deadline=None, max_examples=60)
+def test_labels_of_a_pack_equal_their_twin(case, num_tasks, per_atom):
+    members, columns, (graphs, atoms, _) = case
+    ptr, rows = (columns.atom_ptr, atoms) if per_atom else (np.arange(len(columns.atom_ptr)), graphs)
+    rng = np.random.default_rng(len(members))
+    labels = rng.normal(size=(ptr[-1], num_tasks)).astype(np.float32)
+    labels[rng.random(labels.shape) < 0.5] = np.nan
+    out, num_labels = collate_labels(members, ptr, labels, rows=rows)
+    expect, num_expected = reference.collate_labels(members, ptr, labels, rows=rows)
+    np.testing.assert_array_equal(out, expect)
+    np.testing.assert_array_equal(num_labels, num_expected)
+    assert (out.dtype, num_labels.dtype) == (np.float32, np.int32)
+
+
+def test_labels_that_do_not_fit_are_refused():
+    labels = np.zeros((5, 2), np.float32)
+    out, _ = collate_labels(np.arange(5), np.arange(6), labels, rows=5)
+    assert not np.isnan(out).any()
+    with pytest.raises(ValueError, match="5 label rows do not fit a batch of 4"):
+        collate_labels(np.arange(5), np.arange(6), labels, rows=4)

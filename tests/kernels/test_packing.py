@@ -1,0 +1,351 @@
+"""The number of packs comes from counts alone, and the packing then always succeeds with exactly that number."""
+
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from kernels import reference
+from kernels.packing import Capacity, PackingError, cut_windows, num_packs, pack_molecules
+from kernels.permutation import shuffled
+
+AMPLE = 10**6
+
+
+@st.composite
+def multisets(draw, max_size=60, max_capacity=120):
+    """(sizes, capacity): small, equal, heavy-tailed, or as large as a pack, in any mixture."""
+    capacity = draw(st.integers(1, max_capacity))
+    size = st.one_of(
+        st.integers(1, capacity),
+        st.integers(1, min(3, capacity)),
+        st.sampled_from([capacity, max(1, capacity - 1), capacity // 2 + 1, (capacity + 1) // 2]),
+        st.floats(0, 1, exclude_min=True).map(lambda u: min(capacity, int(u**-0.8))),
+    )
+    sizes = draw(st.lists(size, min_size=1, max_size=max_size))
+    if draw(st.booleans()):
+        sizes += draw(st.integers(1, max_size)) * [sizes[0]]
+    return sizes, capacity
+
+
+@st.composite
+def many_blocks(draw):
+    """(blocks of (atoms, bonds), an order that may name only some of them, capacity, window_molecules)."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    num_blocks, block_size = draw(st.integers(1, 12)), draw(st.integers(1, 8))
+    blocks = []
+    for _ in range(num_blocks):
+        atoms = rng.integers(1, 12, rng.integers(1, block_size + 1))
+        blocks.append([(int(a), int(a - 1 + rng.integers(0, 2))) for a in atoms])
+    order = draw(st.permutations(range(num_blocks)))[: draw(st.integers(1, num_blocks))]
+    capacity = Capacity(
+        draw(st.sampled_from([2, 5, 30])), draw(st.sampled_from([11, 25, 60])), draw(st.sampled_from([30, 50, 150]))
+    )
+    return blocks, order, capacity, draw(st.sampled_from([1, 2, 5, 10, 40]))
+
+
+def index_of(blocks):
+    """Blocks of (atoms, bonds) -> sums and size counts, as a shard set's index holds them."""
+    sums = np.array([[len(b), sum(a for a, _ in b), sum(m for _, m in b)] for b in blocks])
+    counts = [np.unique([a for a, _ in b], return_counts=True) for b in blocks]
+    hist_ptr = np.cumsum([0] + [len(sizes) for sizes, _ in counts])
+    return sums, hist_ptr, np.concatenate([s for s, _ in counts]), np.concatenate([c for _, c in counts])
+
+
+def check_packs(pack_ptr, molecules, sizes, bonds, capacity):
+    """Every molecule once, every load within capacity; the loads of atoms."""
+    sizes, bonds = np.asarray(sizes), np.asarray(bonds)
+    assert np.array_equal(np.sort(molecules), np.arange(len(sizes)))
+    assert pack_ptr[0] == 0
+    assert pack_ptr[-1] == len(sizes)
+    members = [molecules[a:b] for a, b in pairwise(pack_ptr)]
+    assert max(map(len, members)) <= capacity.graphs
+    assert max(2 * bonds[m].sum() for m in members) <= capacity.edges
+    loads = np.array([sizes[m].sum() for m in members])
+    assert loads.max() <= capacity.atoms
+    return loads
+
+
+def drug_like(rng, num_molecules):
+    """Atoms and bonds like PM6's: 22 atoms on average, 10 to 27 and one in a hundred up to 40, 1.07 bonds an atom."""
+    atoms = np.clip(np.rint(rng.normal(22, 3.5, num_molecules)), 10, 27).astype(np.int64)
+    large = rng.random(num_molecules) < 0.01
+    atoms[large] = rng.integers(28, 41, large.sum())
+    return atoms, atoms - 1 + rng.binomial(5, 0.5, num_molecules)
+
+
+# how many
+
+
+@given(multisets())
+@settings(deadline=None, max_examples=80)
+def test_number_of_packs_equals_the_least_that_satisfies_the_inequality(case):
+    sizes, capacity = case
+    got = num_packs(np.array(sizes), np.zeros(len(sizes), int), capacity=Capacity(AMPLE, capacity, AMPLE))
+    assert got == reference.count_packs(sizes, capacity)
+
+
+@given(
+    multisets(max_size=30),
+    st.integers(1, 40),
+    st.integers(1, 400),
+    st.integers(0, 30),
+    st.integers(0, 2**32),
+)
+@settings(deadline=None, max_examples=80)
+@example(case=([1, 1, 1], 10), graphs=1, room=50, more=0, seed=0)
+def test_number_of_packs_equals_its_twin_where_graphs_or_edges_bind(case, graphs, room, more, seed):
+    sizes, atoms = case
+    bonds = np.random.default_rng(seed).integers(0, 10, len(sizes))
+    most = int(bonds.max()) + more
+    capacity = Capacity(graphs, atoms, 2 * most + room)
+    got = num_packs(np.array(sizes), bonds, capacity=capacity, max_bonds=most)
+    assert got == reference.num_packs(sizes, bonds.tolist(), capacity=capacity, max_bonds=most)
+    if more == 0:
+        assert num_packs(np.array(sizes), bonds, capacity=capacity) == got
+
+
+@given(multisets(max_size=200, max_capacity=400))
+@settings(deadline=None, max_examples=100)
+def test_number_of_packs_lies_between_the_volume_and_its_bound(case):
+    sizes, capacity = case
+    total, largest = sum(sizes), max(sizes)
+    packs = num_packs(np.array(sizes), np.zeros(len(sizes), int), capacity=Capacity(AMPLE, capacity, AMPLE))
+    assert packs >= -(-total // capacity)
+    assert packs <= len(sizes)
+    if largest < capacity:
+        assert packs <= max(1, -(-total // (capacity - largest)))
+
+
+@given(multisets(), st.randoms(use_true_random=False))
+@settings(deadline=None, max_examples=50)
+def test_number_of_packs_minds_neither_order_nor_dtype(case, random):
+    sizes, capacity = case
+    bonds = [s // 2 for s in sizes]
+    limits = Capacity(AMPLE, capacity, AMPLE)
+    packs = num_packs(np.array(sizes), np.array(bonds), capacity=limits)
+    random.shuffle(sizes)
+    assert num_packs(np.array(sizes, np.uint16), np.array(bonds, np.uint8), capacity=limits) == packs
+
+
+def test_no_molecules_need_no_packs():
+    none = np.empty(0, np.int64)
+    assert num_packs(none, none, capacity=Capacity(7, 7, 8)) == 0
+    pack_ptr, molecules = pack_molecules(none, none, none, num_packs=0, capacity=Capacity(7, 7, 8))
+    assert pack_ptr.tolist() == [0]
+    assert molecules.size == 0
+
+
+# which
+
+
+@given(multisets(max_size=200, max_capacity=400), st.integers(0, 2**64 - 1))
+@settings(deadline=None, max_examples=150)
+def test_the_planned_number_of_packs_always_suffices(case, key):
+    sizes, atoms = case
+    bonds, capacity = np.ones(len(sizes), int), Capacity(AMPLE, atoms, AMPLE)
+    packs = num_packs(np.array(sizes), bonds, capacity=capacity)
+    order = shuffled(len(sizes), key=key)
+    packed = pack_molecules(np.array(sizes), bonds, order, num_packs=packs, capacity=capacity)
+    check_packs(*packed, sizes, bonds, capacity)
+
+
+@pytest.mark.parametrize("tail", [0.6, 1.0, 1.5, 3.0])
+@pytest.mark.parametrize("capacity", [63, 1023, 8191])
+def test_the_planned_number_of_packs_suffices_for_thousands_of_molecules_with_a_heavy_tail(tail, capacity):
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        sizes = np.clip(5 * rng.pareto(tail, 3000) + 1, 1, capacity).astype(np.int64)
+        bonds, limits = np.zeros(len(sizes), int), Capacity(AMPLE, capacity, AMPLE)
+        packs = num_packs(sizes, bonds, capacity=limits)
+        packed = pack_molecules(sizes, bonds, rng.permutation(len(sizes)), num_packs=packs, capacity=limits)
+        check_packs(*packed, sizes, bonds, limits)
+
+
+@given(multisets(max_size=30), st.data())
+@settings(deadline=None, max_examples=100)
+def test_packing_equals_its_twin_also_where_graphs_and_edges_bind(case, data):
+    sizes, atoms = case
+    seed = data.draw(st.integers(0, 2**32))
+    bonds = np.random.default_rng(seed).integers(0, 6, len(sizes)).tolist()
+    capacity = Capacity(data.draw(st.integers(1, 12)), atoms, data.draw(st.integers(1, 60)))
+    # about as many packs as it takes: the planned number is mostly enough, one less mostly not
+    least = reference.num_packs(sizes, bonds, capacity=capacity._replace(edges=AMPLE), max_bonds=max(bonds))
+    packs = max(1, least + data.draw(st.integers(-1, 2)))
+    order = shuffled(len(sizes), key=seed)
+    expect = reference.pack_molecules(sizes, bonds, order.tolist(), num_packs=packs, capacity=capacity)
+    if expect is None:
+        with pytest.raises(PackingError, match="finds no room"):
+            pack_molecules(np.array(sizes), np.array(bonds), order, num_packs=packs, capacity=capacity)
+    else:
+        pack_ptr, molecules = pack_molecules(np.array(sizes), np.array(bonds), order, num_packs=packs, capacity=capacity)
+        got = [molecules[a:b].tolist() for a, b in pairwise(pack_ptr)]
+        assert got == expect
+        check_packs(pack_ptr, molecules, sizes, bonds, capacity)
+
+
+def test_packing_never_changes():
+    sizes, bonds = np.array([5, 3, 8, 2, 2, 7, 1, 4]), np.array([4, 2, 9, 1, 1, 7, 0, 3])
+    pack_ptr, molecules = pack_molecules(
+        sizes, bonds, np.array([3, 0, 7, 6, 1, 5, 2, 4]), num_packs=3, capacity=Capacity(7, 15, 40)
+    )
+    assert pack_ptr.tolist() == [0, 2, 5, 8]
+    assert molecules.tolist() == [2, 4, 6, 1, 5, 3, 0, 7]
+
+
+def test_packing_depends_on_nothing_but_its_inputs():
+    sizes, bonds = drug_like(np.random.default_rng(0), 4000)
+    capacity, order = Capacity(60, 1023, 2600), shuffled(4000, key=9)
+    packs = num_packs(sizes, bonds, capacity=capacity)
+
+    def pack(dtype):
+        wide = np.stack([sizes, bonds, order], axis=1).astype(dtype)
+        return pack_molecules(wide[:, 0], wide[:, 1], wide[:, 2], num_packs=packs, capacity=capacity)
+
+    first = pack(np.int64)
+    with ThreadPoolExecutor(4) as pool:
+        for again in pool.map(pack, 4 * [np.int64, np.int32, np.uint16]):
+            np.testing.assert_array_equal(again[0], first[0])
+            np.testing.assert_array_equal(again[1], first[1])
+
+
+@given(multisets(max_size=200), st.integers(1, 50), st.integers(0, 2**32))
+@settings(deadline=None, max_examples=60)
+def test_no_load_exceeds_the_mean_before_its_last_molecule_by_more_than_that_molecule(case, packs, key):
+    sizes, bonds, capacity = np.array(case[0]), np.zeros(len(case[0]), int), Capacity(AMPLE, AMPLE, AMPLE)
+    packed = pack_molecules(sizes, bonds, shuffled(len(sizes), key=key), num_packs=packs, capacity=capacity)
+    loads = check_packs(*packed, sizes, bonds, capacity)
+    assert loads.max() <= max((sizes[sizes >= v].sum() - v) / packs + v for v in sizes) + 1e-9
+
+
+def test_large_molecules_take_a_pack_each_and_no_more():
+    for sizes, packs in (([9] * 100, 100), ([10] * 5 + [1], 6), ([10, 9, 9], 3), ([2, 3], 2)):
+        capacity = Capacity(AMPLE, 10 if max(sizes) > 3 else 3, AMPLE)
+        none = np.zeros(len(sizes), int)
+        assert num_packs(np.array(sizes), none, capacity=capacity) == packs
+        packed = pack_molecules(np.array(sizes), none, np.arange(len(sizes)), num_packs=packs, capacity=capacity)
+        check_packs(*packed, sizes, none, capacity)
+    # nor do molecules that fill a pack with edges
+    bonds = np.array([25, 25, 1])
+    capacity = Capacity(AMPLE, AMPLE, 50)
+    assert num_packs(np.ones(3, int), bonds, capacity=capacity) == 3
+    check_packs(
+        *pack_molecules(np.ones(3, int), bonds, np.arange(3), num_packs=3, capacity=capacity), np.ones(3), bonds, capacity
+    )
+
+
+def test_a_molecule_without_room_is_named_with_its_size_and_the_budget():
+    with pytest.raises(
+        PackingError, match=r"a molecule of 3 atoms and 14 directed edges finds no room in 2 packs of .* 12 edges"
+    ):
+        pack_molecules(np.full(4, 3), np.full(4, 7), np.arange(4), num_packs=2, capacity=Capacity(10, 100, 12))
+    with pytest.raises(PackingError, match="finds no room in 2 packs of 1 graphs"):
+        pack_molecules(np.full(3, 3), np.full(3, 2), np.arange(3), num_packs=2, capacity=Capacity(1, 100, 100))
+    with pytest.raises(PackingError, match="finds no room in 1 packs of 10 graphs, 8 atoms"):
+        pack_molecules(np.full(3, 3), np.full(3, 2), np.arange(3), num_packs=1, capacity=Capacity(10, 8, 100))
+    with pytest.raises(PackingError, match="finds no room in 0 packs"):
+        pack_molecules(np.full(1, 3), np.full(1, 2), np.arange(1), num_packs=0, capacity=Capacity(10, 8, 100))
+
+
+# windows
+
+
+def cut(blocks, order, capacity, window_molecules):
+    max_bonds = max(bonds for block in blocks for _, bonds in block)
+    window_ptr, packs = cut_windows(
+        np.array(order), *index_of(blocks), capacity=capacity, max_bonds=max_bonds, window_molecules=window_molecules
+    )
+    return window_ptr, packs, max_bonds
+
+
+@given(many_blocks())
+@settings(deadline=None, max_examples=100)
+def test_windows_equal_their_twin(case):
+    blocks, order, capacity, window_molecules = case
+    window_ptr, packs, max_bonds = cut(blocks, order, capacity, window_molecules)
+    expect = reference.cut_windows(order, blocks, capacity=capacity, max_bonds=max_bonds, window_molecules=window_molecules)
+    assert (window_ptr.tolist(), packs.tolist()) == expect
+
+
+@given(many_blocks())
+@settings(deadline=None, max_examples=100)
+def test_windows_cover_the_order_once_and_are_large_enough_and_know_their_packs(case):
+    blocks, order, capacity, window_molecules = case
+    window_ptr, packs, max_bonds = cut(blocks, order, capacity, window_molecules)
+    assert window_ptr[0] == 0
+    assert window_ptr[-1] == len(order)
+    assert (np.diff(window_ptr) > 0).all()
+    assert len(packs) == len(window_ptr) - 1
+    for start, end, planned in zip(window_ptr[:-1], window_ptr[1:], packs, strict=True):
+        atoms, bonds = zip(*[molecule for b in order[start:end] for molecule in blocks[b]])
+        assert len(atoms) >= window_molecules or len(packs) == 1
+        assert planned == num_packs(np.array(atoms), np.array(bonds), capacity=capacity, max_bonds=max_bonds)
+
+
+def test_windows_of_some_blocks_of_an_index_are_those_of_these_blocks_alone():
+    rng = np.random.default_rng(0)
+    blocks = [[(int(a), int(a)) for a in rng.integers(5, 30, 40)] for _ in range(12)]
+    capacity = Capacity(20, 255, 600)
+    for order in ([5, 7, 9], [11, 0, 3, 8], [11]):
+        some = cut(blocks, order, capacity, 40)
+        alone = cut([blocks[b] for b in order], range(len(order)), capacity, 40)
+        assert some[0].tolist() == alone[0].tolist()
+        assert some[1].tolist() == alone[1].tolist()
+        assert some[0][-1] == len(order)
+
+
+def test_of_ends_that_fill_their_packs_alike_the_earliest_is_taken():
+    # a molecule a block and a pack: every window is full wherever it ends
+    window_ptr, packs, _ = cut([[(10, 9)]] * 14, range(14), Capacity(7, 10, 100), 4)
+    assert window_ptr.tolist() == [0, 4, 8, 14]
+    assert packs.tolist() == [4, 4, 6]
+
+
+def test_no_blocks_make_no_windows():
+    none = np.empty(0, np.int64)
+    window_ptr, packs = cut_windows(
+        none, np.empty((0, 3)), np.zeros(1), none, none, capacity=Capacity(7, 7, 8), max_bonds=0, window_molecules=5
+    )
+    assert window_ptr.tolist() == [0]
+    assert packs.size == 0
+
+
+# how full
+
+
+@pytest.mark.parametrize(("budget", "fill"), [(1024, 0.975), (8192, 0.99)])
+def test_drug_like_molecules_fill_their_packs_and_never_fail(budget, fill):
+    """Over all slots, padding included; blocks of 1,024, windows of 16,384 to 24,576. Blocks of 4,096 leave three ends: 0.983."""
+    block_size, num_blocks = 1024, 128
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        atoms, bonds = drug_like(rng, block_size * num_blocks)
+        # as streamer.config.Budget.suggest
+        edges = 1.03 * budget * 2 * bonds.sum() / atoms.sum() + 2 * bonds.max()
+        graphs = 1.06 * budget * len(atoms) / atoms.sum() + 3
+        capacity = Capacity(-(-int(graphs + 1) // 8) * 8 - 1, budget - 1, -(-int(edges) // 8) * 8)
+        counts = [np.unique(block, return_counts=True) for block in atoms.reshape(num_blocks, -1)]
+        order = rng.permutation(num_blocks)
+        window_ptr, packs = cut_windows(
+            order,
+            np.stack([np.full(num_blocks, block_size), *(x.reshape(num_blocks, -1).sum(1) for x in (atoms, bonds))], axis=1),
+            np.cumsum([0] + [len(sizes) for sizes, _ in counts]),
+            np.concatenate([sizes for sizes, _ in counts]),
+            np.concatenate([number for _, number in counts]),
+            capacity=capacity,
+            max_bonds=int(bonds.max()),
+            window_molecules=16_384,
+        )
+        got = atoms.sum() / (budget * packs.sum())
+        print(f"seed {seed}: {budget} atoms, fill {got:.4f}")
+        assert got >= fill
+        # one window of each seed in full: the rest would only cost time
+        w = seed % len(packs)
+        members = (order[window_ptr[w] : window_ptr[w + 1], None] * block_size + np.arange(block_size)).ravel()
+        packed = pack_molecules(
+            atoms[members], bonds[members], shuffled(len(members), key=seed), num_packs=int(packs[w]), capacity=capacity
+        )
+        check_packs(*packed, atoms[members], bonds[members], capacity)

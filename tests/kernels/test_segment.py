@@ -1,0 +1,117 @@
+"""Segment sums and gather: values equal the twins, gradients equal those of plain indexing and of finite differences."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kernels import reference
+from kernels.segment import gather, segment_mean, segment_sum, segment_sum_sorted
+
+
+@st.composite
+def segments(draw):
+    """(values, index, num_segments): rows of any number of dimensions; some segments empty."""
+    num_segments, num_rows = draw(st.integers(1, 6)), draw(st.integers(0, 20))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    values = rng.normal(size=(num_rows, *draw(st.sampled_from([(), (3,), (2, 2), (0,)]))))
+    return values, rng.integers(0, num_segments, num_rows), num_segments
+
+
+def by_destination(index, num_segments):
+    """Order and offsets, as collation makes them (int32)."""
+    order = np.argsort(index, kind="stable").astype(np.int32)
+    return order, np.searchsorted(index[order], np.arange(num_segments + 1)).astype(np.int32)
+
+
+@given(segments())
+@settings(deadline=None, max_examples=60)
+def test_segment_operations_equal_their_twins(case):
+    values, index, num_segments = case
+    order, ptr = by_destination(index, num_segments)
+    x, i = torch.from_numpy(values), torch.from_numpy(index)
+    total = reference.segment_sum(values, index, num_segments=num_segments)
+    np.testing.assert_allclose(segment_sum(x, i, num_segments=num_segments), total, atol=1e-12)
+    np.testing.assert_allclose(
+        segment_mean(x, i, num_segments=num_segments),
+        reference.segment_mean(values, index, num_segments=num_segments),
+        atol=1e-12,
+    )
+    np.testing.assert_array_equal(gather(torch.from_numpy(total), i), reference.gather(total, index))
+    got = segment_sum_sorted(x, torch.from_numpy(order), torch.from_numpy(ptr))
+    np.testing.assert_allclose(got, reference.segment_sum_sorted(values, order, ptr), atol=1e-12)
+    np.testing.assert_allclose(got, total, atol=1e-12)
+
+
+@given(segments())
+@settings(deadline=None, max_examples=40)
+def test_gradients_equal_those_of_plain_torch_and_of_the_twins(case):
+    values, index, num_segments = case
+    i = torch.from_numpy(index)
+    rng = np.random.default_rng(0)
+    rows = torch.from_numpy(rng.normal(size=(num_segments, *values.shape[1:]))).requires_grad_()
+    weights = torch.from_numpy(rng.normal(size=values.shape))
+    (got,) = torch.autograd.grad((gather(rows, i) * weights).sum(), rows)
+    (expect,) = torch.autograd.grad((rows[i] * weights).sum(), rows)
+    torch.testing.assert_close(got, expect)
+    np.testing.assert_allclose(got, reference.segment_sum(weights.numpy(), index, num_segments=num_segments), atol=1e-12)
+
+    x = torch.from_numpy(values).requires_grad_()
+    weights = torch.from_numpy(rng.normal(size=rows.shape))
+    (got,) = torch.autograd.grad((segment_sum(x, i, num_segments=num_segments) * weights).sum(), x)
+    (expect,) = torch.autograd.grad((torch.zeros_like(rows).index_add(0, i, x) * weights).sum(), x)
+    torch.testing.assert_close(got, expect)
+    np.testing.assert_array_equal(got, reference.gather(weights.numpy(), index))
+
+
+def operations(index, num_segments):
+    """Each operation as a function of one tensor, and the number of rows of that tensor."""
+    order, ptr = map(torch.from_numpy, by_destination(index.numpy(), num_segments))
+    return {
+        "gather": (lambda x: gather(x, index), num_segments),
+        "segment_sum": (lambda x: segment_sum(x, index, num_segments=num_segments), len(index)),
+        "segment_mean": (lambda x: segment_mean(x, index, num_segments=num_segments), len(index)),
+        "segment_sum_sorted": (lambda x: segment_sum_sorted(x, order, ptr), len(index)),
+    }
+
+
+@pytest.mark.parametrize("name", ["gather", "segment_sum", "segment_mean", "segment_sum_sorted"])
+def test_gradients_equal_finite_differences(name):
+    operation, num_rows = operations(torch.tensor([3, 0, 0, 4, 3, 3, 1]), 6)[name]
+    x = torch.randn(num_rows, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    assert torch.autograd.gradcheck(operation, (x,))
+
+
+@pytest.mark.parametrize("name", ["gather", "segment_sum", "segment_mean"])
+def test_gradients_of_gradients_equal_finite_differences(name):
+    operation, num_rows = operations(torch.tensor([3, 0, 0, 4, 3, 3, 1]), 6)[name]
+    x = torch.randn(num_rows, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    assert torch.autograd.gradgradcheck(lambda x: operation(x) ** 2, (x,))
+
+
+@pytest.mark.parametrize("name", ["gather", "segment_sum", "segment_mean", "segment_sum_sorted"])
+def test_values_and_gradients_are_the_same_bits_every_time(name):
+    generator = torch.Generator().manual_seed(0)
+    operation, num_rows = operations(torch.randint(0, 500, (4000,), generator=generator), 500)[name]
+    x = torch.randn(num_rows, 32, generator=generator, requires_grad=True)
+
+    def values_and_gradients():
+        values = operation(x)
+        return values, *torch.autograd.grad((values**2).sum(), x)
+
+    first = values_and_gradients()
+    for _ in range(5):
+        assert all(map(torch.equal, values_and_gradients(), first))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_operations_keep_the_dtype(dtype):
+    for name, (operation, num_rows) in operations(torch.tensor([1, 1, 0]), 2).items():
+        assert operation(torch.ones(num_rows, 2, dtype=dtype)).dtype == dtype, name
+
+
+def test_an_empty_segment_sums_and_averages_to_zero():
+    values, index = torch.full((2, 3), 5.0), torch.tensor([2, 2])
+    assert segment_sum(values, index, num_segments=4)[[0, 1, 3]].abs().sum() == 0
+    assert segment_mean(values, index, num_segments=4).tolist() == [[0] * 3, [0] * 3, [5] * 3, [0] * 3]

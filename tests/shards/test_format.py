@@ -1,0 +1,341 @@
+import io
+import struct
+import tarfile
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from shards import FormatError, Molecules, format, schema
+from shards.types import offsets
+
+NUM_FEATURES, NUM_GRAPH, NUM_ATOM = len(schema.ATOM_FEATURES), 3, 2
+FLOATS = st.floats(width=32, allow_nan=True, allow_infinity=True) | st.just(float("nan"))
+
+
+@st.composite
+def molecule_columns(draw, max_molecules: int = 6) -> Molecules:
+    """Any molecules the format can hold, chemistry or not."""
+    num_molecules = draw(st.integers(0, max_molecules))
+    sizes = [draw(st.integers(0, 7)) for _ in range(num_molecules)]
+    bonds = []
+    for n in sizes:
+        pairs = [(high, low) for high in range(n) for low in range(high)]
+        bonds.append(sorted(draw(st.lists(st.sampled_from(pairs), unique=True))) if pairs else [])
+    flat = np.array([pair for part in bonds for pair in part], np.uint16).reshape(-1, 2)[:, ::-1]
+    num_atoms = sum(sizes)
+    smiles = np.empty(num_molecules, object)
+    smiles[:] = [draw(st.text("CNOcn()=#[]@+-/\\123", max_size=12)) for _ in sizes]
+    return Molecules(
+        atom_ptr=offsets(np.array(sizes, np.int64)),
+        bond_ptr=offsets(np.array([len(b) for b in bonds], np.int64)),
+        atom_codes=draw(hnp.arrays(np.uint8, (num_atoms, NUM_FEATURES), elements=st.integers(0, 255))),
+        bond_atoms=np.ascontiguousarray(flat),
+        bond_codes=draw(hnp.arrays(np.uint8, len(flat), elements=st.integers(0, 255))),
+        graph_labels=draw(hnp.arrays(np.float32, (num_molecules, NUM_GRAPH), elements=FLOATS)),
+        atom_labels=draw(hnp.arrays(np.float32, (num_atoms, NUM_ATOM), elements=FLOATS)),
+        ids=draw(hnp.arrays(np.uint64, num_molecules, elements=st.integers(0, 2**64 - 1))),
+        smiles=smiles,
+    )
+
+
+def tiny() -> Molecules:
+    """Three molecules that use every encoding but row lists."""
+    nan = np.nan
+    return Molecules(
+        atom_ptr=np.array([0, 2, 3, 6]),
+        bond_ptr=np.array([0, 1, 1, 4]),
+        atom_codes=np.arange(6 * NUM_FEATURES, dtype=np.uint8).reshape(6, NUM_FEATURES),
+        bond_atoms=np.array([[0, 1], [0, 1], [0, 2], [1, 2]], np.uint16),
+        bond_codes=np.array([0, 14, 3, 69], np.uint8),
+        graph_labels=np.array([[1, nan, nan], [2, nan, -1.5], [3, nan, 7]], np.float32),
+        atom_labels=np.array([[0.1, nan], [nan, nan], [0.3, nan], [1, 4], [2, 5], [3, 6]], np.float32),
+        ids=np.array([5, 2**40, 7], np.uint64),
+        smiles=np.array(["CO", "", "C1CC1"], object),
+    )
+
+
+def decode(contents: dict[str, bytes], num_molecules: int) -> Molecules:
+    return format.decode_block(
+        contents,
+        num_molecules=num_molecules,
+        num_atom_features=NUM_FEATURES,
+        num_graph_tasks=NUM_GRAPH,
+        num_atom_tasks=NUM_ATOM,
+    )
+
+
+def assert_same(found: Molecules, expected: Molecules) -> None:
+    for field in fields(Molecules):
+        a, b = getattr(found, field.name), getattr(expected, field.name)
+        assert a.dtype == b.dtype, field.name
+        assert np.array_equal(a, b, equal_nan=a.dtype.kind == "f"), field.name
+
+
+def assert_well_formed(m: Molecules, num_molecules: int) -> None:
+    """What a kernel relies on: dtypes, lengths, rising offsets, bonds inside their molecule."""
+    assert len(m) == num_molecules
+    for ptr in (m.atom_ptr, m.bond_ptr):
+        assert ptr.dtype == np.int64
+        assert ptr[0] == 0
+        assert (np.diff(ptr) >= 0).all()
+    num_atoms, num_bonds = m.atom_ptr[-1], m.bond_ptr[-1]
+    expected = {
+        "atom_codes": (np.uint8, (num_atoms, NUM_FEATURES)),
+        "bond_atoms": (np.uint16, (num_bonds, 2)),
+        "bond_codes": (np.uint8, (num_bonds,)),
+        "graph_labels": (np.float32, (num_molecules, NUM_GRAPH)),
+        "atom_labels": (np.float32, (num_atoms, NUM_ATOM)),
+        "ids": (np.uint64, (num_molecules,)),
+        "smiles": (object, (num_molecules,)),
+    }
+    for name, (dtype, shape) in expected.items():
+        column = getattr(m, name)
+        if column is not None:
+            assert (column.dtype, column.shape) == (dtype, shape), name
+    if m.bond_atoms is not None:
+        limit = np.repeat(np.diff(m.atom_ptr), np.diff(m.bond_ptr))
+        assert (m.bond_atoms[:, 0] < m.bond_atoms[:, 1]).all()
+        assert (m.bond_atoms[:, 1] < limit).all()
+
+
+@given(molecule_columns())
+def test_a_block_comes_back_as_it_was(molecules):
+    contents = format.encode_block(molecules)
+    assert tuple(contents) == format.GROUPS
+    again = decode({group: format.decompress(format.compress(c)) for group, c in contents.items()}, len(molecules))
+    assert_same(again, molecules)
+    assert format.encode_block(again) == contents
+
+
+@given(molecule_columns(max_molecules=3), st.sets(st.sampled_from(format.GROUPS)))
+def test_any_groups_beside_the_sizes_can_be_read_alone(molecules, groups):
+    contents = {g: c for g, c in format.encode_block(molecules).items() if g in groups | {"sizes"}}
+    again = decode(contents, len(molecules))
+    assert_well_formed(again, len(molecules))
+    columns = {"structure": "atom_codes", "graph_labels": "graph_labels", "atom_labels": "atom_labels", "ids": "ids", "smiles": "smiles"}
+    for group, column in columns.items():
+        assert (getattr(again, column) is not None) == (group in groups)
+
+
+def test_a_label_that_one_in_many_molecules_has_comes_back_from_a_row_list():
+    n = 200
+    labels = np.full((n, NUM_GRAPH), np.nan, np.float32)
+    labels[[3, 150], 0] = [1.5, -2]
+    labels[::2, 1] = np.arange(100)
+    labels[:, 2] = 7
+    molecules = Molecules(
+        atom_ptr=np.zeros(n + 1, np.int64),
+        bond_ptr=np.zeros(n + 1, np.int64),
+        atom_codes=np.empty((0, NUM_FEATURES), np.uint8),
+        bond_atoms=np.empty((0, 2), np.uint16),
+        bond_codes=np.empty(0, np.uint8),
+        graph_labels=labels,
+        atom_labels=np.empty((0, NUM_ATOM), np.float32),
+        ids=np.arange(n, dtype=np.uint64),
+        smiles=np.array([""] * n, object),
+    )
+    content = format.encode_block(molecules)["graph_labels"]
+    arrays = format.decode_arrays(content, expect=tuple(format.GROUP_ARRAYS["graph_labels"]))
+    assert arrays["encoding"].tolist() == [2, 1, 0]
+    assert arrays["rows"].tolist() == [3, 150]
+    assert arrays["values"].size == 2 + 100 + 200
+    assert_same(decode(format.encode_block(molecules), n), molecules)
+
+
+def test_molecules_of_more_than_255_and_65535_atoms_take_wider_arrays():
+    n = 70_000
+    molecules = Molecules(
+        atom_ptr=np.array([0, n, n + 300]),
+        bond_ptr=np.array([0, 0, 1]),
+        atom_codes=np.zeros((n + 300, NUM_FEATURES), np.uint8),
+        bond_atoms=np.array([[1, 299]], np.uint16),
+        bond_codes=np.zeros(1, np.uint8),
+        graph_labels=np.zeros((2, NUM_GRAPH), np.float32),
+        atom_labels=np.full((n + 300, NUM_ATOM), np.nan, np.float32),
+        ids=np.arange(2, dtype=np.uint64),
+        smiles=np.array(["C" * n, "C" * 300], object),
+    )
+    contents = format.encode_block(molecules)
+    assert format.decode_arrays(contents["sizes"], expect=("num_atoms", "num_bonds"))["num_atoms"].dtype == np.uint32
+    assert format.decode_arrays(contents["smiles"], expect=("lengths", "text"))["lengths"].dtype == np.uint32
+    assert_same(decode(contents, 2), molecules)
+
+
+def test_the_bytes_are_those_of_the_documented_layout():
+    ids = np.array([1, 0x0102030405060708], np.uint64)
+    content = format.encode_arrays({"ids": ids}, shuffle=frozenset({"ids"}))
+    head = b"MSA1" + bytes([1, 0, 0, 0])
+    entry = b"ids".ljust(16, b"\0") + b"u8" + b"\1" + bytes(5) + (2).to_bytes(8, "little")
+    planes = bytes([1, 8]) + bytes(v for k in range(7, 0, -1) for v in (0, k))
+    assert content == head + entry + planes
+    sizes = format.encode_arrays({"num_atoms": np.array([3], np.uint16), "num_bonds": np.array([2], np.uint16)})
+    assert len(sizes) == 8 + 2 * 32 + 2 * 8
+    assert sizes[8 + 64 :] == bytes([3, *[0] * 7, 2, *[0] * 7])
+
+
+def test_every_flipped_bit_of_a_decoded_member_is_refused_or_harmless():
+    contents = format.encode_block(tiny())
+    refused = total = 0
+    for group, content in contents.items():
+        for at in range(len(content)):
+            for bit in range(8):
+                damaged = bytearray(content)
+                damaged[at] ^= 1 << bit
+                total += 1
+                try:
+                    molecules = decode(contents | {group: bytes(damaged)}, 3)
+                except FormatError as error:
+                    refused += 1
+                    assert str(error).startswith("member ")  # noqa: PT017
+                else:
+                    assert_well_formed(molecules, 3)
+    assert refused > total // 2
+
+
+@given(molecule_columns(max_molecules=3), st.data())
+def test_damage_to_decoded_members_never_ends_in_anything_but_a_format_error(molecules, data):
+    contents = format.encode_block(molecules)
+    group = data.draw(st.sampled_from(format.GROUPS))
+    damaged = bytearray(contents[group])
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        again = decode(contents | {group: bytes(damaged)}, len(molecules))
+    except FormatError:
+        return
+    assert_well_formed(again, len(molecules))
+
+
+def test_every_truncation_of_a_decoded_member_is_refused():
+    contents = format.encode_block(tiny())
+    for group, content in contents.items():
+        for size in range(len(content)):
+            with pytest.raises(FormatError, match=f"member {group}: "):
+                decode(contents | {group: content[:size]}, 3)
+        with pytest.raises(FormatError, match=f"member {group}: 8 bytes after the last array"):
+            decode(contents | {group: content + bytes(8)}, 3)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_refused_as_arrays(content):
+    with pytest.raises(FormatError, match=r"too short|starts with"):
+        format.decode_arrays(content, expect=("ids",))
+
+
+@given(st.binary(max_size=200))
+def test_any_directory_is_refused_or_read(tail):
+    content = struct.pack("<4sHH", b"MSA1", len(tail) // 64, 0) + tail
+    try:
+        format.decode_arrays(content, expect=("ids",))
+    except FormatError as error:
+        assert str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize(
+    ("arrays", "group"),
+    [
+        # sums of these wrap around, so that an offset falls outside
+        ({"num_atoms": np.array([2**64 - 1, 3, 4], np.uint64), "num_bonds": np.array([1, 0, 3], np.uint16)}, "sizes"),
+        ({"num_atoms": np.array([2, 1, 3], np.float32), "num_bonds": np.array([1, 0, 3], np.uint16)}, "sizes"),
+        # as int32 these are below every limit
+        (
+            {
+                "atom_codes": np.zeros(6 * NUM_FEATURES, np.uint8),
+                "bond_high": np.full(4, 2**32 - 5, np.uint32),
+                "bond_step": np.full(4, 2**32 - 7, np.uint32),
+                "bond_codes": np.zeros(4, np.uint8),
+            },
+            "structure",
+        ),
+        ({"ids": np.zeros(3, np.float32)}, "ids"),
+        ({"lengths": np.array([2**64 - 1, 1, 7], np.uint64), "text": np.zeros(7, np.uint8)}, "smiles"),
+    ],
+)
+def test_arrays_of_another_dtype_are_refused_before_they_are_summed(arrays, group):
+    contents = format.encode_block(tiny()) | {group: format.encode_arrays(arrays)}
+    with pytest.raises(FormatError, match=rf"member {group}: array \w+ is \w+, expected"):
+        decode(contents, 3)
+
+
+def test_bonds_outside_their_molecule_are_refused():
+    for high, step in ((2, 1), (1, 2), (1, 0)):
+        arrays = {
+            "atom_codes": np.zeros(6 * NUM_FEATURES, np.uint8),
+            "bond_high": np.array([high, 1, 2, 2], np.uint8),
+            "bond_step": np.array([step, 1, 2, 1], np.uint8),
+            "bond_codes": np.zeros(4, np.uint8),
+        }
+        contents = format.encode_block(tiny()) | {"structure": format.encode_arrays(arrays)}
+        with pytest.raises(FormatError, match="member structure: a bond leads outside its molecule"):
+            decode(contents, 3)
+
+
+def test_counts_that_contradict_each_other_are_refused():
+    contents, other = format.encode_block(tiny()), format.encode_block(tiny().take(np.array([0, 1])))
+    for group in format.GROUPS:
+        with pytest.raises(FormatError, match="member "):
+            decode(contents | {group: other[group]}, 3)
+    with pytest.raises(FormatError, match="member sizes: sizes of 3 molecules, the index says 4"):
+        decode(contents, 4)
+
+
+def test_a_zstd_frame_announces_its_size_and_checks_its_content():
+    frame = format.compress(b"molecules" * 50)
+    parameters = zstandard.get_frame_parameters(frame)
+    assert parameters.content_size == 450
+    assert parameters.has_checksum
+    assert format.decompress(frame) == b"molecules" * 50
+    assert format.decompress(format.compress(b"")) == b""
+    for bad, reason in (
+        (b"", "not a zstd frame"),
+        (b"plain text", "not a zstd frame"),
+        (frame[:-1], "not a zstd frame"),
+        (frame[:-1] + bytes([frame[-1] ^ 1]), "not a zstd frame"),
+        (zstandard.ZstdCompressor(write_content_size=False).compress(b"x" * 99), "announces"),
+        # a bomb: 2 GiB and a byte announced
+        (bytes.fromhex("28b52ffd" + "e0") + (2**31 + 1).to_bytes(8, "little") + bytes(3), "announces 2147483649 bytes"),
+    ):
+        with pytest.raises(FormatError, match=reason):
+            format.decompress(bad)
+
+
+def test_the_stdlib_reads_a_shard_and_finds_the_documented_members(sample_set):
+    index = sample_set.index
+    for path in sorted(sample_set.path.glob("*.tar")):
+        rows = [b for b in range(len(index)) if sample_set.shard_path(b) == path]
+        with tarfile.open(path, "r:") as tar:
+            members = tar.getmembers()
+        expected = [f"{path.stem}-{k:04d}.{group}.zst" for k in range(len(rows)) for group in format.GROUPS]
+        assert [m.name for m in members] == expected
+        for info in members:
+            assert (info.mode, info.uid, info.gid, info.mtime, info.uname, info.gname) == (0o644, 0, 0, 0, "", "")
+            assert info.isreg()
+        where = [int(index.members[f"{g}_offset"][b]) for b in rows for g in format.GROUPS]
+        assert [m.offset_data for m in members] == where
+        assert path.read_bytes().endswith(format.TAR_END)
+        assert path.stat().st_size == members[-1].offset_data + -(-members[-1].size // 512) * 512 + 1024
+
+
+@given(st.binary(max_size=1100))
+def test_a_member_is_a_header_its_data_and_zeros(data):
+    member = format.tar_member("train-00000-0000.ids.zst", data)
+    assert len(member) % 512 == 0
+    with tarfile.open(fileobj=io.BytesIO(member + format.TAR_END), mode="r:") as tar:
+        info = tar.next()
+        assert (info.name, info.size) == ("train-00000-0000.ids.zst", len(data))
+        assert tar.extractfile(info).read() == data
+        assert tar.next() is None
+
+
+def test_the_bytes_of_a_tar_header_do_not_depend_on_the_version_of_tarfile():
+    name = b"train-00000-0000.ids.zst".ljust(100, b"\0")
+    owner = b"0000644\0" + b"0000000\0" * 2
+    size, time = b"00000001234\0", b"00000000000\0"
+    rest = (b"0" + bytes(100) + b"ustar\x0000").ljust(356, b"\0")
+    checksum = b"%06o\0 " % sum(name + owner + size + time + b" " * 8 + rest)
+    assert format.tar_header("train-00000-0000.ids.zst", 0o1234) == name + owner + size + time + checksum + rest

@@ -1,0 +1,111 @@
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from shards import FormatError
+from shards.manifest import Manifest, fingerprint
+from shards.schema import ATOM_FEATURES, BOND_FEATURES
+
+
+def test_a_manifest_comes_back_as_it_was(sample_set):
+    data = (sample_set.path / "manifest.json").read_bytes()
+    assert Manifest.parse(data) == sample_set.manifest
+    assert Manifest.parse(data).encode() == data
+
+
+def test_a_manifest_lists_tasks_features_and_versions(sample_set):
+    fields = json.loads((sample_set.path / "manifest.json").read_text())
+    assert (fields["format"], fields["format_version"], fields["draft"]) == ("molstream", 1, True)
+    assert [len(s["tasks"]) for s in fields["task_sets"]] == [62, 7]
+    assert [t["name"] for t in fields["tasks"]] == [name for s in fields["task_sets"] for name in s["tasks"]]
+    assert set(fields["provenance"]["versions"]) == {"rdkit", "zstd", "pyarrow"}
+    assert fields["provenance"]["inputs"][0]["name"] == "sample.parquet"
+    assert fields["provenance"]["inputs"][0]["rows"] == 300
+
+
+def test_scales_are_those_of_the_tasks_of_a_level_in_their_order(sample_set):
+    manifest = sample_set.manifest
+    for level, count in (("graph", 62), ("atom", 7)):
+        mean, std = manifest.scale_of(level)
+        names = [t.name for t in manifest.tasks_of(level)]
+        assert len(names) == count
+        assert mean.tolist() == [manifest.statistics[n].mean for n in names]
+        assert std.tolist() == [manifest.statistics[n].std for n in names]
+        assert (std > 0).all()
+        assert np.isfinite(mean).all()
+
+
+def test_a_newer_format_version_is_refused(sample_set):
+    fields = json.loads(sample_set.manifest.encode()) | {"format_version": 2, "something_new": 1}
+    with pytest.raises(FormatError, match=r"manifest\.json: format version 2, this molstream reads 1"):
+        Manifest.parse(json.dumps(fields).encode())
+
+
+def without(manifest: Manifest, key: str) -> bytes:
+    fields = json.loads(manifest.encode())
+    del fields[key]
+    return json.dumps(fields).encode()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"3",
+        b"null",
+        b'"molstream"',
+        b"{}",
+        b"\xff\xfe",
+        b'{"format": "molstream"}',
+        b'{"format": "molstream", "format_version": 1}',
+        # deeper than the parser's stack, and a number longer than Python reads
+        b"[" * 100_000,
+        b'{"format": ' + b"1" * 5000 + b"}",
+    ],
+    ids=range(12),
+)
+def test_what_is_no_manifest_is_refused(data):
+    with pytest.raises(FormatError, match=r"manifest\.json: damaged or of another draft"):
+        Manifest.parse(data)
+
+
+def test_a_manifest_of_something_else_is_refused():
+    with pytest.raises(FormatError, match="not a molstream shard set"):
+        Manifest.parse(b'{"format": "other"}')
+
+
+def test_a_manifest_without_one_of_its_fields_or_with_one_more_is_refused(sample_set):
+    for key in json.loads(sample_set.manifest.encode()):
+        with pytest.raises(FormatError, match=re.escape("manifest.json: damaged or of another draft")):
+            Manifest.parse(without(sample_set.manifest, key))
+    more = json.loads(sample_set.manifest.encode()) | {"surplus": 1}
+    with pytest.raises(FormatError, match="surplus"):
+        Manifest.parse(json.dumps(more).encode())
+
+
+def test_every_truncation_of_a_manifest_is_refused(sample_set):
+    data = sample_set.manifest.encode()
+    for size in range(0, len(data) - 2, 97):
+        with pytest.raises(FormatError, match="damaged or of another draft"):
+            Manifest.parse(data[:size])
+
+
+def test_the_fingerprint_depends_on_tasks_features_and_blocks_and_their_order(sample_set):
+    tasks = sample_set.manifest.tasks
+    blocks = list(zip(sample_set.index.split, sample_set.index.content_sha256, strict=True))
+    base = fingerprint(tasks, ATOM_FEATURES, BOND_FEATURES, blocks)
+    assert base == sample_set.manifest.fingerprint
+    others = [
+        fingerprint(tasks[1:], ATOM_FEATURES, BOND_FEATURES, blocks),
+        fingerprint((replace(tasks[0], unit="Hartree"), *tasks[1:]), ATOM_FEATURES, BOND_FEATURES, blocks),
+        fingerprint(tasks, ATOM_FEATURES[1:], BOND_FEATURES, blocks),
+        fingerprint(tasks, ATOM_FEATURES, BOND_FEATURES[1:], blocks),
+        fingerprint(tasks, ATOM_FEATURES, BOND_FEATURES, blocks[::-1]),
+        fingerprint(tasks, ATOM_FEATURES, BOND_FEATURES, [("val", blocks[0][1]), *blocks[1:]]),
+    ]
+    assert len({base, *others}) == 7

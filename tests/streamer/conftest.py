@@ -1,0 +1,92 @@
+"""Shard sets of made-up molecules, written with the real writer, for tests of order."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shards import ShardSet, Task, TaskSet, schema
+from shards.format import GROUP_ARRAYS
+from shards.index import encode_index
+from shards.manifest import INDEX, MANIFEST, Manifest, Statistics, fingerprint
+from shards.types import Molecules, offsets
+from shards.writer import write_atomic, write_shard
+
+TASKS = (
+    Task(name="g", level="graph", kind="regression", unit="1", source="made"),
+    Task(name="a", level="atom", kind="regression", unit="1", source="made"),
+)
+
+
+def random_molecules(num: int, *, seed: int, largest: int = 30) -> Molecules:
+    """Chains with a few ring closures; the graph label is the id, atom labels count atoms through the set."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, largest + 1, num)
+    bonds, bond_sizes = [], []
+    for n in sizes:
+        pairs = {(i - 1, i) for i in range(1, n)} | {tuple(sorted(rng.choice(n, 2, replace=False))) for _ in range(n // 12)}
+        bonds += sorted(pairs, key=lambda p: (p[1], p[0]))
+        bond_sizes.append(len(pairs))
+    total = int(sizes.sum())
+    ids = rng.permutation(10 * num)[:num].astype(np.uint64)
+    smiles = np.empty(num, object)
+    smiles[:] = ["C" * int(n) for n in sizes]
+    codes = np.stack([rng.integers(0, f.num_codes, total) for f in schema.ATOM_FEATURES], axis=1).astype(np.uint8)
+    atom_labels = np.arange(total, dtype=np.float32)[:, None].copy()
+    atom_labels[rng.random(total) < 0.2] = np.nan
+    return Molecules(
+        atom_ptr=offsets(sizes),
+        bond_ptr=offsets(np.array(bond_sizes)),
+        atom_codes=codes,
+        bond_atoms=np.array(bonds, np.uint16).reshape(-1, 2),
+        bond_codes=rng.integers(0, schema.NUM_BOND_CODES, len(bonds)).astype(np.uint8),
+        graph_labels=ids.astype(np.float32)[:, None],
+        atom_labels=atom_labels,
+        ids=ids,
+        smiles=smiles,
+    )
+
+
+def write_set(folder: Path, molecules: Molecules, *, block: int, blocks_a_shard: int = 4) -> ShardSet:
+    """Write `molecules` as the train split of a shard set."""
+    folder.mkdir()
+    parts = [molecules.take(np.arange(i, min(i + block, len(molecules)))) for i in range(0, len(molecules), block)]
+    rows = []
+    for number, i in enumerate(range(0, len(parts), blocks_a_shard)):
+        rows += write_shard(folder, "train", number, parts[i : i + blocks_a_shard])
+    index = encode_index(rows)
+    write_atomic(folder / INDEX, index)
+    totals = {"shards": rows[-1]["shard"] + 1, "blocks": len(rows), "molecules": len(molecules)}
+    manifest = Manifest(
+        fingerprint=fingerprint(
+            TASKS, schema.ATOM_FEATURES, schema.BOND_FEATURES, [(r["split"], r["content_sha256"]) for r in rows]
+        ),
+        index_sha256=hashlib.sha256(index).hexdigest(),
+        tasks=TASKS,
+        task_sets=tuple(TaskSet(name=t.name, level=t.level, kind=t.kind, source=t.source, tasks=(t.name,)) for t in TASKS),
+        atom_features=schema.ATOM_FEATURES,
+        bond_features=schema.BOND_FEATURES,
+        column_groups=GROUP_ARRAYS,
+        statistics={t.name: Statistics(count=1, mean=0.0, std=1.0) for t in TASKS},
+        splits={"train": totals},
+        labels={},
+        dropped_labels={},
+        rejects={},
+        provenance={},
+    )
+    write_atomic(folder / MANIFEST, manifest.encode())
+    return ShardSet(folder)
+
+
+@pytest.fixture(scope="session")
+def made_sets(tmp_path_factory) -> dict[str, ShardSet]:
+    """Sets of several shapes: many small blocks, one block, blocks of one molecule, one molecule, heavy tails."""
+    root = tmp_path_factory.mktemp("sets")
+    return {
+        "many": write_set(root / "many", random_molecules(601, seed=1), block=17),
+        "one_block": write_set(root / "one_block", random_molecules(90, seed=2), block=90),
+        "singles": write_set(root / "singles", random_molecules(40, seed=3), block=1),
+        "lonely": write_set(root / "lonely", random_molecules(1, seed=4), block=1),
+        "tails": write_set(root / "tails", random_molecules(300, seed=5, largest=120), block=25),
+    }

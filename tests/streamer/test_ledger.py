@@ -1,0 +1,215 @@
+"""The oracle of the stream: which ids come when, for any lanes, world size, threads and cuts."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from streamer import Budget, Cursor, Loader, StreamConfig
+from streamer.ledger import LedgerWriter
+
+SHAPES = ["many", "one_block", "singles", "lonely", "tails"]
+
+
+def config_for(shard_set, *, atoms=256, **options) -> StreamConfig:
+    return StreamConfig(budget=Budget.suggest(shard_set, atoms=atoms), **options)
+
+
+def run(loader: Loader, *, steps: int | None = None) -> list[tuple]:
+    """(epoch, step, lane, ids of the pack) of every real pack until the epoch ends or `steps` are done."""
+    rows = []
+    for step in loader:
+        rows += [
+            (step.epoch, step.step, lane, tuple(batch.ids.tolist()))
+            for lane, batch in zip(step.lanes, step.batches, strict=True)
+            if batch.num_graphs
+        ]
+        if steps is not None and len({r[1] for r in rows}) >= steps:
+            break
+    return rows
+
+
+def all_ids(shard_set) -> Counter:
+    return Counter(int(i) for block in shard_set.iter_blocks("train", ("ids",)) for i in block.ids)
+
+
+def ids_of(rows) -> Counter:
+    return Counter(i for row in rows for i in row[3])
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    shape=st.sampled_from(SHAPES),
+    seed=st.integers(0, 2**32),
+    lanes=st.integers(1, 12),
+    atoms=st.sampled_from([128, 256, 1024]),
+    window=st.sampled_from([1, 20, 60, 200, 10_000]),
+    threads=st.integers(1, 3),
+)
+def test_an_epoch_holds_every_molecule_exactly_once(made_sets, shape, seed, lanes, atoms, window, threads):
+    shard_set = made_sets[shape]
+    config = config_for(shard_set, atoms=atoms, seed=seed, num_lanes=lanes, window_molecules=window)
+    loader = Loader(shard_set, config, num_threads=threads, with_ids=True)
+    planned, packs = len(loader), loader.plan.num_packs
+    rows = run(loader)
+    assert ids_of(rows) == all_ids(shard_set)
+    assert len(rows) == packs, "every planned pack holds molecules"
+    assert {r[1] for r in rows} == set(range(planned)), "the number of steps was known before"
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    shape=st.sampled_from(SHAPES),
+    seed=st.integers(0, 2**32),
+    lanes=st.integers(1, 8),
+    window=st.sampled_from([1, 30, 150]),
+    cuts=st.lists(st.floats(0, 1), min_size=1, max_size=3),
+    data=st.data(),
+)
+def test_stop_and_resume_gives_the_ledger_of_no_stop(made_sets, shape, seed, lanes, window, cuts, data):
+    shard_set = made_sets[shape]
+    config = config_for(shard_set, seed=seed, num_lanes=lanes, window_molecules=window)
+    whole = Loader(shard_set, config, with_ids=True)
+    steps = len(whole)
+    expected = run(whole) + run(whole)
+    got: list[tuple] = []
+    stops = [*sorted({int(c * steps) for c in cuts}), None, None]
+    state = None
+    for stop in stops:
+        loader = Loader(shard_set, config, num_threads=data.draw(st.integers(1, 3)), with_ids=True)
+        if state is not None:
+            loader.load_state_dict(json.loads(json.dumps(state)))
+        if stop is None:
+            got += run(loader)
+        else:
+            for step in loader:
+                got += [
+                    (step.epoch, step.step, lane, tuple(b.ids.tolist()))
+                    for lane, b in zip(step.lanes, step.batches, strict=True)
+                    if b.num_graphs
+                ]
+                if step.step >= stop - 1:
+                    break
+        state = loader.state_dict()
+    assert got[: len(expected)] == expected
+
+
+@pytest.mark.parametrize("lanes", [8, 12])
+@pytest.mark.parametrize("shape", ["many", "tails", "lonely"])
+def test_the_global_batch_of_a_step_is_the_same_for_every_world_size(made_sets, shape, lanes):
+    shard_set = made_sets[shape]
+    config = config_for(shard_set, seed=7, num_lanes=lanes, window_molecules=40)
+    alone = sorted(run(Loader(shard_set, config, with_ids=True)))
+    for world_size in (2, 3, 4, 8):
+        rows, packs_a_step = [], set()
+        for rank in range(world_size):
+            loader = Loader(shard_set, config, rank=rank, world_size=world_size, with_ids=True)
+            steps = list(loader)
+            assert len(steps) == len(Loader(shard_set, config)), "all ranks end at the same step"
+            packs_a_step |= {len(s.batches) for s in steps}
+            rows += [
+                (s.epoch, s.step, lane, tuple(b.ids.tolist()))
+                for s in steps
+                for lane, b in zip(s.lanes, s.batches, strict=True)
+                if b.num_graphs
+            ]
+        assert sorted(rows) == alone
+        assert packs_a_step == {-(-lanes // world_size)}, "every rank runs the same number of packs"
+
+
+def test_a_run_resumed_at_another_world_size_goes_on_with_the_same_molecules(made_sets):
+    shard_set = made_sets["many"]
+    config = config_for(shard_set, num_lanes=8, window_molecules=40)
+    whole = Loader(shard_set, config, with_ids=True)
+    expected = [r for r in run(whole) if r[1] >= 3]
+    first = Loader(shard_set, config, rank=1, world_size=4)
+    for step in first:
+        if step.step == 2:
+            break
+    rows = []
+    for rank in range(3):
+        loader = Loader(shard_set, config, rank=rank, world_size=3, with_ids=True)
+        loader.load_state_dict(first.state_dict())
+        rows += run(loader)
+    assert sorted(rows) == sorted(expected)
+
+
+def test_epochs_and_seeds_have_orders_of_their_own(made_sets):
+    shard_set = made_sets["many"]
+    orders = set()
+    for seed in (0, 1):
+        loader = Loader(shard_set, config_for(shard_set, seed=seed, num_lanes=1), with_ids=True)
+        for _ in range(2):
+            orders.add(tuple(i for row in run(loader) for i in row[3]))
+    assert len(orders) == 4
+
+
+def test_the_stored_order_is_kept_without_shuffling(made_sets):
+    shard_set = made_sets["many"]
+    config = config_for(shard_set, num_lanes=1, shuffle=False, window_molecules=50)
+    loader = Loader(shard_set, config, with_ids=True)
+    stored = np.concatenate([b.ids for b in shard_set.iter_blocks("train", ("ids",))])
+    seen, windows = [], {}
+    for step in loader:
+        windows.setdefault(step.slots[0].window, []).append(step.batches[0])
+    for window in sorted(windows):
+        ids = np.empty(sum(b.num_graphs for b in windows[window]), np.uint64)
+        for batch in windows[window]:
+            ids[batch.members] = batch.ids
+        seen.append(ids)
+    assert np.array_equal(np.concatenate(seen), stored)
+
+
+def test_the_ledger_file_holds_what_was_streamed(made_sets, tmp_path):
+    shard_set = made_sets["many"]
+    loader = Loader(shard_set, config_for(shard_set, num_lanes=3, window_molecules=40), with_ids=True)
+    with LedgerWriter(tmp_path / "ledger.parquet") as ledger:
+        for step in loader:
+            ledger.add(step)
+    table = pq.read_table(tmp_path / "ledger.parquet").to_pydict()
+    assert Counter(table["id"]) == all_ids(shard_set)
+    assert set(table["lane"]) == {0, 1, 2}
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_ledger_that_fails_leaves_no_file(tmp_path):
+    with pytest.raises(RuntimeError, match="boom"), LedgerWriter(tmp_path / "ledger.parquet"):
+        raise RuntimeError("boom")
+    assert not list(tmp_path.iterdir())
+
+
+def test_cursors_are_small_and_say_what_differs(made_sets):
+    shard_set = made_sets["many"]
+    config = config_for(shard_set, seed=1)
+    loader = Loader(shard_set, config)
+    text = loader.cursor.encode()
+    assert len(text) < 800
+    assert Cursor.parse(text) == loader.cursor
+    for other, match in [
+        (Loader(shard_set, config_for(shard_set, seed=2)), "seed 1 there, 2 here"),
+        (Loader(shard_set, config_for(shard_set, seed=1, num_lanes=4)), "num_lanes 8 there, 4 here"),
+        (Loader(shard_set, config_for(shard_set, seed=1, atoms=512)), "budget .* there, .* here"),
+        (Loader(made_sets["tails"], config_for(made_sets["tails"], seed=1)), "another shard set"),
+    ]:
+        with pytest.raises(ValueError, match=match):
+            other.seek(loader.cursor)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"cursor_version": 99}', '{"cursor_version": 1, "epoch": 0}', "null", "\x00"]
+)
+def test_a_damaged_cursor_is_refused(text):
+    with pytest.raises(ValueError, match="cursor"):
+        Cursor.parse(text)
+
+
+def test_a_cursor_beyond_its_epoch_is_refused(made_sets):
+    loader = Loader(made_sets["many"], config_for(made_sets["many"]))
+    state = loader.state_dict() | {"step": len(loader) + 1}
+    with pytest.raises(ValueError, match="of an epoch of"):
+        loader.load_state_dict(state)
+    assert (loader.epoch, loader.step) == (0, 0)

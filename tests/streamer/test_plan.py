@@ -1,0 +1,155 @@
+"""The plan: a pure function of the index, known before a byte of payload is read."""
+
+import numpy as np
+import pytest
+
+from kernels.packing import num_packs
+from streamer import Budget, Plan, StreamConfig
+
+GOLDEN_BLOCKS = [
+    30,
+    6,
+    25,
+    16,
+    29,
+    5,
+    2,
+    1,
+    32,
+    10,
+    20,
+    12,
+    24,
+    14,
+    17,
+    27,
+    34,
+    3,
+    18,
+    33,
+    11,
+    19,
+    31,
+    26,
+    9,
+    4,
+    13,
+    28,
+    35,
+    8,
+    22,
+    0,
+    23,
+    21,
+    15,
+    7,
+]
+GOLDEN_PACKS = [3, 4, 3, 4, 4, 4, 4, 4, 4, 4, 6]
+GOLDEN_LANE = [
+    (1, 0),
+    (1, 1),
+    (1, 2),
+    (1, 3),
+    (5, 0),
+    (5, 1),
+    (5, 2),
+    (5, 3),
+    (8, 0),
+    (8, 1),
+    (8, 2),
+    (8, 3),
+    (9, 3),
+    (10, 2),
+    (10, 5),
+]
+
+
+def config_for(shard_set, **options) -> StreamConfig:
+    return StreamConfig(budget=Budget.suggest(shard_set, atoms=256), **options)
+
+
+@pytest.mark.parametrize("shape", ["many", "one_block", "singles", "lonely", "tails"])
+@pytest.mark.parametrize("lanes", [1, 3, 8, 12])
+@pytest.mark.parametrize("window", [1, 40, 10_000])
+def test_lanes_end_within_one_pack_of_each_other(made_sets, shape, lanes, window):
+    plan = Plan.make(made_sets[shape], config_for(made_sets[shape], num_lanes=lanes, window_molecules=window), 0)
+    lengths = [plan.lane_length(lane) for lane in range(lanes)]
+    assert max(lengths) - min(lengths) <= 1
+    assert sum(lengths) == plan.num_packs
+    assert plan.num_steps == max(lengths)
+    assert plan.num_masked_packs == lanes * plan.num_steps - plan.num_packs
+
+
+@pytest.mark.parametrize("window", [1, 40, 10_000])
+def test_every_pack_of_every_window_is_in_one_lane(made_sets, window):
+    plan = Plan.make(made_sets["many"], config_for(made_sets["many"], num_lanes=5, window_molecules=window), 3)
+    slots = [s for lane in range(5) for s in plan.iter_lane(lane) if s is not None]
+    expected = {(w, p) for w in range(plan.num_windows) for p in range(plan.window_packs[w])}
+    assert len(slots) == len(expected)
+    assert {(s.window, s.pack) for s in slots} == expected
+    assert sorted(np.concatenate([plan.window_blocks(w) for w in range(plan.num_windows)])) == list(range(len(plan.blocks)))
+
+
+def test_a_lane_can_be_entered_anywhere(made_sets):
+    plan = Plan.make(made_sets["many"], config_for(made_sets["many"], num_lanes=3, window_molecules=40), 0)
+    for lane in range(3):
+        whole = list(plan.iter_lane(lane))
+        assert len(whole) == plan.num_steps
+        for start in range(plan.num_steps + 1):
+            assert list(plan.iter_lane(lane, start)) == whole[start:]
+
+
+def test_the_number_of_packs_comes_from_the_index_and_holds_for_the_payload(made_sets):
+    shard_set = made_sets["tails"]
+    config = config_for(shard_set, window_molecules=60)
+    plan = Plan.make(shard_set, config, 0)
+    for w in range(plan.num_windows):
+        blocks = [shard_set.read_block(int(b), ("sizes",)) for b in plan.window_blocks(w)]
+        sizes, bonds = (np.concatenate([getattr(b, n) for b in blocks]) for n in ("num_atoms", "num_bonds"))
+        expected = num_packs(
+            sizes, bonds, capacity=config.budget.capacity, max_bonds=int(shard_set.index.counts["max_bonds"].max())
+        )
+        assert plan.window_packs[w] == expected
+
+
+def test_planning_reads_no_shard(made_sets, monkeypatch):
+    def refuse(*args):
+        raise AssertionError("payload was read")
+
+    monkeypatch.setattr(type(made_sets["many"]), "read_members", refuse)
+    assert Plan.make(made_sets["many"], config_for(made_sets["many"]), 0).num_steps > 0
+
+
+def test_the_order_is_frozen(made_sets):
+    """Golden vector of order version 1: if this changes, ORDER_VERSION must, and every cursor in the world is void."""
+    plan = Plan.make(made_sets["many"], config_for(made_sets["many"], num_lanes=3, window_molecules=40, seed=5), 2)
+    assert plan.blocks.tolist() == GOLDEN_BLOCKS
+    assert plan.window_packs.tolist() == GOLDEN_PACKS
+    assert [(s.window, s.pack) for s in plan.iter_lane(1)] == GOLDEN_LANE
+
+
+@pytest.mark.parametrize(
+    ("budget", "match"),
+    [
+        ("512,32,512", r"molecule \d+ of split train has \d+ atoms, usable are 31; give at least \d+ atoms"),
+        ("512,256,64", r"molecule \d+ of split train has \d+ edges, usable are 64; give at least \d+ edges"),
+    ],
+)
+def test_a_budget_below_the_largest_molecule_is_refused_by_name(made_sets, budget, match):
+    with pytest.raises(ValueError, match=match):
+        Plan.make(made_sets["tails"], StreamConfig(budget=Budget.parse(budget)), 0)
+
+
+@pytest.mark.parametrize("text", ["", "1,2", "8,8,8,8", "a,b,c", "8,8,7", "0,8,8", "-8,8,8", "8.0,8,8"])
+def test_a_malformed_budget_is_refused(text):
+    with pytest.raises(ValueError, match="budget"):
+        Budget.parse(text)
+
+
+@pytest.mark.parametrize("atoms", [256, 1024])
+def test_suggested_budgets_let_atoms_fill_up(made_sets, atoms):
+    shard_set = made_sets["many"]
+    budget = Budget.suggest(shard_set, atoms=atoms)
+    plan = Plan.make(shard_set, StreamConfig(budget=budget, num_lanes=1), 0)
+    needed = shard_set.index.counts["num_atoms"].sum() / budget.capacity.atoms
+    assert plan.num_packs <= 1.12 * needed + 1

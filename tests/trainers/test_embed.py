@@ -1,0 +1,114 @@
+"""Embeddings: the right vector beside the right id, whole parts, restarts."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from shards.build import featurize_rows
+from shards.tables import unlabelled_rows
+from trainers import embed
+from trainers.embed import TableChunk, embed_shard_set, embed_table
+
+
+def vectors_of(folder) -> np.ndarray:
+    return np.stack(pq.read_table(folder)["embedding"].to_numpy())
+
+
+def chunks_of(smiles: list[str | None], size: int) -> list[TableChunk]:
+    out = []
+    for first in range(0, len(smiles), size):
+        part = smiles[first : first + size]
+        molecules, rejects = featurize_rows(unlabelled_rows(part, first))
+        out.append(TableChunk(part, molecules, {r["row"]: r["reason"] for r in rejects}))
+    return out
+
+
+def test_embeddings_of_a_shard_set_come_in_shard_order_with_their_ids(sample_set, trained, tmp_path):
+    rows = embed_shard_set(trained, sample_set, tmp_path / "out", splits=("val", "test"))
+    table = pq.read_table(tmp_path / "out")
+    stored = np.concatenate([b.ids for s in ("val", "test") for b in sample_set.iter_blocks(s, ("ids",))])
+    assert rows == len(stored) == table.num_rows
+    assert table["id"].to_numpy().tolist() == stored.tolist()
+    manifest = json.loads((tmp_path / "out" / "_embeddings.json").read_text())
+    assert (manifest["rows"], manifest["dim"], len(manifest["parts"])) == (rows, 32, 2)
+    assert np.isfinite(vectors_of(tmp_path / "out")).all()
+
+
+def test_an_embedding_depends_on_its_molecule_alone(sample_set, trained, tmp_path):
+    """The same molecules, as a shard set and as a table in another order with gaps: the same vectors."""
+    embed_shard_set(trained, sample_set, tmp_path / "set", splits=("val",))
+    by_id = dict(zip(pq.read_table(tmp_path / "set")["id"].to_pylist(), vectors_of(tmp_path / "set"), strict=True))
+    smiles, ids = [], []
+    for block in sample_set.iter_blocks("val"):
+        smiles += list(block.smiles)
+        ids += block.ids.tolist()
+    mixed: list[str | None] = []
+    for text in reversed(smiles):
+        mixed += [text, "nonsense", None, ""][: 1 + len(mixed) % 4]
+    rows, failed = embed_table(trained, chunks_of(mixed, 100), tmp_path / "table", source={"name": "x"})
+    table = pq.read_table(tmp_path / "table")
+    assert (rows, failed) == (len(mixed), sum(not m or m == "nonsense" for m in mixed))
+    assert table["smiles"].to_pylist() == mixed
+    assert table["row"].to_pylist() == list(range(len(mixed)))
+    where = {text: i for i, text in zip(ids, smiles, strict=True)}
+    for text, vector, reason in zip(mixed, table["embedding"].to_pylist(), table["reason"].to_pylist(), strict=True):
+        if text and text != "nonsense":
+            assert reason is None
+            assert np.allclose(vector, by_id[where[text]], atol=1e-4, rtol=1e-4)
+        else:
+            assert vector is None
+            assert reason
+
+
+def test_half_precision_is_stored_as_such(sample_set, trained, tmp_path):
+    for dtype in ("f16", "f32"):
+        embed_shard_set(trained, sample_set, tmp_path / dtype, splits=("val",), dtype=dtype)
+    assert str(pq.read_table(tmp_path / "f16").schema.field("embedding").type) == "fixed_size_list<element: halffloat>[32]"
+    assert np.allclose(vectors_of(tmp_path / "f16").astype(np.float32), vectors_of(tmp_path / "f32"), rtol=1e-3, atol=1e-3)
+
+
+def test_a_stopped_export_goes_on_with_the_missing_parts_only(sample_set, trained, tmp_path, monkeypatch):
+    def small(config, *, split=None):
+        from dataclasses import replace
+
+        return replace(config, shuffle=False, num_lanes=1, split=split or config.split, window_molecules=40)
+
+    monkeypatch.setattr(embed, "sequential", small)
+    embed_shard_set(trained, sample_set, tmp_path / "whole", splits=("val", "test"))
+    parts = sorted(p.name for p in (tmp_path / "whole").glob("part-*"))
+    assert len(parts) >= 4
+
+    def stop(done, total):
+        if done > 150:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        embed_shard_set(trained, sample_set, tmp_path / "out", splits=("val", "test"), on_rows=stop)
+    assert not (tmp_path / "out" / "_embeddings.json").exists()
+    before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out").glob("part-*")}
+    assert 0 < len(before) < len(parts)
+    embed_shard_set(trained, sample_set, tmp_path / "out", splits=("val", "test"))
+    assert {n: (tmp_path / "out" / n).stat().st_mtime_ns for n in before} == before
+    for name in [*parts, "_embeddings.json"]:
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def test_a_folder_of_another_job_is_refused(sample_set, trained, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="holds something else; choose another folder"):
+        embed_shard_set(trained, sample_set, tmp_path / "out", splits=("val",))
+    embed_shard_set(trained, sample_set, tmp_path / "good", splits=("val",))
+    with pytest.raises(ValueError, match="embeddings of other molecules or weights"):
+        embed_shard_set(trained, sample_set, tmp_path / "good", splits=("test",))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="a file, expected a folder"):
+        embed_shard_set(trained, sample_set, tmp_path / "file", splits=("val",))
+
+
+def test_a_table_of_broken_molecules_only_still_has_all_its_rows(trained, tmp_path):
+    rows, failed = embed_table(trained, chunks_of(["x", None], 8192), tmp_path / "out", source={"name": "x"})
+    assert (rows, failed) == (2, 2)
+    assert pq.read_table(tmp_path / "out")["embedding"].to_pylist() == [None, None]

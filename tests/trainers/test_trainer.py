@@ -1,0 +1,185 @@
+"""The run: learns, stops, resumes to the same bits, survives damaged checkpoints, refuses what is not its own."""
+
+import itertools
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+
+from trainers.checkpoint import CHECKPOINTS, list_checkpoints, load_checkpoint, newest_checkpoint
+from trainers.evaluate import evaluate_checkpoint
+from trainers.recipes import RECIPES, smoke
+from trainers.trainer import learning_rate, pretrain, read_recipe
+
+
+def losses_of(run) -> list[tuple]:
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    keys = ("loss", "loss_g62", "loss_n7", "gradient_norm", "learning_rate")
+    return [(x["step"], *(x[k] for k in keys)) for x in lines if x["kind"] == "train"]
+
+
+def stop_after(calls: int):
+    count = iter(range(10**9))
+    return lambda: next(count) >= calls
+
+
+@pytest.mark.parametrize("stops", [[1], [5], [3, 6], [4, 4]])
+def test_a_resumed_run_continues_to_the_same_bits(sample_set, tiny, tmp_path, reporter, stops):
+    whole = pretrain(sample_set, tmp_path / "whole", tiny, resume=False, reporter=reporter)
+    assert whole.finished
+    run = tmp_path / "run"
+    for k, stop in enumerate(stops):
+        outcome = pretrain(sample_set, run, tiny, resume=k > 0, reporter=reporter, should_stop=stop_after(stop))
+        assert not outcome.finished
+        assert outcome.results is None
+    outcome = pretrain(sample_set, run, tiny, resume=True, reporter=reporter)
+    assert outcome.finished
+    assert losses_of(run) == losses_of(tmp_path / "whole")
+    a, b = load_checkpoint(run), load_checkpoint(tmp_path / "whole")
+    assert a.step == b.step == tiny.num_steps
+    assert all(torch.equal(a.model[k], b.model[k]) for k in b.model)
+    for k, state in b.optimizer["state"].items():
+        assert all(torch.equal(a.optimizer["state"][k][n], v) for n, v in state.items())
+    assert a.cursor == b.cursor
+    assert outcome.results.to_json() == whole.results.to_json()
+
+
+def test_the_same_recipe_gives_the_same_run_and_another_seed_another(sample_set, tiny, tmp_path, reporter):
+    short = replace(tiny, num_steps=3)
+    for name, recipe in [("a", short), ("b", short), ("c", replace(short, seed=1))]:
+        pretrain(sample_set, tmp_path / name, recipe, resume=False, reporter=reporter)
+    assert losses_of(tmp_path / "a") == losses_of(tmp_path / "b") != losses_of(tmp_path / "c")
+
+
+def test_it_learns_more_than_the_mean_of_the_training_split(sample_set, tmp_path, reporter):
+    recipe = replace(smoke(), hidden=64, num_layers=3, num_steps=250, eval_steps=250, learning_rate=3e-3, num_lanes=1)
+    outcome = pretrain(sample_set, tmp_path / "run", recipe, resume=False, reporter=reporter)
+    for name, summary in outcome.results.summary().items():
+        assert summary["mae"] < 0.93 * summary["mean_mae"], name
+        assert summary["pearson"] > 0.3, name
+    assert outcome.results.complete
+    assert outcome.results.molecules == sample_set.manifest.splits["val"]["molecules"]
+    assert json.loads((tmp_path / "run" / "results.json").read_text()) == outcome.results.to_json()
+    again = evaluate_checkpoint(load_checkpoint(tmp_path / "run"), sample_set, split="val")
+    assert again.loss == pytest.approx(outcome.results.loss, rel=1e-6)
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "no manifest", "no weights", "empty"])
+def test_a_damaged_checkpoint_is_recognised_and_the_one_before_is_used(sample_set, tiny, tmp_path, reporter, damage):
+    run = tmp_path / "run"
+    pretrain(sample_set, run, tiny, resume=False, reporter=reporter)
+    newest, before = list_checkpoints(run)[:2]
+    target = newest / "model.safetensors"
+    if damage == "flip":
+        data = bytearray(target.read_bytes())
+        data[len(data) // 2] ^= 1
+        target.write_bytes(data)
+    elif damage == "truncate":
+        target.write_bytes(target.read_bytes()[:-100])
+    elif damage == "no manifest":
+        (newest / "manifest.json").unlink()
+    elif damage == "no weights":
+        target.unlink()
+    else:
+        shutil.rmtree(newest)
+        newest.mkdir()
+    checkpoint, problems = newest_checkpoint(run)
+    assert checkpoint.step == int(before.name[5:])
+    assert len(problems) == 1
+    assert newest.name in problems[0]
+    outcome = pretrain(sample_set, run, tiny, resume=True, reporter=reporter)
+    assert outcome.finished
+    assert any("skipped" in m for m in reporter.messages if isinstance(m, str))
+
+
+def test_a_half_written_checkpoint_is_never_seen(sample_set, tiny, tmp_path, reporter, monkeypatch):
+    import trainers.checkpoint as module
+
+    run = tmp_path / "run"
+    pretrain(sample_set, run, replace(tiny, num_steps=4, eval_steps=2), resume=False, reporter=reporter)
+    steps = [p.name for p in list_checkpoints(run)]
+    checkpoint = load_checkpoint(run)
+
+    def killed(descriptor):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module.os, "fsync", killed)
+    with pytest.raises(KeyboardInterrupt):
+        module.write_checkpoint(run, replace(checkpoint, step=99), keep=2)
+    monkeypatch.undo()
+    assert [p.name for p in list_checkpoints(run)] == steps
+    assert load_checkpoint(run).step == 4
+
+
+def test_only_the_newest_checkpoints_stay(sample_set, tiny, tmp_path, reporter):
+    run = tmp_path / "run"
+    pretrain(sample_set, run, replace(tiny, eval_steps=2, keep_checkpoints=3), resume=False, reporter=reporter)
+    assert [p.name for p in list_checkpoints(run)] == ["step-00000012", "step-00000010", "step-00000008"]
+    assert not list((run / CHECKPOINTS).glob(".*"))
+
+
+def test_a_finished_run_resumes_to_its_results(sample_set, tiny, tmp_path, reporter):
+    first = pretrain(sample_set, tmp_path / "run", tiny, resume=False, reporter=reporter)
+    again = pretrain(sample_set, tmp_path / "run", tiny, resume=True, reporter=reporter)
+    assert again.finished
+    assert again.results.to_json() == first.results.to_json()
+    assert read_recipe(tmp_path / "run") == tiny
+    assert read_recipe(tmp_path / "nothing") is None
+
+
+def test_another_run_is_not_continued(sample_set, tiny, tmp_path, reporter):
+    run = tmp_path / "run"
+    pretrain(sample_set, run, replace(tiny, num_steps=1), resume=False, reporter=reporter)
+    with pytest.raises(ValueError, match="already holds a run; add --resume"):
+        pretrain(sample_set, run, replace(tiny, num_steps=1), resume=False, reporter=reporter)
+    with pytest.raises(ValueError, match="holds another run: num_steps 1 there, 12 here"):
+        pretrain(sample_set, run, tiny, resume=True, reporter=reporter)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("x")
+    with pytest.raises(ValueError, match=r"holds something else \(thesis.tex\)"):
+        pretrain(sample_set, tmp_path / "other", tiny, resume=False, reporter=reporter)
+    assert [p.name for p in (tmp_path / "other").iterdir()] == ["thesis.tex"]
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_touched(sample_set, tiny, tmp_path, reporter):
+    with pytest.raises(ValueError, match="gradient is not finite at step 1; weights were not touched"):
+        pretrain(
+            sample_set,
+            tmp_path / "run",
+            replace(tiny, learning_rate=1e30, clip_norm=1e30, warmup_steps=0),
+            resume=False,
+            reporter=reporter,
+        )
+
+
+def test_the_learning_rate_warms_up_and_falls_to_zero():
+    recipe = replace(smoke(), num_steps=100, warmup_steps=10, learning_rate=1.0)
+    rates = [learning_rate(s, recipe) for s in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == rates[9] == rates[10] == 1.0
+    assert rates[99] == pytest.approx(1 / 90)
+    assert all(a > b for a, b in itertools.pairwise(rates))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_is_valid_and_carries_its_name(name):
+    assert RECIPES[name]().name == name
+
+
+def test_a_recipe_that_makes_no_sense_is_refused():
+    with pytest.raises(ValueError, match="num_steps is 0, expected at least 1"):
+        replace(smoke(), num_steps=0)
+    with pytest.raises(ValueError, match="dropout is 1"):
+        replace(smoke(), dropout=1.0)
+
+
+def test_log_lines_carry_rates_and_shares(sample_set, tiny, tmp_path, reporter):
+    pretrain(sample_set, tmp_path / "run", tiny, resume=False, reporter=reporter)
+    _, values = reporter.steps[-1]
+    for name in ("graphs_per_s", "atoms_per_s", "labels_per_s", "gradient_norm"):
+        assert values[name] > 0
+    assert 0 <= values["data_wait_fraction"] <= 1
+    assert 0.5 < values["atom_fill_fraction"] <= 1
+    assert any((tmp_path / "run" / "tensorboard").iterdir())
