@@ -147,9 +147,9 @@ def check_input(url: str, dataset: Dataset, on_bytes: Callable[[int], None] = la
         with fsspec.open(url, "rb") as file:
             try:
                 parquet = pq.ParquetFile(file)
-            except (pa.ArrowException, OSError) as error:
+                _check_columns(url, parquet.schema_arrow, dataset)
+            except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
                 raise SchemaError(f"{url}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
-            _check_columns(url, parquet.schema_arrow, dataset)
             num_rows = parquet.metadata.num_rows
             file.seek(0)
             digest, size = hashlib.sha256(), 0

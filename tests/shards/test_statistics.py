@@ -28,11 +28,19 @@ def test_parts_merged_in_order_have_the_moments_of_the_whole(parts):
     whole = np.concatenate(parts)
     count, mean, std = plain(whole)
     assert moments.count.tolist() == count.tolist()
-    scale = np.nanmax(np.abs(whole), initial=1)
+    scale = float(np.nanmax(np.abs(whole), initial=1))
     assert moments.mean == pytest.approx(mean, abs=1e-12 * scale)
-    # equal values may have a spread of rounding errors either way
-    wide = (std > 1e-6 * scale) & (moments.std > 1e-6 * scale)
-    assert moments.std[wide] == pytest.approx(std[wide], rel=1e-6)
+    variance = moments.m2 / np.maximum(count, 1)
+    assert variance == pytest.approx(np.where(count > 0, std, 0) ** 2 * (variance > 0), rel=1e-9, abs=1e-12 * scale**2)
+
+
+@given(st.floats(-1e6, 1e6, width=32), st.lists(st.integers(0, 50), min_size=1, max_size=5))
+def test_equal_labels_have_no_spread_at_all(value, sizes):
+    moments = Moments.empty(1)
+    for size in sizes:
+        moments.add(np.full((size, 1), value, np.float32))
+    assert moments.std.tolist() == [1]
+    assert moments.mean.tolist() == [value if sum(sizes) else 0]
 
 
 def test_a_large_offset_does_not_eat_the_spread():

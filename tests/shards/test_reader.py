@@ -1,0 +1,221 @@
+import json
+import random
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shards import ChecksumError, FormatError, InputError, ShardSet, format
+from shards.build import BuildOptions, build
+
+
+@pytest.fixture(scope="module")
+def tiny_set(tmp_path_factory, sample_table) -> ShardSet:
+    """Twelve molecules in blocks of three."""
+    folder = tmp_path_factory.mktemp("tiny")
+    pq.write_table(pq.read_table(sample_table).slice(0, 12), folder / "in.parquet")
+    build([str(folder / "in.parquet")], folder / "set", BuildOptions(block_molecules=3))
+    return ShardSet(folder / "set")
+
+
+@pytest.fixture(scope="module")
+def damaged_set(tmp_path_factory, sample_set) -> ShardSet:
+    """A copy of the sample set for tests that damage a shard and put it right again."""
+    path = tmp_path_factory.mktemp("damaged") / "set"
+    shutil.copytree(sample_set.path, path)
+    return ShardSet(path)
+
+
+@pytest.fixture
+def copied_set(tmp_path, sample_set):
+    """A copy of the sample set to destroy."""
+    path = tmp_path / "set"
+    shutil.copytree(sample_set.path, path)
+    return path
+
+
+def flip(path, at: int, bit: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([byte ^ 1 << bit]))
+
+
+def test_blocks_and_splits_cover_the_set_once(sample_set):
+    assert sample_set.splits == ("train", "val", "test")
+    blocks = [sample_set.blocks(split).tolist() for split in sample_set.splits]
+    assert sum(blocks, []) == list(range(len(sample_set.index)))
+    for split, mine in zip(sample_set.splits, blocks, strict=True):
+        totals = sample_set.manifest.splits[split]
+        assert totals["blocks"] == len(mine)
+        assert totals["shards"] == len({sample_set.shard_path(b) for b in mine})
+        read = list(sample_set.iter_blocks(split))
+        assert totals["molecules"] == sum(len(m) for m in read)
+        assert totals["atoms"] == sum(m.atom_ptr[-1] for m in read)
+        assert totals["bonds"] == sum(m.bond_ptr[-1] for m in read)
+    assert len(list(sample_set.iter_blocks())) == len(sample_set.index)
+
+
+def test_columns_that_are_not_asked_for_are_not_there(sample_set, same):
+    whole = sample_set.read_block(0)
+    part = sample_set.read_block(0, ("atom_labels", "ids"))
+    assert same(part.atom_labels, whole.atom_labels)
+    assert same(part.ids, whole.ids)
+    assert same(part.atom_ptr, whole.atom_ptr)
+    assert part.atom_codes is part.bond_atoms is part.graph_labels is part.smiles is None
+
+
+def test_members_are_the_bytes_at_their_place_in_the_shard(sample_set):
+    for block in range(len(sample_set.index)):
+        data = sample_set.shard_path(block).read_bytes()
+        for group, member in sample_set.read_members(block, format.GROUPS).items():
+            offset = sample_set.index.members[f"{group}_offset"][block]
+            assert data[offset : offset + len(member)] == member
+
+
+def test_far_members_are_read_by_reads_of_their_own(sample_set, monkeypatch):
+    whole = sample_set.read_members(0, ("sizes", "smiles"))
+    monkeypatch.setattr("shards.reader.MAX_GAP", 0)
+    assert sample_set.read_members(0, ("sizes", "smiles")) == whole
+
+
+def test_threads_read_side_by_side(sample_set):
+    blocks = list(range(len(sample_set.index))) * 4
+    with ThreadPoolExecutor(4) as pool:
+        ids = list(pool.map(lambda b: sample_set.read_block(b).ids.tolist(), blocks))
+    assert ids == [sample_set.read_block(b).ids.tolist() for b in blocks]
+
+
+def test_every_damaged_byte_of_a_member_is_detected_and_named(tiny_set):
+    draw = random.Random(0)
+    path = tiny_set.shard_path(0)
+    for block in (0, 1):
+        for group in format.GROUPS:
+            offset, size = (int(tiny_set.index.members[f"{group}_{f}"][block]) for f in ("offset", "bytes"))
+            for at in range(offset, offset + size):
+                bit = draw.randrange(8)
+                flip(path, at, bit)
+                with pytest.raises(ChecksumError, match=rf"{path}, block {block}, member {group}: damaged"):
+                    tiny_set.read_block(block)
+                flip(path, at, bit)
+    assert len(tiny_set.read_block(0)) == 3
+
+
+@given(st.data())
+def test_any_flipped_bit_of_a_member_is_detected_and_named(damaged_set, data):
+    index = damaged_set.index
+    block = data.draw(st.integers(0, len(index) - 1))
+    group = data.draw(st.sampled_from(format.GROUPS))
+    offset, size = (int(index.members[f"{group}_{f}"][block]) for f in ("offset", "bytes"))
+    at, bit = data.draw(st.integers(offset, offset + size - 1)), data.draw(st.integers(0, 7))
+    path = damaged_set.shard_path(block)
+    flip(path, at, bit)
+    try:
+        with pytest.raises(ChecksumError, match=rf"{path}, block {index.counts['block'][block]}, member {group}: damaged"):
+            damaged_set.read_block(block)
+        if group != "sizes":
+            # the other members can still be read
+            damaged_set.read_block(block, tuple(g for g in format.GROUPS if g != group))
+    finally:
+        flip(path, at, bit)
+
+
+def test_a_shard_cut_anywhere_fails_for_the_blocks_it_lost_and_for_no_other(tiny_set):
+    path = tiny_set.shard_path(0)
+    data = path.read_bytes()
+    blocks = [b for b in range(len(tiny_set.index)) if tiny_set.shard_path(b) == path]
+    ends = [int(tiny_set.index.members["smiles_offset"][b] + tiny_set.index.members["smiles_bytes"][b]) for b in blocks]
+    try:
+        for size in range(0, len(data), 61):
+            path.write_bytes(data[:size])
+            for block, end in zip(blocks, ends, strict=True):
+                if end <= size:
+                    assert len(tiny_set.read_block(block)) == tiny_set.index.counts["num_molecules"][block]
+                else:
+                    with pytest.raises(ChecksumError, match=rf"{path}, block {block}, member \w+: damaged"):
+                        tiny_set.read_block(block)
+    finally:
+        path.write_bytes(data)
+
+
+def test_a_missing_shard_is_named(copied_set):
+    shard_set = ShardSet(copied_set)
+    shard_set.shard_path(0).unlink()
+    with pytest.raises(FormatError, match=r"train-00000\.tar: missing, though the index lists it"):
+        shard_set.read_block(0)
+
+
+def test_an_index_of_another_manifest_is_refused(copied_set, tiny_set):
+    shutil.copy(tiny_set.path / "index.parquet", copied_set)
+    with pytest.raises(ChecksumError, match=r"index\.parquet: not the index this manifest was written with"):
+        ShardSet(copied_set)
+
+
+def test_a_damaged_index_is_refused(copied_set):
+    flip(copied_set / "index.parquet", 1000, 3)
+    with pytest.raises(ChecksumError, match=r"index\.parquet: not the index"):
+        ShardSet(copied_set)
+
+
+def test_a_missing_index_is_named(copied_set):
+    (copied_set / "index.parquet").unlink()
+    with pytest.raises(FormatError, match=r"index\.parquet is missing"):
+        ShardSet(copied_set)
+
+
+def test_a_newer_set_is_refused_with_its_place_and_version(copied_set):
+    fields = json.loads((copied_set / "manifest.json").read_text()) | {"format_version": 7}
+    (copied_set / "manifest.json").write_text(json.dumps(fields))
+    with pytest.raises(FormatError, match=rf"{copied_set}: manifest\.json: format version 7, this molstream reads 1"):
+        ShardSet(copied_set)
+
+
+def test_folders_that_hold_no_set_are_refused(tmp_path):
+    with pytest.raises(InputError, match="absent: no such folder"):
+        ShardSet(tmp_path / "absent")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file: no such folder"):
+        ShardSet(tmp_path / "file")
+    with pytest.raises(FormatError, match=r"no shard set \(manifest\.json is missing\)"):
+        ShardSet(tmp_path)
+    (tmp_path / ".building").mkdir()
+    with pytest.raises(FormatError, match="incomplete build: it was stopped before its manifest"):
+        ShardSet(tmp_path)
+
+
+def test_a_split_that_is_not_there_is_named(sample_set):
+    with pytest.raises(InputError, match="no split 'dev', it holds train, val, test"):
+        sample_set.blocks("dev")
+    with pytest.raises(InputError, match="no split 'dev'"):
+        next(sample_set.iter_blocks("dev"))
+
+
+def test_a_code_beyond_its_feature_is_refused_before_it_indexes_a_table(sample_set):
+    contents = sample_set.read_contents(0)
+    arrays = format.decode_arrays(contents["structure"], expect=tuple(format.GROUP_ARRAYS["structure"]))
+    for name, at, value in (("atom_codes", 0, 119), ("atom_codes", -1, 2), ("bond_codes", 5, 70)):
+        codes = arrays[name].copy()
+        codes[at] = value
+        damaged = contents | {"structure": format.encode_arrays(arrays | {name: codes})}
+        with pytest.raises(FormatError, match=r"train-00000\.tar, block 0, member structure: a code is outside"):
+            sample_set.decode(0, damaged)
+
+
+def test_contents_of_another_block_are_refused(sample_set):
+    molecules = sample_set.read_block(0)
+    rows = np.arange(len(molecules))
+    rows[molecules.num_atoms.argmax()] = molecules.num_atoms.argmin()
+    with pytest.raises(FormatError, match=r"block 0: num_atoms \d+, the index says"):
+        sample_set.decode(0, format.encode_block(molecules.take(rows)))
+
+
+def test_arrays_that_were_not_transformed_cannot_be_written_to(sample_set):
+    arrays = format.decode_arrays(sample_set.read_contents(0)["sizes"], expect=("num_atoms", "num_bonds"))
+    with pytest.raises(ValueError, match="read-only"):
+        arrays["num_atoms"][0] = 1
+    assert np.array_equal(arrays["num_atoms"], sample_set.read_block(0).num_atoms)

@@ -1,0 +1,270 @@
+import gzip
+import random
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shards import InputError, SchemaError
+from shards.tables import check_input, iter_rows, iter_smiles, natural_key, pm6, resolve_inputs
+
+PM6 = pm6()
+MULLIKEN = "node_S0_charges_mulliken"
+
+
+def read_rows(path, batch_rows=1000):
+    return list(iter_rows([check_input(str(path), PM6)], PM6, batch_rows=batch_rows))
+
+
+def test_pm6_has_62_graph_and_7_atom_tasks_of_which_40_and_7_belong_to_a_state():
+    graph, atom = PM6.columns("graph"), PM6.columns("atom")
+    assert (len(graph), len(atom), len(set(graph + atom))) == (62, 7, 69)
+    states = ("S0", "T0", "cation", "anion")
+    assert [sum(n.startswith(f"graph_{s}_") for n in graph) for s in states] == [10] * 4
+    assert [sum(n.startswith(f"node_{s}_") for n in atom) for s in states] == [1, 2, 2, 2]
+    assert "graph_n_aliphatic_heterocyles" in graph
+    assert [t.name for t in PM6.tasks] == graph + atom
+    assert [s.tasks for s in PM6.task_sets] == [tuple(graph), tuple(atom)]
+
+
+def test_the_columns_are_those_of_the_sample_files(data_dir):
+    for path in sorted((data_dir / "pm6_sample").glob("*.parquet")):
+        names = pq.read_schema(path).names
+        assert [n for n in names if n.startswith(("graph_", "node_"))] == [t.name for t in PM6.tasks]
+
+
+def test_rows_carry_nan_for_null_and_an_empty_list_for_a_null_list(pm6_table):
+    path = pm6_table(
+        [
+            {"ordered_smiles": "CO", "graph_mw": 32.0, MULLIKEN: [0.5, None]},
+            {"ordered_smiles": None, "graph_mw": float("nan"), MULLIKEN: []},
+            {"ordered_smiles": "C", "graph_qed": 0.25, MULLIKEN: None, "node_T0_spin": [1.0]},
+        ]
+    )
+    (rows,) = read_rows(path)
+    assert rows.first_row == 0
+    assert rows.smiles == ["CO", None, "C"]
+    assert rows.graph.shape == (3, 62)
+    mw = PM6.columns("graph").index("graph_mw")
+    assert np.array_equal(rows.graph[:, mw], [32, np.nan, np.nan], equal_nan=True)
+    assert (~np.isnan(rows.graph)).sum() == 2
+    assert rows.atom[0].ptr.tolist() == [0, 2, 2, 2]
+    assert np.array_equal(rows.atom[0].values, [0.5, np.nan], equal_nan=True)
+    spin = PM6.columns("atom").index("node_T0_spin")
+    assert rows.atom[spin].ptr.tolist() == [0, 0, 0, 1]
+
+
+def test_batches_cut_the_rows_but_change_none(sample_table):
+    (whole,) = read_rows(sample_table)
+    parts = read_rows(sample_table, batch_rows=37)
+    assert [p.first_row for p in parts] == list(range(0, 300, 37))
+    assert sum((p.smiles for p in parts), []) == whole.smiles
+    assert np.array_equal(np.concatenate([p.graph for p in parts]), whole.graph, equal_nan=True)
+    for t, lists in enumerate(whole.atom):
+        assert np.array_equal(np.concatenate([p.atom[t].values for p in parts]), lists.values, equal_nan=True)
+        assert np.concatenate([np.diff(p.atom[t].ptr) for p in parts]).tolist() == np.diff(lists.ptr).tolist()
+
+
+@pytest.mark.parametrize(
+    ("column", "dtype", "value"),
+    [
+        ("ordered_smiles", pa.large_string(), "C"),
+        ("graph_mw", pa.float64(), 16.0),
+        ("graph_mw", pa.int64(), 16),
+        ("graph_mw", pa.uint8(), 16),
+        ("graph_mw", pa.float16(), np.float16(16)),
+        ("graph_mw", pa.null(), None),
+        (MULLIKEN, pa.list_(pa.float64()), [0.0]),
+        (MULLIKEN, pa.large_list(pa.float32()), [0.0]),
+        (MULLIKEN, pa.list_(pa.float32(), 1), [0.0]),
+        (MULLIKEN, pa.list_(pa.int32()), [0]),
+        (MULLIKEN, pa.list_(pa.null()), []),
+    ],
+)
+def test_numbers_and_lists_of_any_width_are_read(pm6_table, column, dtype, value):
+    path = pm6_table([{"ordered_smiles": "C", column: value}, {"ordered_smiles": "C"}], dtypes={column: dtype})
+    (rows,) = read_rows(path)
+    assert rows.smiles == ["C", "C"]
+    if column == "graph_mw" and value is not None:
+        assert rows.graph[0, PM6.columns("graph").index(column)] == 16
+    assert np.isnan(rows.graph[1]).all()
+    assert rows.atom[0].ptr[2] == rows.atom[0].ptr[1]
+
+
+@pytest.mark.parametrize(
+    ("column", "dtype", "reason"),
+    [
+        ("ordered_smiles", pa.int32(), "column ordered_smiles is of type int32, expected string"),
+        ("ordered_smiles", pa.binary(), "column ordered_smiles is of type binary, expected string"),
+        ("graph_mw", pa.string(), "column graph_mw is of type string, expected a number"),
+        ("graph_mw", pa.bool_(), "column graph_mw is of type bool, expected a number"),
+        ("graph_mw", pa.list_(pa.float32()), "column graph_mw is of type list.*, expected a number"),
+        (MULLIKEN, pa.float32(), "column node_S0_charges_mulliken is of type float, expected a list of numbers"),
+        (MULLIKEN, pa.list_(pa.string()), "column node_S0_charges_mulliken is of type list.*, expected a list of numbers"),
+        (MULLIKEN, pa.string(), "column node_S0_charges_mulliken is of type string, expected a list of numbers"),
+    ],
+)
+def test_a_column_of_another_type_is_named(pm6_table, column, dtype, reason):
+    path = pm6_table([{"graph_qed": 1.0}], dtypes={column: dtype})
+    with pytest.raises(SchemaError, match=reason):
+        check_input(str(path), PM6)
+
+
+def test_missing_columns_are_listed_with_what_was_found(tmp_path):
+    path = tmp_path / "other.parquet"
+    pq.write_table(pa.table({"smiles": ["C"], "gap": [1.0]}), path)
+    with pytest.raises(SchemaError, match=r"70 of 70 columns of --dataset pm6 are missing: ordered_smiles, .*found 2: smiles, gap"):
+        check_input(str(path), PM6)
+
+
+def test_a_column_that_is_there_twice_is_refused(pm6_table, tmp_path):
+    table = pq.read_table(pm6_table([{"ordered_smiles": "C"}]))
+    pq.write_table(table.append_column("graph_mw", table["graph_mw"]), tmp_path / "twice.parquet")
+    with pytest.raises(SchemaError, match="more than once: graph_mw"):
+        check_input(str(tmp_path / "twice.parquet"), PM6)
+
+
+def test_a_checked_file_has_its_size_rows_and_hash(sample_table):
+    seen = []
+    found = check_input(str(sample_table), PM6, seen.append)
+    assert (found.num_rows, found.num_bytes, found.name) == (300, sample_table.stat().st_size, "sample.parquet")
+    assert sum(seen) == found.num_bytes
+    assert len(found.sha256) == 64
+
+
+def test_what_cannot_be_opened_is_an_input_error(tmp_path):
+    (tmp_path / "file").write_text("text")
+    with pytest.raises(InputError, match="absent.parquet: no such file"):
+        check_input(str(tmp_path / "absent.parquet"), PM6)
+    with pytest.raises(InputError, match="a folder, expected a Parquet file"):
+        check_input(str(tmp_path), PM6)
+    with pytest.raises(InputError, match="x.parquet: cannot be read: Not a directory"):
+        check_input(str(tmp_path / "file" / "x.parquet"), PM6)
+    with pytest.raises(InputError, match="nosuch://x.parquet: Protocol not known"):
+        resolve_inputs(["nosuch://x.parquet"])
+
+
+def test_what_is_no_parquet_is_a_schema_error(tmp_path, sample_table):
+    data = sample_table.read_bytes()
+    for name, content in {
+        "empty": b"",
+        "text": b"smiles,mw\nC,16\n" * 10,
+        "head": data[: len(data) // 2],
+        "tail": data[len(data) // 2 :],
+        "short": data[:-1],
+    }.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(SchemaError, match=r"not a readable Parquet file|unreadable at or after row 0"):
+            read_rows(tmp_path / name)
+
+
+def test_damage_anywhere_in_a_parquet_file_is_a_schema_error_or_goes_unseen(tmp_path, sample_table):
+    data, draw = sample_table.read_bytes(), random.Random(0)
+    footer = int.from_bytes(data[-8:-4], "little") + 8
+    path, refused = tmp_path / "damaged.parquet", 0
+    for k in range(120):
+        damaged = bytearray(data)
+        # half of them in the footer, where each bit counts
+        start = draw.randrange(len(data) - footer, len(data) - 16) if k % 2 else draw.randrange(len(data) - footer)
+        for at in range(start, start + draw.choice((1, 16))):
+            damaged[at] ^= 1 << draw.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            read_rows(path)
+        except SchemaError as error:
+            assert str(error).startswith(f"{path}: ")  # noqa: PT017
+            assert "\n" not in str(error)
+            refused += 1
+    assert refused > 30
+
+
+def test_smiles_that_are_no_utf8_are_a_schema_error(pm6_table, tmp_path):
+    names = pq.read_schema(pm6_table([{"ordered_smiles": "C"}]))
+    table = pa.Table.from_pylist([{"ordered_smiles": b"C\xff"}], schema=pa.schema([pa.field("ordered_smiles", pa.binary())]))
+    for name in names.names[1:]:
+        table = table.append_column(names.field(name), pa.nulls(1, names.field(name).type))
+    # the bytes of a string column are not looked at when it is made
+    column = pa.Array.from_buffers(pa.string(), 1, table["ordered_smiles"].chunk(0).buffers())
+    pq.write_table(table.set_column(0, "ordered_smiles", column), tmp_path / "bytes.parquet")
+    with pytest.raises(SchemaError, match="unreadable at or after row 0: 'utf-8' codec"):
+        read_rows(tmp_path / "bytes.parquet")
+
+
+def test_inputs_come_in_natural_order_within_a_glob_and_as_named_otherwise(tmp_path):
+    for k in (10, 2, 1):
+        (tmp_path / f"part_{k}.parquet").touch()
+    names = [p.rsplit("/", 1)[1] for p in resolve_inputs([f"{tmp_path}/part_*.parquet"])]
+    assert names == ["part_1.parquet", "part_2.parquet", "part_10.parquet"]
+    given_order = [f"{tmp_path}/part_10.parquet", f"{tmp_path}/part_1.parquet"]
+    assert resolve_inputs(given_order) == given_order
+
+
+def test_globs_without_a_match_and_inputs_named_twice_are_refused(tmp_path):
+    (tmp_path / "a.parquet").touch()
+    with pytest.raises(InputError, match=r"b\*: no file matches"):
+        resolve_inputs([f"{tmp_path}/b*"])
+    with pytest.raises(InputError, match="a.parquet: named twice"):
+        resolve_inputs([f"{tmp_path}/a.parquet", f"{tmp_path}/*.parquet"])
+
+
+def test_a_file_url_and_a_glob_of_urls_are_resolved(tmp_path, sample_table):
+    url = sample_table.as_uri()
+    assert resolve_inputs([url]) == [url]
+    (found,) = resolve_inputs([url.replace("sample.parquet", "samp*.parquet")])
+    assert check_input(found, PM6).num_rows == 300
+    with pytest.raises(InputError, match="no file matches"):
+        resolve_inputs([f"{tmp_path.as_uri()}/*.parquet"])
+
+
+@given(st.lists(st.text(max_size=8) | st.text("a0129²٣", max_size=6), max_size=6))
+def test_any_names_can_be_sorted(names):
+    assert sorted(names, key=natural_key) == sorted(sorted(names, key=natural_key), key=natural_key)
+
+
+TABLES = {
+    "a.csv": b"id,smiles\n1,C\n2,\n3,CO\n",
+    "a.tsv": b"smiles\tid\nC\t1\n\t2\nCO\t3\n",
+    "a.smi": b"C\n\nCO",
+    "a.txt": b"C\r\n\r\nCO\r\n",
+}
+
+
+@pytest.mark.parametrize("name", [*TABLES, *(f"{n}.gz" for n in TABLES)])
+def test_smiles_are_read_from_text_tables_with_blank_rows_as_rows(tmp_path, name):
+    content = TABLES[name.removesuffix(".gz")]
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    assert list(iter_smiles(str(tmp_path / name), batch_rows=2)) == [["C", ""], ["CO"]]
+
+
+def test_smiles_are_read_from_parquet_with_nulls_as_rows(tmp_path):
+    pq.write_table(pa.table({"canonical_smiles": ["C", None], "other": ["N", "O"]}), tmp_path / "a.parquet")
+    assert list(iter_smiles(str(tmp_path / "a.parquet"))) == [["C", None]]
+    assert list(iter_smiles(str(tmp_path / "a.parquet"), column="other")) == [["N", "O"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error", "reason"),
+    [
+        ("a.csv", b"", InputError, "no column smiles or ordered_smiles"),
+        ("a.csv", b"x,y\n1,2\n", InputError, "no column smiles .*found x, y; name it with --smiles-column"),
+        ("a.csv", b"smiles\nC\xff\n", SchemaError, "unreadable"),
+        ("a.smi", b"C\xff\n", SchemaError, "unreadable"),
+        ("a.smi.gz", b"no gzip", SchemaError, "unreadable"),
+        ("a.smi.gz", gzip.compress(b"CCO\n" * 1000)[:-12], SchemaError, "unreadable"),
+        ("a.csv", b'smiles\n"' + b"C" * 200_000, SchemaError, "unreadable: field larger"),
+        ("a.parquet", b"text", SchemaError, "unreadable"),
+        ("a.docx", b"", InputError, "expected a shard set, or a table ending in"),
+    ],
+)
+def test_tables_without_readable_smiles_are_refused(tmp_path, name, content, error, reason):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(error, match=reason):
+        list(iter_smiles(str(tmp_path / name)))
+
+
+def test_a_missing_table_of_smiles_is_refused(tmp_path):
+    with pytest.raises(InputError, match="absent.smi: no such file"):
+        list(iter_smiles(str(tmp_path / "absent.smi")))
