@@ -37,6 +37,7 @@ def collate_pack(molecules: np.ndarray, columns: Columns, *, graphs: int, atoms:
     (atoms); atom_ptr int32 (graphs + 1); graph_mask, atom_mask, edge_mask bool. Raises ValueError when they do not fit.
     """
     molecules = np.ascontiguousarray(molecules, np.int64)
+    _check_members(molecules)
     num_atoms = int((columns.atom_ptr[molecules + 1] - columns.atom_ptr[molecules]).sum())
     num_edges = 2 * int((columns.bond_ptr[molecules + 1] - columns.bond_ptr[molecules]).sum())
     if molecules.size > graphs - 1 or num_atoms > atoms - 1 or num_edges > edges:
@@ -66,9 +67,16 @@ def collate_labels(molecules: np.ndarray, ptr: np.ndarray, labels: np.ndarray, *
     Returns (labels, number of real labels of each task int32 (T)). Raises ValueError when they do not fit.
     """
     molecules = np.ascontiguousarray(molecules, np.int64)
+    _check_members(molecules)
     num_rows = int((ptr[molecules + 1] - ptr[molecules]).sum())
     if num_rows > rows:
         raise ValueError(f"{num_rows} label rows do not fit a batch of {rows}")
     out, num_labels = np.empty((rows, labels.shape[1]), np.float32), np.empty(labels.shape[1], np.int32)
     _numba.collate_labels(molecules, ptr, labels, out, num_labels)
     return out, num_labels
+
+
+def _check_members(molecules: np.ndarray) -> None:
+    # NumPy reads -1 as the last one, the compiled loop would not; too large a number raises where the offsets are read
+    if molecules.min(initial=0) < 0:
+        raise ValueError(f"molecule number {molecules.min()}, expected 0 or more")

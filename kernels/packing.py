@@ -87,6 +87,8 @@ def pack_molecules(
     Raises PackingError when a molecule finds no place.
     """
     pack_ptr, molecules = np.empty(num_packs + 1, np.int64), np.empty(len(sizes), np.int64)
+    if not len(sizes) == len(bonds) == len(order):
+        raise ValueError(f"{len(sizes)} sizes, {len(bonds)} bond counts, {len(order)} places do not agree")
     sizes, bonds = np.ascontiguousarray(sizes, np.int64), np.ascontiguousarray(bonds, np.int64)
     left = _numba.pack_window(sizes, bonds, np.ascontiguousarray(order, np.int64), num_packs, *capacity, pack_ptr, molecules)
     if left >= 0:

@@ -320,14 +320,6 @@ def segment_sum(values: np.ndarray, index: Sequence[int], *, num_segments: int) 
     return out
 
 
-def segment_mean(values: np.ndarray, index: Sequence[int], *, num_segments: int) -> np.ndarray:
-    """Sum over number, segment by segment; 0 where empty."""
-    out = np.zeros((num_segments, *values.shape[1:]), values.dtype)
-    for segment in set(index):
-        out[segment] = np.mean([row for row, s in zip(values, index, strict=True) if s == segment], axis=0)
-    return out
-
-
 def segment_sum_sorted(values: np.ndarray, order: Sequence[int], ptr: Sequence[int]) -> np.ndarray:
     """Slice by slice."""
     out = np.zeros((len(ptr) - 1, *values.shape[1:]), values.dtype)

@@ -48,12 +48,6 @@ def segment_sum(values: Tensor, index: Tensor, *, num_segments: int) -> Tensor:
     return _SegmentSum.apply(values, index, num_segments)
 
 
-def segment_mean(values: Tensor, index: Tensor, *, num_segments: int) -> Tensor:
-    """Mean over each segment; 0 where a segment is empty."""
-    count = torch.bincount(index, minlength=num_segments).clamp(min=1).to(values.dtype)
-    return segment_sum(values, index, num_segments=num_segments) / count.view(-1, *[1] * (values.dim() - 1))
-
-
 def segment_sum_sorted(values: Tensor, order: Tensor, ptr: Tensor) -> Tensor:
     """Sum of values[order[ptr[s]:ptr[s + 1]]] for each segment s: (len(ptr) - 1, ...), one writer a segment, on any device.
 

@@ -45,32 +45,16 @@ from shards.errors import FormatError
 from shards.types import Molecules, offsets
 
 FORMAT_VERSION = 1
-GROUP_ARRAYS = {
-    "sizes": ["num_atoms", "num_bonds"],
-    "structure": ["atom_codes", "bond_high", "bond_step", "bond_codes"],
-    "graph_labels": list(SparseLabels._fields),
-    "atom_labels": list(SparseLabels._fields),
-    "ids": ["ids"],
-    "smiles": ["lengths", "text"],
+_LABELS = {"encoding": "u1", "count": "u4", "bitmap": "u1", "rows": "u4", "values": "f4"}
+GROUP_ARRAYS: dict[str, dict[str, str]] = {
+    "sizes": {"num_atoms": "u2|u4", "num_bonds": "u2|u4"},
+    "structure": {"atom_codes": "u1", "bond_high": "u1|u2", "bond_step": "u1|u2", "bond_codes": "u1"},
+    "graph_labels": _LABELS,
+    "atom_labels": _LABELS,
+    "ids": {"ids": "u8"},
+    "smiles": {"lengths": "u2|u4", "text": "u1"},
 }
-"""Column groups, in the order of their members, and their arrays."""
-ARRAY_DTYPES = {
-    "num_atoms": ("u2", "u4"),
-    "num_bonds": ("u2", "u4"),
-    "atom_codes": ("u1",),
-    "bond_high": ("u1", "u2"),
-    "bond_step": ("u1", "u2"),
-    "bond_codes": ("u1",),
-    "encoding": ("u1",),
-    "count": ("u4",),
-    "bitmap": ("u1",),
-    "rows": ("u4",),
-    "values": ("f4",),
-    "ids": ("u8",),
-    "lengths": ("u2", "u4"),
-    "text": ("u1",),
-}
-"""Dtypes an array may have: a wider one could wrap around in a sum and lead a kernel outside its arrays."""
+"""Column groups, in the order of their members; their arrays, in order, and the dtypes each may have."""
 GROUPS = tuple(GROUP_ARRAYS)
 MAGIC = b"MSA1"
 TAR_BLOCK = 512
@@ -106,11 +90,12 @@ def encode_arrays(arrays: dict[str, np.ndarray], *, shuffle: frozenset[str] = fr
     return b"".join(head + body)
 
 
-def decode_arrays(content: bytes, *, expect: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Content of a member -> its arrays, read-only views where no transform applies.
+def decode_arrays(content: bytes, *, group: str) -> dict[str, np.ndarray]:
+    """Content of a member of `group` -> its arrays, read-only views where no transform applies.
 
-    Every length is checked before an array is made. Raises FormatError.
+    Every length, name and dtype is checked before an array is made. Raises FormatError.
     """
+    expect = GROUP_ARRAYS[group]
     if len(content) < _HEADER.size:
         raise FormatError(f"{len(content)} bytes, too short for a header")
     magic, count, zero = _HEADER.unpack_from(content)
@@ -121,23 +106,21 @@ def decode_arrays(content: bytes, *, expect: tuple[str, ...]) -> dict[str, np.nd
         raise FormatError(f"{len(content)} bytes, too short for a directory of {count} arrays")
     arrays = {}
     for k in range(count):
-        name, code, transform, size = _ENTRY.unpack_from(content, _HEADER.size + k * _ENTRY.size)
-        dtype = np.dtype(_DTYPES.get(code.decode("latin-1"), np.void))
-        if dtype.itemsize == 0 or transform > 1:
-            raise FormatError(f"array {name!r} has unknown dtype {code!r} or transform {transform}")
+        raw, code, transform, size = _ENTRY.unpack_from(content, _HEADER.size + k * _ENTRY.size)
+        name, code = raw.rstrip(b"\0").decode("latin-1"), code.decode("latin-1")
+        if name not in expect or code not in expect[name].split("|") or transform > 1:
+            raise FormatError(f"array {name!r} of dtype {code!r}, transform {transform}; expected {expect}")
+        dtype = np.dtype(_DTYPES[code])
         num_bytes = size * dtype.itemsize
         if at + num_bytes + (-num_bytes % 8) > len(content):
             raise FormatError(f"array {name!r} of {size} {dtype.name} runs over the end of the member")
         data = np.frombuffer(content, np.uint8, num_bytes, at)
-        arrays[name.rstrip(b"\0").decode("latin-1")] = unshuffle_bytes(data, dtype) if transform else data.view(dtype)
+        arrays[name] = unshuffle_bytes(data, dtype) if transform else data.view(dtype)
         at += num_bytes + (-num_bytes % 8)
     if at != len(content):
         raise FormatError(f"{len(content) - at} bytes after the last array")
-    if tuple(arrays) != expect:
+    if list(arrays) != list(expect):
         raise FormatError(f"holds arrays {list(arrays)}, expected {list(expect)}")
-    for name, array in arrays.items():
-        if _CODES[array.dtype] not in ARRAY_DTYPES[name]:
-            raise FormatError(f"array {name} is {array.dtype.name}, expected {' or '.join(ARRAY_DTYPES[name])}")
     return arrays
 
 
@@ -208,7 +191,7 @@ def decode_block(
     """
     group = "sizes"
     try:
-        sizes = decode_arrays(contents[group], expect=("num_atoms", "num_bonds"))
+        sizes = decode_arrays(contents[group], group=group)
         if sizes["num_atoms"].size != num_molecules or sizes["num_bonds"].size != num_molecules:
             raise FormatError(f"sizes of {sizes['num_atoms'].size} molecules, the index says {num_molecules}")
         atom_ptr, bond_ptr = offsets(sizes["num_atoms"]), offsets(sizes["num_bonds"])
@@ -220,7 +203,7 @@ def decode_block(
         if (group := "atom_labels") in contents:
             columns[group] = _decode_labels(contents[group], atom_ptr, num_atom_tasks)
         if (group := "ids") in contents:
-            columns[group] = decode_arrays(contents[group], expect=("ids",))["ids"]
+            columns[group] = decode_arrays(contents[group], group=group)["ids"]
             if columns[group].size != num_molecules:
                 raise FormatError(f"{columns[group].size} ids for {num_molecules} molecules")
         if (group := "smiles") in contents:
@@ -231,7 +214,7 @@ def decode_block(
 
 
 def _decode_structure(content: bytes, atom_ptr: np.ndarray, bond_ptr: np.ndarray, num_features: int) -> dict[str, np.ndarray]:
-    arrays = decode_arrays(content, expect=("atom_codes", "bond_high", "bond_step", "bond_codes"))
+    arrays = decode_arrays(content, group="structure")
     num_atoms, num_bonds = int(atom_ptr[-1]), int(bond_ptr[-1])
     if arrays["atom_codes"].size != num_features * num_atoms:
         raise FormatError(f"{arrays['atom_codes'].size} atom codes, expected {num_features} x {num_atoms}")
@@ -250,14 +233,14 @@ def _decode_structure(content: bytes, atom_ptr: np.ndarray, bond_ptr: np.ndarray
 
 
 def _decode_labels(content: bytes, ptr: np.ndarray, num_tasks: int) -> np.ndarray:
-    sparse = SparseLabels(**decode_arrays(content, expect=SparseLabels._fields))
+    sparse = SparseLabels(**decode_arrays(content, group="graph_labels"))
     if sparse.encoding.size != num_tasks:
         raise FormatError(f"labels of {sparse.encoding.size} tasks, the manifest lists {num_tasks}")
     return densify_labels(sparse, ptr)
 
 
 def _decode_smiles(content: bytes, num_molecules: int) -> np.ndarray:
-    arrays = decode_arrays(content, expect=("lengths", "text"))
+    arrays = decode_arrays(content, group="smiles")
     ptr = offsets(arrays["lengths"])
     if arrays["lengths"].size != num_molecules or ptr[-1] != arrays["text"].size:
         raise FormatError(f"{arrays['text'].size} bytes of SMILES for {num_molecules} molecules, lengths sum to {ptr[-1]}")

@@ -37,8 +37,8 @@ class Manifest:
     task_sets: tuple[TaskSet, ...]
     atom_features: tuple[Feature, ...]
     bond_features: tuple[Feature, ...]
-    column_groups: dict[str, list[str]]
-    """Arrays of each column group."""
+    column_groups: dict[str, dict[str, str]]
+    """Arrays of each column group and their dtypes."""
     statistics: dict[str, Statistics]
     """By task."""
     splits: dict[str, dict[str, int]]

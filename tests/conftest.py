@@ -32,7 +32,7 @@ PM6_SCHEMA = pa.schema(
 
 
 def write_pm6(path: Path, rows: list[dict], dtypes: dict[str, pa.DataType] | None = None) -> Path:
-    """Write `rows` as a table with all of PM6_83M's columns; what a row does not name is null. `dtypes` overrides column types."""
+    """Write `rows` as a table of PM6_83M's columns; what a row does not name is null. `dtypes` overrides column types."""
     schema = pa.schema([pa.field(f.name, (dtypes or {}).get(f.name, f.type)) for f in PM6_SCHEMA])
     for row in rows:
         assert set(row) <= set(schema.names), f"no such column: {set(row) - set(schema.names)}"

@@ -71,24 +71,33 @@ def main(argv: list[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, _terminate)
     _commands()
     command = typer.main.get_command(app)
-    code = 0
+    try:
+        code = _run(command, list(args), debug)
+    except (BrokenPipeError, SystemExit):
+        # the reader of our output has gone, as in `molstream cat ... | head` (rich then exits); what is buffered goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
+
+
+def _run(command: Any, args: list[str], debug: bool) -> int:
+    """Parse and run; returns the exit code."""
     try:
         # not app(...): that has its own ways with interrupts and broken pipes
-        with command.make_context("molstream", list(args)) as context:
+        with command.make_context("molstream", args) as context:
             command.invoke(context)
+        return 0
     except typer.Exit as done:
-        code = done.exit_code
+        return done.exit_code
     except KeyboardInterrupt:
         print("molstream: stopped", file=sys.stderr)
-        code = 130
+        return 130
     except BrokenPipeError:
-        # the reader of our output has gone, as in `molstream cat ... | head`; what is buffered goes nowhere
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
     except Exception as error:
         if debug:
             raise
-        code = _explain(error)
-    sys.exit(code)
+        return _explain(error)
 
 
 def _explain(error: Exception) -> int:

@@ -17,18 +17,20 @@ class Bars:
     def __init__(self, progress: Progress):
         self.progress = progress
         self.tasks: dict[str, TaskID] = {}
-        self.started: dict[str, float] = {}
+        self.started: dict[str, tuple[float, int]] = {}
         self.printed = time.monotonic()
 
     def __call__(self, phase: str, done: int, total: int) -> None:
         now = time.monotonic()
         if phase not in self.tasks:
             self.tasks[phase] = self.progress.add_task(phase, total=total, rate="")
-            self.started[phase] = now
-        rate = done / max(now - self.started[phase], 1e-9)
-        self.progress.update(self.tasks[phase], completed=done, total=total, rate=f"{rate:,.0f}/s" if done else "")
-        if not self.progress.console.is_terminal and now - self.printed > LOG_EVERY_S:
-            left = (total - done) / max(rate, 1e-9)
+            self.started[phase] = now, done
+        # what was done before the first call, as by a resumed job, took no time of ours
+        start, before = self.started[phase]
+        rate = (done - before) / max(now - start, 1e-9)
+        self.progress.update(self.tasks[phase], completed=done, total=total, rate=f"{rate:,.0f}/s" if rate else "")
+        if not self.progress.console.is_terminal and rate and now - self.printed > LOG_EVERY_S:
+            left = (total - done) / rate
             print(f"{phase}: {done:,} of {total:,}, {rate:,.0f}/s, {left:,.0f} s left", file=sys.stderr, flush=True)
             self.printed = now
 

@@ -168,3 +168,13 @@ def test_labels_that_do_not_fit_are_refused():
     assert not np.isnan(out).any()
     with pytest.raises(ValueError, match="5 label rows do not fit a batch of 4"):
         collate_labels(np.arange(5), np.arange(6), labels, rows=4)
+
+
+def test_a_negative_molecule_number_is_refused():
+    columns = Columns(
+        np.array([0, 1]), np.array([0, 0]), np.zeros((1, 2), np.uint8), np.empty((0, 2), np.uint16), np.empty(0, np.uint8)
+    )
+    with pytest.raises(ValueError, match="molecule number -1"):
+        collate_pack(np.array([-1]), columns, graphs=8, atoms=8, edges=8)
+    with pytest.raises(ValueError, match="molecule number -1"):
+        collate_labels(np.array([-1]), np.array([0, 1]), np.zeros((1, 2), np.float32), rows=8)

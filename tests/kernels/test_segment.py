@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels import reference
-from kernels.segment import gather, segment_mean, segment_sum, segment_sum_sorted
+from kernels.segment import gather, segment_sum, segment_sum_sorted
 
 
 @st.composite
@@ -33,11 +33,6 @@ def test_segment_operations_equal_their_twins(case):
     x, i = torch.from_numpy(values), torch.from_numpy(index)
     total = reference.segment_sum(values, index, num_segments=num_segments)
     np.testing.assert_allclose(segment_sum(x, i, num_segments=num_segments), total, atol=1e-12)
-    np.testing.assert_allclose(
-        segment_mean(x, i, num_segments=num_segments),
-        reference.segment_mean(values, index, num_segments=num_segments),
-        atol=1e-12,
-    )
     np.testing.assert_array_equal(gather(torch.from_numpy(total), i), reference.gather(total, index))
     got = segment_sum_sorted(x, torch.from_numpy(order), torch.from_numpy(ptr))
     np.testing.assert_allclose(got, reference.segment_sum_sorted(values, order, ptr), atol=1e-12)
@@ -71,26 +66,25 @@ def operations(index, num_segments):
     return {
         "gather": (lambda x: gather(x, index), num_segments),
         "segment_sum": (lambda x: segment_sum(x, index, num_segments=num_segments), len(index)),
-        "segment_mean": (lambda x: segment_mean(x, index, num_segments=num_segments), len(index)),
         "segment_sum_sorted": (lambda x: segment_sum_sorted(x, order, ptr), len(index)),
     }
 
 
-@pytest.mark.parametrize("name", ["gather", "segment_sum", "segment_mean", "segment_sum_sorted"])
+@pytest.mark.parametrize("name", ["gather", "segment_sum", "segment_sum_sorted"])
 def test_gradients_equal_finite_differences(name):
     operation, num_rows = operations(torch.tensor([3, 0, 0, 4, 3, 3, 1]), 6)[name]
     x = torch.randn(num_rows, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
     assert torch.autograd.gradcheck(operation, (x,))
 
 
-@pytest.mark.parametrize("name", ["gather", "segment_sum", "segment_mean"])
+@pytest.mark.parametrize("name", ["gather", "segment_sum"])
 def test_gradients_of_gradients_equal_finite_differences(name):
     operation, num_rows = operations(torch.tensor([3, 0, 0, 4, 3, 3, 1]), 6)[name]
     x = torch.randn(num_rows, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
     assert torch.autograd.gradgradcheck(lambda x: operation(x) ** 2, (x,))
 
 
-@pytest.mark.parametrize("name", ["gather", "segment_sum", "segment_mean", "segment_sum_sorted"])
+@pytest.mark.parametrize("name", ["gather", "segment_sum", "segment_sum_sorted"])
 def test_values_and_gradients_are_the_same_bits_every_time(name):
     generator = torch.Generator().manual_seed(0)
     operation, num_rows = operations(torch.randint(0, 500, (4000,), generator=generator), 500)[name]
@@ -114,4 +108,3 @@ def test_operations_keep_the_dtype(dtype):
 def test_an_empty_segment_sums_and_averages_to_zero():
     values, index = torch.full((2, 3), 5.0), torch.tensor([2, 2])
     assert segment_sum(values, index, num_segments=4)[[0, 1, 3]].abs().sum() == 0
-    assert segment_mean(values, index, num_segments=4).tolist() == [[0] * 3, [0] * 3, [5] * 3, [0] * 3]

@@ -49,7 +49,7 @@ def flip(path, at: int, bit: int) -> None:
 def test_blocks_and_splits_cover_the_set_once(sample_set):
     assert sample_set.splits == ("train", "val", "test")
     blocks = [sample_set.blocks(split).tolist() for split in sample_set.splits]
-    assert sum(blocks, []) == list(range(len(sample_set.index)))
+    assert np.concatenate(blocks).tolist() == list(range(len(sample_set.index)))
     for split, mine in zip(sample_set.splits, blocks, strict=True):
         totals = sample_set.manifest.splits[split]
         assert totals["blocks"] == len(mine)
@@ -197,7 +197,7 @@ def test_a_split_that_is_not_there_is_named(sample_set):
 
 def test_a_code_beyond_its_feature_is_refused_before_it_indexes_a_table(sample_set):
     contents = sample_set.read_contents(0)
-    arrays = format.decode_arrays(contents["structure"], expect=tuple(format.GROUP_ARRAYS["structure"]))
+    arrays = format.decode_arrays(contents["structure"], group="structure")
     for name, at, value in (("atom_codes", 0, 119), ("atom_codes", -1, 2), ("bond_codes", 5, 70)):
         codes = arrays[name].copy()
         codes[at] = value
@@ -215,7 +215,7 @@ def test_contents_of_another_block_are_refused(sample_set):
 
 
 def test_arrays_that_were_not_transformed_cannot_be_written_to(sample_set):
-    arrays = format.decode_arrays(sample_set.read_contents(0)["sizes"], expect=("num_atoms", "num_bonds"))
+    arrays = format.decode_arrays(sample_set.read_contents(0)["sizes"], group="sizes")
     with pytest.raises(ValueError, match="read-only"):
         arrays["num_atoms"][0] = 1
     assert np.array_equal(arrays["num_atoms"], sample_set.read_block(0).num_atoms)

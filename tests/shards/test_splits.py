@@ -22,7 +22,9 @@ def test_fractions_are_scaled_to_sum_to_one(text, expected):
     assert (fractions.train, fractions.val, fractions.test) == pytest.approx(expected, abs=1e-15)
 
 
-@pytest.mark.parametrize("text", ["", "98", "98,1", "98,1,1,1", "a,b,c", "0,1,1", "-1,1,1", "98,-1,1", "nan,1,1", "98,inf,1", "98;1;1"])
+@pytest.mark.parametrize(
+    "text", ["", "98", "98,1", "98,1,1,1", "a,b,c", "0,1,1", "-1,1,1", "98,-1,1", "nan,1,1", "98,inf,1", "98;1;1"]
+)
 def test_what_is_not_three_shares_is_refused(text):
     with pytest.raises(InputError, match=r"split fractions: got .* expected three numbers train,val,test"):
         SplitFractions.parse(text)

@@ -61,7 +61,7 @@ def test_batches_cut_the_rows_but_change_none(sample_table):
     (whole,) = read_rows(sample_table)
     parts = read_rows(sample_table, batch_rows=37)
     assert [p.first_row for p in parts] == list(range(0, 300, 37))
-    assert sum((p.smiles for p in parts), []) == whole.smiles
+    assert [s for p in parts for s in p.smiles] == whole.smiles
     assert np.array_equal(np.concatenate([p.graph for p in parts]), whole.graph, equal_nan=True)
     for t, lists in enumerate(whole.atom):
         assert np.array_equal(np.concatenate([p.atom[t].values for p in parts]), lists.values, equal_nan=True)
@@ -116,7 +116,9 @@ def test_a_column_of_another_type_is_named(pm6_table, column, dtype, reason):
 def test_missing_columns_are_listed_with_what_was_found(tmp_path):
     path = tmp_path / "other.parquet"
     pq.write_table(pa.table({"smiles": ["C"], "gap": [1.0]}), path)
-    with pytest.raises(SchemaError, match=r"70 of 70 columns of --dataset pm6 are missing: ordered_smiles, .*found 2: smiles, gap"):
+    with pytest.raises(
+        SchemaError, match=r"70 of 70 columns of --dataset pm6 are missing: ordered_smiles, .*found 2: smiles, gap"
+    ):
         check_input(str(path), PM6)
 
 
@@ -137,13 +139,13 @@ def test_a_checked_file_has_its_size_rows_and_hash(sample_table):
 
 def test_what_cannot_be_opened_is_an_input_error(tmp_path):
     (tmp_path / "file").write_text("text")
-    with pytest.raises(InputError, match="absent.parquet: no such file"):
+    with pytest.raises(InputError, match=r"absent\.parquet: no such file"):
         check_input(str(tmp_path / "absent.parquet"), PM6)
     with pytest.raises(InputError, match="a folder, expected a Parquet file"):
         check_input(str(tmp_path), PM6)
-    with pytest.raises(InputError, match="x.parquet: cannot be read: Not a directory"):
+    with pytest.raises(InputError, match=r"x\.parquet: cannot be read: Not a directory"):
         check_input(str(tmp_path / "file" / "x.parquet"), PM6)
-    with pytest.raises(InputError, match="nosuch://x.parquet: Protocol not known"):
+    with pytest.raises(InputError, match=r"nosuch://x\.parquet: Protocol not known"):
         resolve_inputs(["nosuch://x.parquet"])
 
 
@@ -176,7 +178,7 @@ def test_damage_anywhere_in_a_parquet_file_is_a_schema_error_or_goes_unseen(tmp_
             read_rows(path)
         except SchemaError as error:
             assert str(error).startswith(f"{path}: ")  # noqa: PT017
-            assert "\n" not in str(error)
+            assert "\n" not in str(error)  # noqa: PT017
             refused += 1
     assert refused > 30
 
@@ -206,7 +208,7 @@ def test_globs_without_a_match_and_inputs_named_twice_are_refused(tmp_path):
     (tmp_path / "a.parquet").touch()
     with pytest.raises(InputError, match=r"b\*: no file matches"):
         resolve_inputs([f"{tmp_path}/b*"])
-    with pytest.raises(InputError, match="a.parquet: named twice"):
+    with pytest.raises(InputError, match=r"a\.parquet: named twice"):
         resolve_inputs([f"{tmp_path}/a.parquet", f"{tmp_path}/*.parquet"])
 
 
@@ -221,7 +223,8 @@ def test_a_file_url_and_a_glob_of_urls_are_resolved(tmp_path, sample_table):
 
 @given(st.lists(st.text(max_size=8) | st.text("a0129²٣", max_size=6), max_size=6))
 def test_any_names_can_be_sorted(names):
-    assert sorted(names, key=natural_key) == sorted(sorted(names, key=natural_key), key=natural_key)
+    ordered = sorted(names, key=natural_key)
+    assert sorted(ordered[::-1], key=natural_key) == ordered or len(set(map(str, map(natural_key, names)))) < len(names)
 
 
 TABLES = {
@@ -266,5 +269,5 @@ def test_tables_without_readable_smiles_are_refused(tmp_path, name, content, err
 
 
 def test_a_missing_table_of_smiles_is_refused(tmp_path):
-    with pytest.raises(InputError, match="absent.smi: no such file"):
+    with pytest.raises(InputError, match=r"absent\.smi: no such file"):
         list(iter_smiles(str(tmp_path / "absent.smi")))

@@ -1,0 +1,160 @@
+"""The command in this process, and what most of its tests need: a table, a shard set built of it, a run trained on that."""
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from shards.sample import sample_path
+
+ROOT = Path(__file__).resolve().parents[2]
+ERROR = "molstream: error: "
+
+
+@dataclass
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.splitlines()
+
+    @property
+    def json(self) -> dict:
+        """The last line."""
+        return json.loads(self.lines[-1])
+
+    @property
+    def error(self) -> str:
+        """The one line of the error, without its prefix; other lines on standard error are progress and came before it."""
+        *before, last = self.err.splitlines()
+        assert last.startswith(ERROR), self.err
+        assert not any(line.startswith((ERROR, "Traceback")) for line in before), self.err
+        return last[len(ERROR) :]
+
+
+def run_main(*argv: object) -> Done:
+    from tools.main import main
+
+    out, err = io.StringIO(), io.StringIO()
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as done:
+            main([str(a) for a in argv])
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert isinstance(done.value.code, int)
+    return Done(done.value.code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="session")
+def molstream() -> Callable[..., Done]:
+    """molstream("cat", folder, ...): run the command in this process; never raises SystemExit."""
+    return run_main
+
+
+@pytest.fixture(scope="session")
+def succeed() -> Callable[..., Done]:
+    """The same, for calls that must end with exit code 0."""
+
+    def run(*argv: object) -> Done:
+        done = run_main(*argv)
+        assert done.code == 0, done.err
+        return done
+
+    return run
+
+
+@pytest.fixture
+def start(tmp_path) -> Callable[..., subprocess.Popen]:
+    """start("cat", folder, ...): the command as a process of its own, with pipes. Killed at the end of the test."""
+    started = []
+
+    def run(*argv: object) -> subprocess.Popen:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tools.main", *map(str, argv)],
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="session")
+def table(tmp_path_factory) -> Path:
+    """250 molecules of the embedded sample."""
+    path = tmp_path_factory.mktemp("tools") / "table.parquet"
+    pq.write_table(pq.read_table(sample_path()).slice(100, 250), path, row_group_size=100)
+    return path
+
+
+@pytest.fixture(scope="session")
+def shard_set(table) -> Path:
+    """A shard set of `table`. Shared: `copy_set` is for damaging."""
+    out = table.parent / "set"
+    done = run_main("build", table, "--out", out, "--split-fractions", "70,15,15")
+    assert done.code == 0, done.err
+    return out
+
+
+@pytest.fixture
+def copy_set(shard_set, tmp_path) -> Path:
+    """A copy of `shard_set` of this test's own."""
+    return Path(shutil.copytree(shard_set, tmp_path / "set"))
+
+
+@pytest.fixture(scope="session")
+def run(shard_set) -> Path:
+    """A finished smoke run of 12 steps on `shard_set`, with checkpoints at 10 and 12. Shared: `copy_run` is for damaging."""
+    out = shard_set.parent / "run"
+    done = run_main("pretrain", shard_set, "--out", out, "--recipe", "smoke", "--steps", 12)
+    assert done.code == 0, done.err
+    return out
+
+
+@pytest.fixture
+def copy_run(run, tmp_path) -> Path:
+    """A copy of `run` of this test's own."""
+    return Path(shutil.copytree(run, tmp_path / "run"))
+
+
+@pytest.fixture(scope="session")
+def flip() -> Callable[[Path, int], None]:
+    """flip(file, at): flip one bit of byte `at`; negative counts from the end."""
+
+    def damage(path: Path, at: int) -> None:
+        data = bytearray(path.read_bytes())
+        data[at] ^= 1
+        path.write_bytes(data)
+
+    return damage
+
+
+@pytest.fixture(scope="session")
+def molecules(shard_set) -> dict[int, dict]:
+    """What `cat` says about every molecule: {id: record}."""
+    done = run_main("cat", shard_set)
+    assert done.code == 0, done.err
+    return {record["id"]: record for record in map(json.loads, done.lines)}

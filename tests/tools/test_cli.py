@@ -1,0 +1,177 @@
+"""What all subcommands share: help, exit codes, the one line of an error, --debug, interrupts and pipes."""
+
+from pathlib import Path
+
+import pytest
+import typer
+
+from shards import InputError
+from tools import main
+
+OPTIONS = {
+    "build": "INPUT... --out --dataset --split-fractions --seed",
+    "inspect": "DIR --json",
+    "cat": "DIR --split --limit --ids",
+    "verify": "DIR --json",
+    "stream": "DIR --split --epochs --lanes --world-size --rank --seed --threads --state --max-steps --ledger --budget "
+    "--window-molecules --json",
+    "pretrain": "[DIR] --out --recipe --steps --resume --threads",
+    "eval": "DIR --checkpoint --split --out --threads",
+    "embed": "INPUT --checkpoint --out --split --smiles-column --dtype --threads",
+}
+
+
+def command(name: str):
+    main._commands()
+    return typer.main.get_command(main.app).commands[name]
+
+
+def test_the_help_lists_every_subcommand(succeed):
+    out = succeed("--help").out
+    for name in OPTIONS:
+        assert f"\n  {name} " in out
+    assert set(OPTIONS) == set(typer.main.get_command(main.app).commands)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_the_help_of_a_subcommand_lists_every_option_with_what_it_does(succeed, name, flag):
+    out = succeed(name, flag).out
+    assert out.startswith(f"Usage: molstream {name} ")
+    for word in OPTIONS[name].split():
+        assert word in out
+    for parameter in command(name).params:
+        assert parameter.param_type_name == "argument" or set(parameter.opts) <= {*out.split()}
+        if parameter.name != "help":
+            assert parameter.help, f"{parameter.name} says nothing"
+    assert {o for p in command(name).params for o in p.opts if o.startswith("--")} - {"--help"} == {
+        word for word in OPTIONS[name].split() if word.startswith("--")
+    }
+
+
+def test_the_help_names_every_recipe_and_every_data_set(succeed):
+    from shards.tables import DATASETS
+    from trainers.recipes import RECIPES
+
+    for name, choices in (("pretrain", RECIPES), ("build", DATASETS)):
+        text = " ".join(succeed(name, "--help").out.split())
+        for choice in choices:
+            assert choice in text
+
+
+def test_without_arguments_the_help_is_printed(molstream):
+    done = molstream()
+    assert done.code == 2
+    assert "Commands:" in done.out
+    assert done.err == ""
+
+
+def test_the_version_is_printed_without_a_command(succeed):
+    assert succeed("--version").out.startswith("molstream")
+
+
+CALL, DATA = 2, 1
+
+
+@pytest.mark.parametrize(
+    ("code", "line", "expected"),
+    [
+        (CALL, "nonsense", "No such command 'nonsense'"),
+        (CALL, "cat", "Missing argument 'DIR'"),
+        (CALL, "cat SET --bogus", "No such option: --bogus"),
+        (CALL, "cat SET --limit many", "--limit"),
+        (CALL, "cat SET --limit -1", "--limit"),
+        (CALL, "stream SET --epochs 0", "--epochs"),
+        (CALL, "pretrain SET", "Missing option '--out'"),
+        (CALL, "eval SET", "Missing option '--checkpoint'"),
+        (CALL, "embed SET --out x", "Missing option '--checkpoint'"),
+        (CALL, "embed SET --checkpoint RUN --out x --dtype f8", "f16"),
+        (CALL, "build TABLE", "Missing option '--out'"),
+        *[
+            (CALL, f"{c} /nowhere", "/nowhere: no such folder, expected a shard set made by `molstream build`")
+            for c in ("cat", "inspect", "verify", "stream", "pretrain --out x", "eval --checkpoint RUN")
+        ],
+        *[
+            (DATA, f"{c} EMPTY", "no shard set (manifest.json is missing); build it with `molstream build`")
+            for c in ("cat", "inspect", "verify", "stream", "pretrain --out x", "eval --checkpoint RUN", "embed --checkpoint RUN --out x")
+        ],
+        *[
+            (CALL, f"{c} SET --split dev", "no split 'dev', it holds train, val, test")
+            for c in ("cat", "stream", "eval --checkpoint RUN", "embed --checkpoint RUN --out x")
+        ],
+        (CALL, "embed /nowhere --checkpoint RUN --out x", "/nowhere: no such file or folder"),
+        *[
+            (DATA, f"{c} --checkpoint /nowhere", "/nowhere: no complete checkpoint here: expected a run of `molstream pretrain`")
+            for c in ("eval SET", "embed SET --out x")
+        ],
+    ],
+)  # fmt: skip
+def test_an_error_is_one_line_and_its_exit_code_says_whose_fault_it_is(
+    molstream, shard_set, run, table, tmp_path, monkeypatch, code, line, expected
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    places = {"SET": shard_set, "RUN": run, "TABLE": table, "EMPTY": "empty"}
+    done = molstream(*(places.get(word, word) for word in line.split()))
+    assert done.code == code
+    assert expected in done.error
+    assert done.out == ""
+    assert not (tmp_path / "x").exists(), "a refused call left something behind"
+
+
+@pytest.mark.parametrize("argv", [("--debug", "cat", "/nowhere"), ("cat", "/nowhere", "--debug"), ("cat", "--debug", "/nowhere")])
+def test_debug_lets_the_error_through_wherever_it_stands(argv):
+    with pytest.raises(InputError, match="no such folder"):
+        main.main(list(argv))
+
+
+def test_a_traceback_is_shown_with_debug_only(start):
+    for argv, shown in ((("cat", "/nowhere"), False), (("cat", "/nowhere", "--debug"), True)):
+        process = start(*argv)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == (1 if shown else 2)
+        assert ("Traceback" in err) == shown
+        assert "/nowhere: no such folder" in err
+        assert shown or err.count("\n") == 1
+
+
+def test_our_own_mistakes_keep_their_traceback(monkeypatch, shard_set):
+    monkeypatch.setattr("shards.ShardSet.__init__", lambda self, path: {}["no such key"])
+    with pytest.raises(KeyError, match="no such key"):
+        main.main(["cat", str(shard_set)])
+
+
+def test_an_interrupt_ends_in_one_line_and_130(molstream, monkeypatch, shard_set):
+    def interrupt(self, path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shards.ShardSet.__init__", interrupt)
+    done = molstream("cat", shard_set)
+    assert (done.code, done.err) == (130, "molstream: stopped\n")
+
+
+@pytest.mark.parametrize("argv", ["--help", "", "cat SET", "cat SET --limit 1", "inspect SET", "verify SET --json"])
+def test_a_reader_that_goes_away_is_no_error(start, shard_set, argv):
+    # the pipe has no reader from the start, so the first write fails
+    process = start(*(str(shard_set) if word == "SET" else word for word in argv.split()))
+    process.stdout.close()
+    err = process.stderr.read()
+    assert (process.wait(60), err) == (0, "")
+
+
+def test_a_file_that_cannot_be_written_is_named(molstream, shard_set, tmp_path):
+    done = molstream("stream", shard_set, "--ledger", tmp_path / "no" / "ledger.parquet")
+    assert done.code == 1
+    assert "no/ledger.parquet" in done.error
+
+
+def test_output_to_a_pipe_has_no_colours_and_no_bars(start, shard_set):
+    process = start("verify", shard_set)
+    out, err = process.communicate(timeout=60)
+    assert "\x1b" not in out + err
+    assert err == ""
+
+
+def test_the_installed_command_is_this_main():
+    text = (Path(main.__file__).parents[1] / "pyproject.toml").read_text()
+    assert 'molstream = "tools.main:main"' in text

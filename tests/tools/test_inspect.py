@@ -1,0 +1,52 @@
+"""molstream inspect: whole names, the numbers of the manifest, budgets that work."""
+
+import json
+
+from shards import ShardSet
+
+
+def test_the_json_says_what_the_manifest_and_the_molecules_say(succeed, shard_set, molecules):
+    facts, manifest = succeed("inspect", shard_set, "--json").json, ShardSet(shard_set).manifest
+    assert facts["fingerprint"] == manifest.fingerprint
+    assert facts["molecules"] == len(molecules) == 250
+    assert facts["splits"] == manifest.splits
+    assert {s["name"]: len(s["tasks"]) for s in facts["task_sets"]} == {"g62": 62, "n7": 7}
+    assert sum(t["labels"] for s in facts["task_sets"] for t in s["tasks"]) == facts["labels"]
+    # counted once more, from what `cat` prints
+    graph, atom = (facts["task_sets"][k]["tasks"] for k in (0, 1))
+    for task in graph:
+        assert task["labels"] == sum(task["name"] in m["graph"] for m in molecules.values())
+        assert task["covered_fraction"] == task["labels"] / 250
+    for task in atom:
+        assert task["labels"] == sum(v is not None for m in molecules.values() for v in m["atom"].get(task["name"], []))
+    assert any(0 < t["covered_fraction"] < 1 for t in graph), "the sample has absent labels"
+
+
+def test_the_json_is_one_line_and_the_last(succeed, shard_set):
+    plain, with_json = succeed("inspect", shard_set).out, succeed("inspect", shard_set, "--json").out
+    assert with_json.startswith(plain)
+    assert with_json.removeprefix(plain).count("\n") == 1
+    assert isinstance(json.loads(with_json.removeprefix(plain)), dict)
+
+
+def test_every_task_is_printed_with_its_whole_name(succeed, shard_set):
+    words = succeed("inspect", shard_set).out.split()
+    for task in ShardSet(shard_set).manifest.tasks:
+        assert task.name in words
+
+
+def test_names_are_whole_on_a_narrow_terminal_too(succeed, shard_set, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "60")
+    assert "…" not in succeed("inspect", shard_set).out
+
+
+def test_a_suggested_budget_can_be_given_to_stream(succeed, shard_set):
+    budget = succeed("inspect", shard_set, "--json").json["suggested_budgets"]["1024"]
+    assert succeed("stream", shard_set, "--budget", budget, "--json").json["molecules"] > 0
+
+
+def test_rejected_rows_are_counted(succeed, copy_set):
+    text = (copy_set / "manifest.json").read_text()
+    (copy_set / "manifest.json").write_text(text.replace('"rejects": {}', '"rejects": {"empty SMILES": 3}'))
+    assert "Rejected rows: 3 (rejects.parquet)" in succeed("inspect", copy_set).out

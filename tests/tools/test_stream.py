@@ -1,0 +1,205 @@
+"""molstream stream: the ledger is the oracle for exactly once, for order, for resuming and for ranks."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from shards import ShardSet
+
+SMALL = ("--lanes", 4, "--budget", "24,256,640", "--window-molecules", 64)
+"""Several windows, packs and steps of a small set."""
+
+
+@pytest.fixture
+def stream(succeed, shard_set, tmp_path):
+    """stream(name, ...): run with a ledger, return it and the JSON."""
+
+    def run(name: str, *argv: object) -> tuple[pa.Table, dict]:
+        path = tmp_path / f"{name}.parquet"
+        done = succeed("stream", shard_set, *SMALL, "--ledger", path, "--json", *argv)
+        return pq.read_table(path), done.json
+
+    return run
+
+
+def ids_of(shard_set, split: str) -> list[int]:
+    return sorted(np.concatenate([b.ids for b in ShardSet(shard_set).iter_blocks(split, ("ids",))]).tolist())
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_every_molecule_of_a_split_comes_exactly_once(stream, shard_set, split):
+    ledger, facts = stream("all", "--split", split)
+    assert ledger.schema.names == ["epoch", "step", "lane", "set", "id"]
+    assert sorted(ledger["id"].to_pylist()) == ids_of(shard_set, split)
+    assert facts["molecules"] == ledger.num_rows == ShardSet(shard_set).manifest.splits[split]["molecules"]
+    assert facts["steps"] == facts["steps_an_epoch"] == max(ledger["step"].to_pylist()) + 1
+
+
+def test_epochs_differ_in_order_and_each_holds_every_molecule(stream, shard_set):
+    ledger, facts = stream("epochs", "--epochs", 3)
+    orders = [ledger.filter(pa.compute.equal(ledger["epoch"], e))["id"].to_pylist() for e in range(3)]
+    assert all(sorted(order) == ids_of(shard_set, "train") for order in orders)
+    assert orders[0] != orders[1] != orders[2]
+    assert (facts["epoch"], facts["step"]) == (3, 0)
+
+
+def test_the_seed_decides_the_order(stream):
+    first, again, other = (stream(f"s{k}", "--seed", seed)[0]["id"].to_pylist() for k, seed in enumerate((1, 1, 2)))
+    assert first == again != other
+
+
+def test_the_json_counts_what_is_in_the_set(stream, shard_set, succeed):
+    facts = stream("all")[1]
+    inspected = [s for s in ShardSet(shard_set).manifest.labels.values()]
+    assert facts["labels"] == sum(by_split["train"] for by_split in inspected)
+    assert facts["packs"] == 4 * facts["steps"]
+    for name in ("molecules_per_s", "labels_per_s", "rss_bytes"):
+        assert facts[name] > 0
+    for name in ("atom_fill_fraction", "edge_fill_fraction", "graph_fill_fraction", "data_wait_fraction"):
+        assert 0 <= facts[name] <= 1
+
+
+@pytest.mark.parametrize("stops", [(1,), (2, 1), (0, 3), (1, 1, 1)])
+def test_a_stopped_stream_goes_on_where_it_was(stream, tmp_path, stops):
+    whole, facts = stream("whole", "--epochs", 2)
+    assert facts["steps"] > sum(stops) + 1
+    state = tmp_path / "state.json"
+    parts = [stream(f"p{k}", "--epochs", 2, "--state", state, "--max-steps", n) for k, n in enumerate(stops)]
+    assert [f["steps"] for _, f in parts] == list(stops)
+    parts.append(stream("rest", "--epochs", 2, "--state", state))
+    assert pa.concat_tables([t for t, _ in parts]).equals(whole)
+    assert json.loads(state.read_text())["epoch"] == 2
+    # and when it is done, it is done
+    assert stream("after", "--epochs", 2, "--state", state)[1]["steps"] == 0
+    assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize("world", [2, 3, 4])
+def test_ranks_share_the_stream_of_one(stream, world):
+    whole = sorted(zip(*stream("whole")[0].to_pydict().values(), strict=True))
+    parts = [stream(f"r{rank}", "--world-size", world, "--rank", rank) for rank in range(world)]
+    rows = [set(zip(*ledger.to_pydict().values(), strict=True)) for ledger, _ in parts]
+    assert sorted(row for part in rows for row in part) == whole
+    assert len({facts["steps"] for _, facts in parts}) == 1, "every rank has the same number of steps"
+    lanes = [{row[2] for row in part} for part in rows]
+    assert sum(map(len, lanes)) == len(set.union(*lanes)) == 4
+
+
+def test_threads_change_nothing(stream):
+    assert stream("one", "--threads", 1)[0].equals(stream("many", "--threads", 4)[0])
+
+
+def test_without_options_it_runs(succeed, shard_set):
+    done = succeed("stream", shard_set)
+    assert done.lines[0].startswith(f"{ShardSet(shard_set).manifest.splits['train']['molecules']} molecules, ")
+    assert "steps an epoch of 8 packs" in done.err
+
+
+def test_a_budget_too_small_names_the_molecule_its_size_and_one_that_holds(molstream, succeed, shard_set):
+    facts = succeed("inspect", shard_set, "--json").json
+    done = molstream("stream", shard_set, "--budget", "8,16,64")
+    assert done.code == 2
+    counts = ShardSet(shard_set).index.counts
+    mine = ShardSet(shard_set).blocks("train")
+    worst = mine[counts["max_atoms"][mine].argmax()]
+    assert f"molecule {counts['max_atoms_id'][worst]} of split train has {counts['max_atoms'][worst]} atoms, usable are 15" in done.error
+    assert facts["molecule_sizes"]["max"] >= counts["max_atoms"][worst]
+    suggested = done.error.split("--budget ")[1]
+    assert succeed("stream", shard_set, "--budget", suggested, "--json").json["molecules"] == len(ids_of(shard_set, "train"))
+
+
+def test_too_few_edges_are_refused_too(molstream, shard_set):
+    done = molstream("stream", shard_set, "--budget", "64,512,16")
+    assert done.code == 2
+    assert "edges, usable are 16" in done.error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("--budget 64,1024", "budget: got '64,1024', expected three numbers graphs,atoms,edges, like 64,1024,2304"),
+        ("--budget a,b,c", "budget: got 'a,b,c'"),
+        ("--budget 64,1024,-8", "budget: got '64,1024,-8'"),
+        ("--budget 60,1024,2304", "budget of graphs: got 60, expected a multiple of 8, at least 8"),
+        ("--budget 64,0,2304", "budget of atoms: got 0, expected a multiple of 8, at least 8"),
+        ("--world-size 9", "world size 9: expected 1 to the number of lanes, 8; raise the lanes"),
+        ("--world-size 3 --lanes 2", "world size 3: expected 1 to the number of lanes, 2"),
+        ("--world-size 0", "world size 0"),
+        ("--world-size 2 --rank 2", "rank 2: expected 0 to 1 in a world of 2"),
+        ("--rank -1", "rank -1: expected 0 to 0 in a world of 1"),
+        ("--lanes 0", "lanes: got 0, expected at least 1"),
+        ("--threads 0", "threads: got 0, expected at least 1"),
+        ("--window-molecules 0", "window_molecules: got 0, expected at least 1"),
+        ("--state /nowhere/state.json", "--state /nowhere/state.json: no folder /nowhere"),
+    ],
+)
+def test_a_stream_that_cannot_be_is_refused(molstream, shard_set, tmp_path, arguments, expected):
+    done = molstream("stream", shard_set, *arguments.split(), "--ledger", tmp_path / "ledger.parquet")
+    assert (done.code, done.out) == (2, "")
+    assert expected in done.error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cursor_of_another_stream_is_refused_with_the_reason(molstream, succeed, shard_set, table, tmp_path):
+    state = tmp_path / "state.json"
+    succeed("stream", shard_set, *SMALL, "--max-steps", 1, "--state", state)
+    before = state.read_text()
+    succeed("build", table, "--out", tmp_path / "other", "--seed", 1)
+    fingerprints = [ShardSet(s).manifest.fingerprint[:12] for s in (shard_set, tmp_path / "other")]
+    for expected, *argv in (
+        ("cursor of another stream: seed 0 there, 1 here", shard_set, *SMALL, "--seed", 1),
+        ("cursor of another stream: num_lanes 4 there, 2 here", shard_set, *SMALL, "--lanes", 2),
+        ("cursor of another stream: split train there, val here", shard_set, *SMALL, "--split", "val"),
+        (f"cursor of another shard set: fingerprint {fingerprints[0]}, this one has {fingerprints[1]}", tmp_path / "other", *SMALL),
+    ):
+        done = molstream("stream", *argv, "--state", state)
+        assert done.code == 1
+        assert expected in done.error
+        assert state.read_text() == before
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"garbage", b"\xff\xfe\x00", b"[]", b"{}", b'{"cursor_version": 1}', b'{"cursor_version": 7}', b"null"],
+)
+def test_a_damaged_cursor_is_refused_and_left_alone(molstream, shard_set, tmp_path, content):
+    state = tmp_path / "state.json"
+    state.write_bytes(content)
+    done = molstream("stream", shard_set, *SMALL, "--state", state)
+    assert done.code == 1
+    assert str(state) in done.error
+    assert state.read_bytes() == content
+
+
+def test_damage_met_on_the_way_is_named_and_leaves_no_ledger(molstream, copy_set, flip, tmp_path):
+    block = ShardSet(copy_set).blocks("train")[0]
+    flip(copy_set / "train-00000.tar", int(ShardSet(copy_set).index.members["structure_offset"][block]) + 20)
+    done = molstream("stream", copy_set, *SMALL, "--ledger", tmp_path / "ledger.parquet")
+    assert done.code == 1
+    assert "train-00000.tar, block 0, member structure: damaged (CRC-32" in done.error
+    assert not list(tmp_path.glob("ledger*"))
+
+
+def test_an_interrupted_stream_keeps_its_ledger_and_its_cursor(stream, molstream, shard_set, tmp_path, monkeypatch):
+    """Ctrl-C in the middle: what was handed out is in the ledger and in the cursor, the rest comes with the next call."""
+    from streamer.ledger import LedgerWriter
+
+    whole, _ = stream("whole")
+    add, calls = LedgerWriter.add, []
+
+    def interrupt_before_the_third(self, step):
+        calls.append(step.step)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        add(self, step)
+
+    state, first = tmp_path / "state.json", tmp_path / "first.parquet"
+    with monkeypatch.context() as patch:
+        patch.setattr(LedgerWriter, "add", interrupt_before_the_third)
+        done = molstream("stream", shard_set, *SMALL, "--ledger", first, "--state", state)
+    assert "stopped" in done.err
+    rest, _ = stream("rest", "--state", state)
+    assert pa.concat_tables([pq.read_table(first), rest]).equals(whole)

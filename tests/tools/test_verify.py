@@ -1,0 +1,126 @@
+"""molstream verify: a sound set is sound, and one flipped bit anywhere is found and named."""
+
+import json
+import shutil
+
+import pytest
+
+from shards import ShardSet
+from shards.format import GROUPS, TAR_BLOCK
+
+
+def test_a_sound_set_is_said_to_be_sound(succeed, shard_set):
+    done = succeed("verify", shard_set, "--json")
+    manifest = ShardSet(shard_set).manifest
+    assert done.lines[0].startswith(f"{shard_set}: sound; 250 molecules in ")
+    assert done.err == ""
+    assert done.json == {
+        "sound": True,
+        "shards": sum(t["shards"] for t in manifest.splits.values()),
+        "blocks": sum(t["blocks"] for t in manifest.splits.values()),
+        "molecules": 250,
+        "bytes": sum(p.stat().st_size for p in shard_set.glob("*.tar")),
+        "problems": [],
+    }
+
+
+def place(shard_set: ShardSet, where: str) -> tuple[str, int]:
+    """A shard's name and a byte in it: inside a tar header, a member, the padding behind it, or the end of the archive."""
+    index, path = shard_set.index, shard_set.shard_path(int(shard_set.blocks("train")[0]))
+    if where == "end":
+        return path.name, path.stat().st_size - 3
+    kind, block, group = where.split()
+    number = int(shard_set.blocks("train")[int(block)])
+    offset, size = (int(index.members[f"{group}_{f}"][number]) for f in ("offset", "bytes"))
+    assert kind != "padding" or size % TAR_BLOCK
+    return path.name, {"header": offset - 400, "member": offset + size // 2, "padding": offset + size + (-size % TAR_BLOCK) - 1}[kind]
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["header 0 sizes", "header 1 smiles", "end", "padding 0 structure", "padding 1 ids", *(f"member {i % 2} {g}" for i, g in enumerate(GROUPS))],
+)  # fmt: skip
+def test_a_flipped_bit_in_a_shard_is_found_and_named(molstream, copy_set, flip, where):
+    name, at = place(ShardSet(copy_set), where)
+    flip(copy_set / name, at)
+    done = molstream("verify", copy_set, "--json")
+    assert done.code == 1
+    assert not done.json["sound"]
+    assert f"{copy_set}: {len(done.json['problems'])} problems; " in done.out
+    assert done.err.splitlines() == done.json["problems"]
+    assert all(name in problem for problem in done.json["problems"])
+    if where != "end":
+        _, block, group = where.split()
+        assert any(f"block {block}, member {group}" in problem for problem in done.json["problems"])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])
+def test_a_flipped_bit_in_the_index_is_found_and_named(molstream, copy_set, flip, share):
+    path = copy_set / "index.parquet"
+    flip(path, int(share * path.stat().st_size))
+    done = molstream("verify", copy_set)
+    assert done.code == 1
+    assert "index.parquet" in done.err
+
+
+def test_a_flipped_bit_in_the_manifest_is_found_and_named(molstream, shard_set, copy_set, flip):
+    path, size = copy_set / "manifest.json", (shard_set / "manifest.json").stat().st_size
+    missed = []
+    for at in range(7, size, size // 40):
+        shutil.copy(shard_set / "manifest.json", path)
+        around = path.read_bytes()[max(0, at - 30) : at + 10]
+        flip(path, at)
+        try:
+            done = molstream("verify", copy_set)
+        except Exception as error:
+            missed.append((at, around, f"a traceback: {error!r}"))
+            continue
+        if done.code != 1 or "manifest" not in done.err or "Traceback" in done.err:
+            missed.append((at, around, done.err))
+    assert not missed
+
+
+@pytest.mark.parametrize("what", ["cut short", "longer", "missing", "empty"])
+def test_a_shard_of_another_length_is_found_and_named(molstream, copy_set, what):
+    path = copy_set / "val-00000.tar"
+    data = path.read_bytes()
+    if what == "missing":
+        path.unlink()
+    else:
+        path.write_bytes({"cut short": data[:-2000], "longer": data + bytes(512), "empty": b""}[what])
+    done = molstream("verify", copy_set, "--json")
+    assert done.code == 1
+    assert any("val-00000.tar" in problem for problem in done.json["problems"])
+    assert not any("train-00000.tar" in problem for problem in done.json["problems"])
+
+
+def test_all_damage_is_named_not_only_the_first(molstream, copy_set, flip):
+    flip(copy_set / "train-00000.tar", 1000)
+    flip(copy_set / "test-00000.tar", -1)
+    done = molstream("verify", copy_set)
+    assert done.code == 1
+    for name in ("train-00000.tar", "test-00000.tar"):
+        assert name in done.err
+
+
+def test_shards_of_another_build_are_not_sound(molstream, succeed, table, copy_set, tmp_path):
+    succeed("build", table, "--out", tmp_path / "other", "--split-fractions", "70,15,15", "--seed", 9)
+    shutil.copy(tmp_path / "other" / "train-00000.tar", copy_set / "train-00000.tar")
+    done = molstream("verify", copy_set)
+    assert done.code == 1
+    assert "train-00000.tar" in done.err
+
+
+def test_a_manifest_of_another_version_is_refused(molstream, copy_set):
+    path = copy_set / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 99}))
+    done = molstream("verify", copy_set)
+    assert done.code == 1
+    assert "format version 99" in done.error
+
+
+def test_a_missing_index_is_named(molstream, copy_set):
+    (copy_set / "index.parquet").unlink()
+    done = molstream("verify", copy_set)
+    assert done.code == 1
+    assert "index.parquet is missing" in done.error
