@@ -42,7 +42,7 @@ def iter_records(shard_set, split: str | None, wanted: set[int] | None) -> Itera
     import numpy as np
 
     names = {level: [t.name for t in shard_set.manifest.tasks_of(level)] for level in ("graph", "atom")}
-    chosen = None if wanted is None else np.array(sorted(wanted), np.uint64)
+    chosen = None if wanted is None else np.array([i for i in sorted(wanted) if i < 2**64], np.uint64)
     blocks = range(len(shard_set.index)) if split is None else shard_set.blocks(split)
     for block in blocks:
         if chosen is not None and not np.isin(shard_set.read_block(int(block), ("ids",)).ids, chosen).any():

@@ -32,6 +32,7 @@ def _commands() -> None:
     app.command("eval", help=evaluate.__doc__)(evaluate.evaluate)
     app.command("embed", help=embed.__doc__)(embed.embed)
 
+
 _PACKAGES = ("kernels", "shards", "streamer", "trainers", "tools")
 
 

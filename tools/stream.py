@@ -37,6 +37,7 @@ def stream(
     from streamer import Budget, Cursor, Loader, ShardSet, StreamConfig
     from streamer.ledger import LedgerWriter
     from streamer.stats import StreamStats
+    from tools.pretrain import StopFlag
     from tools.progress import bars
 
     if state is not None and not state.parent.is_dir():
@@ -60,21 +61,18 @@ def stream(
         err=True,
     )
     stats = StreamStats(config.budget)
-    with bars() as progress, LedgerWriter(ledger) if ledger else nullcontext() as writer:
-        try:
-            while loader.epoch < epochs and (max_steps is None or stats.steps < max_steps):
-                phase = f"epoch {loader.epoch}"
-                stats.begin()
-                for step in loader:
-                    stats.add(step)
-                    if writer:
-                        writer.add(step)
-                    progress(phase, step.step + 1, loader.plan.num_steps)
-                    if stats.steps == max_steps:
-                        break
-        except KeyboardInterrupt:
-            # what was handed out is in the ledger and in the cursor: the next call goes on from here
-            typer.echo("stopped", err=True)
+    # a signal ends the stream between two steps: what was handed out is in the ledger and in the cursor
+    with bars() as progress, LedgerWriter(ledger) if ledger else nullcontext() as writer, StopFlag() as stop:
+        while loader.epoch < epochs and (max_steps is None or stats.steps < max_steps) and not stop.is_set():
+            phase = f"epoch {loader.epoch}"
+            stats.begin()
+            for step in loader:
+                stats.add(step)
+                if writer:
+                    writer.add(step)
+                progress(phase, step.step + 1, loader.plan.num_steps)
+                if stats.steps == max_steps or stop.is_set():
+                    break
     if state is not None:
         write_state(state, loader.cursor)
     facts = stats.read() | {"epoch": loader.epoch, "step": loader.step, "steps_an_epoch": plan.num_steps}
@@ -85,6 +83,8 @@ def stream(
     )
     if as_json:
         typer.echo(json.dumps(facts))
+    if stop.is_set():
+        raise typer.Exit(130)
 
 
 def write_state(path: Path, cursor) -> None:

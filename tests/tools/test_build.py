@@ -10,7 +10,9 @@ from shards import ShardSet
 def test_a_table_becomes_a_shard_set_and_the_counts_are_printed(succeed, table, tmp_path):
     done = succeed("build", table, "--out", tmp_path / "set", "--split-fractions", "70,15,15", "--seed", 3)
     splits = ShardSet(tmp_path / "set").manifest.splits
-    assert done.lines == [f"{tmp_path / 'set'}: 250 of 250 rows; " + ", ".join(f"{s} {t['molecules']}" for s, t in splits.items())]
+    assert done.lines == [
+        f"{tmp_path / 'set'}: 250 of 250 rows; " + ", ".join(f"{s} {t['molecules']}" for s, t in splits.items())
+    ]
     assert done.err == f"reading 1 file, in this order: {table}\n"
 
 
@@ -28,7 +30,9 @@ def test_several_files_are_read_in_natural_order_which_is_printed(succeed, table
     done = succeed("build", tmp_path / "part-*.parquet", "--out", tmp_path / "set")
     files = [str(tmp_path / f"part-{number}.parquet") for number in (1, 9, 10)]
     assert done.err == f"reading 3 files, in this order: {', '.join(files)}\n"
-    assert [i["name"] for i in ShardSet(tmp_path / "set").manifest.provenance["inputs"]] == [f[-len(f.split("/")[-1]) :] for f in files]
+    assert [i["name"] for i in ShardSet(tmp_path / "set").manifest.provenance["inputs"]] == [
+        f[-len(f.split("/")[-1]) :] for f in files
+    ]
 
 
 def test_rows_that_cannot_become_molecules_are_counted_and_listed(succeed, table, tmp_path):

@@ -1,6 +1,7 @@
 """molstream stream: the ledger is the oracle for exactly once, for order, for resuming and for ranks."""
 
 import json
+import signal
 
 import numpy as np
 import pyarrow as pa
@@ -8,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from shards import ShardSet
+from streamer.ledger import LedgerWriter
 
 SMALL = ("--lanes", 4, "--budget", "24,256,640", "--window-molecules", 64)
 """Several windows, packs and steps of a small set."""
@@ -105,7 +107,10 @@ def test_a_budget_too_small_names_the_molecule_its_size_and_one_that_holds(molst
     counts = ShardSet(shard_set).index.counts
     mine = ShardSet(shard_set).blocks("train")
     worst = mine[counts["max_atoms"][mine].argmax()]
-    assert f"molecule {counts['max_atoms_id'][worst]} of split train has {counts['max_atoms'][worst]} atoms, usable are 15" in done.error
+    assert (
+        f"molecule {counts['max_atoms_id'][worst]} of split train has {counts['max_atoms'][worst]} atoms, usable are 15"
+        in done.error
+    )
     assert facts["molecule_sizes"]["max"] >= counts["max_atoms"][worst]
     suggested = done.error.split("--budget ")[1]
     assert succeed("stream", shard_set, "--budget", suggested, "--json").json["molecules"] == len(ids_of(shard_set, "train"))
@@ -153,7 +158,11 @@ def test_a_cursor_of_another_stream_is_refused_with_the_reason(molstream, succee
         ("cursor of another stream: seed 0 there, 1 here", shard_set, *SMALL, "--seed", 1),
         ("cursor of another stream: num_lanes 4 there, 2 here", shard_set, *SMALL, "--lanes", 2),
         ("cursor of another stream: split train there, val here", shard_set, *SMALL, "--split", "val"),
-        (f"cursor of another shard set: fingerprint {fingerprints[0]}, this one has {fingerprints[1]}", tmp_path / "other", *SMALL),
+        (
+            f"cursor of another shard set: fingerprint {fingerprints[0]}, this one has {fingerprints[1]}",
+            tmp_path / "other",
+            *SMALL,
+        ),
     ):
         done = molstream("stream", *argv, "--state", state)
         assert done.code == 1
@@ -183,23 +192,39 @@ def test_damage_met_on_the_way_is_named_and_leaves_no_ledger(molstream, copy_set
     assert not list(tmp_path.glob("ledger*"))
 
 
-def test_an_interrupted_stream_keeps_its_ledger_and_its_cursor(stream, molstream, shard_set, tmp_path, monkeypatch):
-    """Ctrl-C in the middle: what was handed out is in the ledger and in the cursor, the rest comes with the next call."""
-    from streamer.ledger import LedgerWriter
+@pytest.fixture
+def signal_at(monkeypatch):
+    """signal_at(n, signals=1): SIGTERM comes after step n was handed out and before it is in the ledger."""
 
+    def patch(number: int, signals: int = 1) -> None:
+        add = LedgerWriter.add
+
+        def late(self, step):
+            if step.step == number:
+                for _ in range(signals):
+                    signal.raise_signal(signal.SIGTERM)
+            add(self, step)
+
+        monkeypatch.setattr(LedgerWriter, "add", late)
+
+    return patch
+
+
+def test_an_interrupted_stream_keeps_its_ledger_and_its_cursor(stream, molstream, shard_set, tmp_path, monkeypatch, signal_at):
+    """What was handed out is in the ledger and in the cursor, the rest comes with the next call."""
     whole, _ = stream("whole")
-    add, calls = LedgerWriter.add, []
-
-    def interrupt_before_the_third(self, step):
-        calls.append(step.step)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        add(self, step)
-
     state, first = tmp_path / "state.json", tmp_path / "first.parquet"
-    with monkeypatch.context() as patch:
-        patch.setattr(LedgerWriter, "add", interrupt_before_the_third)
-        done = molstream("stream", shard_set, *SMALL, "--ledger", first, "--state", state)
-    assert "stopped" in done.err
+    signal_at(2)
+    done = molstream("stream", shard_set, *SMALL, "--ledger", first, "--state", state, "--json")
+    monkeypatch.undo()
+    assert (done.code, done.json["steps"]) == (130, 3)
+    assert "stopping after this step" in done.err
     rest, _ = stream("rest", "--state", state)
     assert pa.concat_tables([pq.read_table(first), rest]).equals(whole)
+
+
+def test_a_second_interrupt_stops_at_once_and_leaves_neither_ledger_nor_cursor(molstream, shard_set, tmp_path, signal_at):
+    signal_at(2, signals=2)
+    done = molstream("stream", shard_set, *SMALL, "--ledger", tmp_path / "ledger.parquet", "--state", tmp_path / "state.json")
+    assert (done.code, done.err.splitlines()[-1]) == (130, "molstream: stopped")
+    assert list(tmp_path.iterdir()) == []

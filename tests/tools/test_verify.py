@@ -33,7 +33,9 @@ def place(shard_set: ShardSet, where: str) -> tuple[str, int]:
     number = int(shard_set.blocks("train")[int(block)])
     offset, size = (int(index.members[f"{group}_{f}"][number]) for f in ("offset", "bytes"))
     assert kind != "padding" or size % TAR_BLOCK
-    return path.name, {"header": offset - 400, "member": offset + size // 2, "padding": offset + size + (-size % TAR_BLOCK) - 1}[kind]
+    return path.name, {"header": offset - 400, "member": offset + size // 2, "padding": offset + size + (-size % TAR_BLOCK) - 1}[
+        kind
+    ]
 
 
 @pytest.mark.parametrize(

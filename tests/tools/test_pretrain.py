@@ -1,0 +1,168 @@
+"""molstream pretrain: a run folder, what it refuses, stopping and going on."""
+
+import json
+import shlex
+import signal
+import time
+
+import pytest
+
+from shards import ShardSet
+from trainers.checkpoint import list_checkpoints, read_checkpoint
+
+
+def test_a_run_leaves_checkpoints_a_log_and_results_and_says_what_is_next(succeed, molstream, shard_set, tmp_path):
+    out = tmp_path / "a run"
+    done = succeed("pretrain", shard_set, "--out", out, "--recipe", "smoke", "--steps", 3)
+    assert [p.name for p in list_checkpoints(out)] == ["step-00000003"]
+    log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert [(line["kind"], line["step"]) for line in log] == [("train", 3), ("validation", 3)]
+    assert json.loads((out / "results.json").read_text())["step"] == 3
+    assert list((out / "tensorboard").iterdir())
+    molecules = ShardSet(shard_set).manifest.splits["val"]["molecules"]
+    assert done.lines[0].startswith(f"val: {molecules} molecules, step 3")
+    # what it names is there, and what it proposes can be typed in
+    assert all(str(out / name) in done.out for name in ("checkpoints", "log.jsonl", "results.json"))
+    proposed = [shlex.split(line.removeprefix("next")) for line in done.lines[-2:]]
+    assert [words[:2] for words in proposed] == [["molstream", "eval"], ["molstream", "embed"]]
+    for words in proposed:
+        assert molstream(*words[1:]).code == 0
+
+
+def test_task_names_are_printed_whole(succeed, shard_set, run):
+    lines = succeed("eval", shard_set, "--checkpoint", run).lines
+    shown = [line.split()[1] for line in lines if line.strip().startswith(("best:", "worst:"))]
+    assert len(shown) == 8
+    assert set(shown) <= {t.name for t in ShardSet(shard_set).manifest.tasks}
+
+
+def test_without_a_folder_the_embedded_sample_is_packed_and_trained_on(succeed, molstream, tmp_path):
+    out = tmp_path / "run"
+    done = succeed("pretrain", "--out", out, "--recipe", "smoke", "--steps", 6)
+    assert f"packing the embedded PM6 sample into {out / 'shards'}" in done.err
+    manifest = ShardSet(out / "shards").manifest
+    assert sum(t["molecules"] for t in manifest.splits.values()) == 2000
+    assert json.loads((out / "results.json").read_text())["molecules"] == manifest.splits["val"]["molecules"]
+    # the second time it is there
+    again = succeed("pretrain", "--out", out, "--resume")
+    assert "packing" not in again.err
+    assert "resumed at step 6" in again.err
+    assert molstream("pretrain", "--out", out).error.endswith(
+        "already holds a run; add --resume to go on with it, or choose another folder"
+    )
+
+
+def test_resuming_a_finished_run_does_nothing_but_say_so(succeed, shard_set, copy_run):
+    before = json.loads((copy_run / "results.json").read_text())
+    done = succeed("pretrain", shard_set, "--out", copy_run, "--resume")
+    assert "resumed at step 12" in done.err
+    assert json.loads((copy_run / "results.json").read_text()) == before
+
+
+def test_resume_in_a_folder_without_a_run_starts_one(succeed, shard_set, tmp_path):
+    succeed("pretrain", shard_set, "--out", tmp_path / "run", "--recipe", "smoke", "--steps", 2, "--resume")
+    assert [p.name for p in list_checkpoints(tmp_path / "run")] == ["step-00000002"]
+
+
+def test_what_is_already_in_the_folder_is_refused_and_not_touched(molstream, shard_set, run, tmp_path, folder_bytes):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "letter.txt").write_text("dear")
+    before = folder_bytes(run)
+    for out, expected in (
+        (run, f"{run}: already holds a run; add --resume to go on with it, or choose another folder"),
+        (other, f"{other}: holds something else (letter.txt); choose another folder"),
+        (other / "letter.txt", f"{other / 'letter.txt'}: a file, expected a folder to write to"),
+    ):
+        for directory in ([shard_set], []):
+            done = molstream("pretrain", *directory, "--out", out, "--recipe", "smoke", "--steps", 2)
+            assert (done.code, done.out) == (2, "")
+            assert done.error == expected
+    assert folder_bytes(other) == {"letter.txt": b"dear"}
+    assert folder_bytes(run) == before
+
+
+def test_an_unknown_recipe_lists_what_there_is_and_packs_nothing(molstream, tmp_path):
+    done = molstream("pretrain", "--out", tmp_path / "run", "--recipe", "huge")
+    assert done.code == 2
+    assert done.error == "recipe 'huge': expected one of sample, smoke, pm6-gine"
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_does_not_go_on_with_other_steps_data_or_recipe(
+    molstream, succeed, shard_set, copy_run, table, tmp_path, folder_bytes
+):
+    succeed("build", table, "--out", tmp_path / "other", "--seed", 1)
+    fingerprints = [ShardSet(s).manifest.fingerprint for s in (shard_set, tmp_path / "other")]
+    before = folder_bytes(copy_run)
+    for expected, *argv in (
+        ("holds another run: 12 there, 40 here", shard_set, "--steps", 40),
+        ("holds another run: fingerprint {} there, {} here".format(*fingerprints), tmp_path / "other"),
+        ("holds another run: name smoke there, sample here", shard_set, "--recipe", "sample"),
+    ):
+        done = molstream("pretrain", *argv, "--out", copy_run, "--resume")
+        assert (done.code, done.out) == (2, "")
+        for word in expected.replace("12 there", "num_steps 12 there").split("; "):
+            assert word in done.error
+    assert folder_bytes(copy_run) == before
+
+
+def test_resuming_a_run_without_naming_its_shard_set_says_that_it_is_missing(molstream, copy_run):
+    done = molstream("pretrain", "--out", copy_run, "--resume")
+    assert done.code == 2
+    assert "started on a shard set that is not in it; name it: molstream pretrain DIR" in done.error
+    assert not (copy_run / "shards").exists()
+
+
+def test_a_damaged_config_is_named(molstream, shard_set, copy_run):
+    (copy_run / "config.json").write_text("{")
+    done = molstream("pretrain", shard_set, "--out", copy_run, "--resume")
+    assert done.code == 2
+    assert "config.json: damaged" in done.error
+
+
+def test_a_damaged_newest_checkpoint_is_skipped_with_a_word_and_the_one_before_goes_on(succeed, shard_set, run, copy_run, flip):
+    newest, before = list_checkpoints(copy_run)
+    assert (newest.name, before.name) == ("step-00000012", "step-00000010")
+    flip(newest / "model.safetensors", -5)
+    done = succeed("pretrain", shard_set, "--out", copy_run, "--resume")
+    assert f"skipped: {newest / 'model.safetensors'}: damaged" in done.err
+    assert "resumed at step 10" in done.err
+    assert read_checkpoint(newest).identity() == read_checkpoint(run / "checkpoints" / newest.name).identity()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_exits_130_with_a_checkpoint_and_the_command_it_prints_finishes_it(
+    start, succeed, shard_set, tmp_path, number
+):
+    out = tmp_path / "a run"
+    process = start("pretrain", shard_set, "--out", out, "--recipe", "smoke", "--steps", 60)
+    deadline = time.monotonic() + 60
+    while not ((out / "log.jsonl").exists() and (out / "log.jsonl").stat().st_size):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(number)
+    printed, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "stopping after this step; once more to stop at once" in err
+    assert "Traceback" not in err
+    step = read_checkpoint(list_checkpoints(out)[0]).step
+    assert 5 <= step < 60
+    first, command = printed.splitlines()
+    assert first == f"stopped at step {step} of 60, checkpoint written; go on with"
+    words = shlex.split(command)
+    assert words[:2] == ["molstream", "pretrain"]
+    done = succeed(*words[1:])
+    assert f"resumed at step {step}" in done.err
+    assert read_checkpoint(list_checkpoints(out)[0]).step == 60
+    steps = [line["step"] for line in map(json.loads, (out / "log.jsonl").read_text().splitlines()) if line["kind"] == "train"]
+    assert steps == sorted(set(steps)), "a log line came twice"
+
+
+def test_damaged_data_is_named(molstream, copy_set, flip, tmp_path):
+    opened = ShardSet(copy_set)
+    flip(copy_set / "train-00000.tar", int(opened.index.members["graph_labels_offset"][opened.blocks("train")[0]]) + 50)
+    done = molstream("pretrain", copy_set, "--out", tmp_path / "run", "--recipe", "smoke", "--steps", 2)
+    assert done.code == 1
+    assert "train-00000.tar, block 0, member graph_labels: damaged" in done.error
