@@ -157,7 +157,8 @@ def python(tmp_path):
         lines = ["import sys", *(f"sys.modules[{name!r}] = None" for name in without)]
         (blocked / "sitecustomize.py").write_text("\n".join(lines) + "\n")
         env = os.environ | {"PYTHONPATH": os.pathsep.join([str(blocked), str(ROOT)])}
-        return subprocess.run([sys.executable, *argv], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+        command = [sys.executable, *argv]
+        return subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
 
     return run
 

@@ -262,6 +262,8 @@ def test_the_stored_order_is_not_the_input_order_and_depends_on_the_seed(sample_
     build([str(sample_table)], tmp_path / "other", BuildOptions(split_fractions=SplitFractions.parse("80,10,10"), seed=1))
     mine, other = order(sample_set.path), order(tmp_path / "other")
     assert mine != sorted(mine)
+    # inside a shard as well
+    assert all(ids != sorted(ids) for ids in (b.ids.tolist() for b in sample_set.iter_blocks() if len(b) > 8))
     assert mine != other
     assert set(mine) != set(other)
 

@@ -268,6 +268,15 @@ def test_arrays_of_another_dtype_are_refused_before_they_are_summed(arrays, grou
         decode(contents, 3)
 
 
+def test_an_unknown_transform_is_refused():
+    contents = format.encode_block(tiny())
+    changed = bytearray(contents["ids"])
+    assert changed[8 + 18] == 1
+    changed[8 + 18] = 2
+    with pytest.raises(FormatError, match=r"member ids: .*transform 2"):
+        decode(contents | {"ids": bytes(changed)}, 3)
+
+
 def test_bonds_outside_their_molecule_are_refused():
     for high, step in ((2, 1), (1, 2), (1, 0)):
         arrays = {

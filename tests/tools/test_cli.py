@@ -71,6 +71,7 @@ def test_the_version_is_printed_without_a_command(succeed):
 
 
 CALL, DATA = 2, 1
+EMBED = "embed --checkpoint RUN --out x"
 
 
 @pytest.mark.parametrize(
@@ -93,11 +94,11 @@ CALL, DATA = 2, 1
         ],
         *[
             (DATA, f"{c} EMPTY", "no shard set (manifest.json is missing); build it with `molstream build`")
-            for c in ("cat", "inspect", "verify", "stream", "pretrain --out x", "eval --checkpoint RUN", "embed --checkpoint RUN --out x")
+            for c in ("cat", "inspect", "verify", "stream", "pretrain --out x", "eval --checkpoint RUN", EMBED)
         ],
         *[
             (CALL, f"{c} SET --split dev", "no split 'dev', it holds train, val, test")
-            for c in ("cat", "stream", "eval --checkpoint RUN", "embed --checkpoint RUN --out x")
+            for c in ("cat", "stream", "eval --checkpoint RUN", EMBED)
         ],
         (CALL, "embed /nowhere --checkpoint RUN --out x", "/nowhere: no such file or folder"),
         *[
@@ -105,7 +106,7 @@ CALL, DATA = 2, 1
             for c in ("eval SET", "embed SET --out x")
         ],
     ],
-)  # fmt: skip
+)
 def test_an_error_is_one_line_and_its_exit_code_says_whose_fault_it_is(
     molstream, shard_set, run, table, tmp_path, monkeypatch, code, line, expected
 ):

@@ -40,8 +40,11 @@ def place(shard_set: ShardSet, where: str) -> tuple[str, int]:
 
 @pytest.mark.parametrize(
     "where",
-    ["header 0 sizes", "header 1 smiles", "end", "padding 0 structure", "padding 1 ids", *(f"member {i % 2} {g}" for i, g in enumerate(GROUPS))],
-)  # fmt: skip
+    [
+        *("header 0 sizes", "header 1 smiles", "end", "padding 0 structure", "padding 1 ids"),
+        *(f"member {k % 2} {group}" for k, group in enumerate(GROUPS)),
+    ],
+)
 def test_a_flipped_bit_in_a_shard_is_found_and_named(molstream, copy_set, flip, where):
     name, at = place(ShardSet(copy_set), where)
     flip(copy_set / name, at)
