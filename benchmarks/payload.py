@@ -2,8 +2,8 @@
 
     python benchmarks/payload.py
 
-One block: the 2,000 molecules of the embedded sample. Both are one zstd frame of the same level; Arrow holds each array as a list in
-a batch of one row, since columns of a batch must have one length. Byte shuffling is applied to both, or to neither.
+One block: the training molecules of the embedded sample. Both are one zstd frame of the same level; Arrow holds each array as a
+list in a batch of one row, since columns of a batch must have one length. Byte shuffling is applied to both, or to neither.
 """
 
 import argparse

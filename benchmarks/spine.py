@@ -2,8 +2,8 @@
 
     python benchmarks/spine.py [PARQUET...] [--runs 5]
 
-Input: the embedded sample, or tables in PM6_83M's columns. Build is timed against bare RDKit parsing of the same strings; size against
-Parquet with BYTE_STREAM_SPLIT and zstd-9 of the same columns (InChI dropped on both sides); the stream against nothing.
+Input: the embedded sample, or tables in PM6_83M's columns. Build is timed against bare RDKit parsing of the same strings; size
+against Parquet with BYTE_STREAM_SPLIT and zstd-9 of the same columns (InChI dropped on both sides); the stream against nothing.
 """
 
 import argparse

@@ -264,7 +264,8 @@ def pack_molecules(
 
 def collate_pack(molecules: Sequence[int], columns: Columns, *, graphs: int, atoms: int, edges: int) -> dict[str, list]:
     """Lists of what is there, then padding up to the shape; edges by destination with a stable sort."""
-    codes, sources, targets, edge_codes, graph_of_atom, atom_ptr = [], [], [], [], [], []
+    codes: list[list[int]] = []
+    sources, targets, edge_codes, graph_of_atom, atom_ptr = [], [], [], [], []
     for g, m in enumerate(molecules):
         first = len(codes)
         atom_ptr.append(first)

@@ -6,6 +6,7 @@ memory holds one batch of rows or one partition, and the bytes depend on the inp
 """
 
 import hashlib
+import io
 import math
 import re
 import shutil
@@ -126,9 +127,9 @@ class _Output:
         shutil.rmtree(self.work, ignore_errors=True)
 
     def commit(self, manifest: Manifest) -> None:
-        shutil.rmtree(self.work)
         write_atomic(self.path / MANIFEST, manifest.encode())
         self.committed = True
+        shutil.rmtree(self.work)
 
     def __exit__(self, *error) -> None:
         if not self.committed:
@@ -256,7 +257,7 @@ def _atom_labels(molecule, lists: list[np.ndarray]) -> np.ndarray:
     """Atom lists of one row -> float32 (n, T) in stored order. Raises FeaturizeError when a list does not fit the molecule."""
     out = np.full((len(molecule.atom_codes), len(lists)), np.nan, np.float32)
     for t, values in enumerate(lists):
-        if not values.size:
+        if np.isnan(values).all():
             continue
         if molecule.label_index is None:
             raise FeaturizeError(molecule.map_problem)
@@ -303,7 +304,9 @@ def _reduce(
     index_bytes = index.encode_index(rows)
     write_atomic(out / INDEX, index_bytes)
     reject_schema = pa.schema([("row", pa.uint64()), ("smiles", pa.string()), ("reason", pa.string())])
-    pq.write_table(pa.Table.from_pylist(rejects, reject_schema), out / REJECTS, compression="zstd")
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rejects, reject_schema), sink, compression="zstd")
+    write_atomic(out / REJECTS, sink.getvalue())
     return Manifest(
         fingerprint=fingerprint(
             dataset.tasks,
@@ -312,6 +315,7 @@ def _reduce(
             [(r["split"], r["content_sha256"]) for r in rows],
         ),
         index_sha256=hashlib.sha256(index_bytes).hexdigest(),
+        rejects_sha256=hashlib.sha256(sink.getvalue()).hexdigest(),
         tasks=dataset.tasks,
         task_sets=dataset.task_sets,
         atom_features=schema.ATOM_FEATURES,

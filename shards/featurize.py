@@ -79,7 +79,8 @@ def parse_molecule(smiles: str) -> Parsed:
             raise FeaturizeError(f"RDKit reads {mol.GetNumAtoms()} atoms, the text names {len(maps)}")
         num_all = mol.GetNumAtoms() + sum(atom.GetTotalNumHs() for atom in mol.GetAtoms())
         source = list(range(mol.GetNumAtoms()))
-        if any(atom.GetAtomicNum() == 1 for atom in mol.GetAtoms()):
+        has_hydrogens = any(atom.GetAtomicNum() == 1 for atom in mol.GetAtoms())
+        if has_hydrogens:
             for atom in mol.GetAtoms():
                 atom.SetIntProp("_source", atom.GetIdx())
             mol = Chem.RemoveHs(mol)
@@ -93,6 +94,9 @@ def parse_molecule(smiles: str) -> Parsed:
     elements = np.array([atom.GetAtomicNum() for atom in atoms])
     # a molecule of hydrogens alone is labelled on those
     heavy = (elements != 1) | (elements == 1).all()
+    if maps is None and has_hydrogens:
+        # hydrogens stand among the heavy atoms of the text, so what order a list over all atoms had is anyone's guess
+        num_all = int(heavy.sum())
     bond_atoms, bond_codes = _bonds(mol, rank)
     label_index, problem = None, ""
     try:

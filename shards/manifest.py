@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from shards.errors import FormatError
+from shards.errors import ChecksumError, FormatError
 from shards.format import FORMAT_VERSION
 from shards.types import Feature, Task, TaskSet
 
@@ -33,6 +33,7 @@ class Manifest:
     fingerprint: str
     """SHA-256 over tasks, features and decoded blocks: what cursors and checkpoints carry."""
     index_sha256: str
+    rejects_sha256: str
     tasks: tuple[Task, ...]
     task_sets: tuple[TaskSet, ...]
     atom_features: tuple[Feature, ...]
@@ -62,9 +63,10 @@ class Manifest:
         return np.array([s.mean for s in stats]), np.array([s.std for s in stats])
 
     def encode(self) -> bytes:
-        """Manifest -> JSON bytes, the same for the same content."""
+        """Manifest -> JSON bytes, the same for the same content; the last field is a hash of all others."""
         head = {"format": "molstream", "format_version": FORMAT_VERSION, "draft": True}
-        return (json.dumps(head | asdict(self), indent=1) + "\n").encode()
+        fields = json.loads(json.dumps(head | asdict(self)))
+        return (json.dumps(fields | {"manifest_sha256": _hash_fields(fields)}, indent=1) + "\n").encode()
 
     @classmethod
     def parse(cls, data: bytes) -> "Manifest":
@@ -78,6 +80,9 @@ class Manifest:
                 raise FormatError(
                     f"{MANIFEST}: format version {version}, this molstream reads {FORMAT_VERSION}; use the one that built it"
                 )
+            digest = fields.pop("manifest_sha256")
+            if digest != _hash_fields(fields | {"format": "molstream", "format_version": version}):
+                raise ChecksumError(f"{MANIFEST}: damaged or edited (its hash differs); restore it or build the set again")
             fields.pop("draft")
             fields["tasks"] = tuple(Task(**t) for t in fields["tasks"])
             fields["task_sets"] = tuple(TaskSet(**s | {"tasks": tuple(s["tasks"])}) for s in fields["task_sets"])
@@ -89,6 +94,10 @@ class Manifest:
             raise
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise FormatError(f"{MANIFEST}: damaged or of another draft: {type(error).__name__}: {error}") from error
+
+
+def _hash_fields(fields: dict) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def fingerprint(

@@ -4,6 +4,7 @@ import csv
 import glob
 import hashlib
 import itertools
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -129,12 +130,13 @@ def resolve_inputs(patterns: list[str]) -> list[str]:
                 raise InputError(f"{pattern}: {error}") from error
             found = [fs.unstrip_protocol(p) for p in fs.glob(path)] if glob.has_magic(path) else [pattern]
         else:
-            found = glob.glob(pattern) if glob.has_magic(pattern) else [pattern]
+            found = glob.glob(pattern) if glob.has_magic(pattern) and not os.path.exists(pattern) else [pattern]
         if not found:
             raise InputError(f"{pattern}: no file matches")
         urls += sorted(found, key=natural_key)
-    if len(set(urls)) != len(urls):
-        raise InputError(f"{next(u for u in urls if urls.count(u) > 1)}: named twice among the inputs")
+    places = [u if "://" in u else os.path.abspath(u) for u in urls]
+    if len(set(places)) != len(places):
+        raise InputError(f"{next(u for u in places if places.count(u) > 1)}: named twice among the inputs")
     return urls
 
 
@@ -185,7 +187,8 @@ def _check_columns(url: str, schema: pa.Schema, dataset: Dataset) -> None:
         elif name in dataset.columns("graph"):
             ok, expected = _is_number(dtype), "a number"
         else:
-            ok, expected = any(f(dtype) for f in is_list) and _is_number(dtype.value_type), "a list of numbers"
+            is_numbers = any(f(dtype) for f in is_list) and _is_number(dtype.value_type)
+            ok, expected = is_numbers or pa.types.is_null(dtype), "a list of numbers"
         if not ok:
             raise SchemaError(f"{url}: column {name} is of type {dtype}, expected {expected}")
 

@@ -1,5 +1,6 @@
 """Verification: re-read everything and name all that is damaged, instead of stopping at the first."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -8,7 +9,7 @@ import numpy as np
 
 from shards import format, index
 from shards.errors import ShardError
-from shards.manifest import fingerprint
+from shards.manifest import REJECTS, fingerprint
 from shards.reader import ShardSet
 from shards.statistics import Moments
 
@@ -102,8 +103,11 @@ class _Verifier:
         self.report.molecules += len(molecules)
 
     def check_manifest(self) -> None:
-        """Totals, label counts, statistics and fingerprint."""
+        """Totals, label counts, statistics, fingerprint and the list of rejected rows."""
         manifest = self.shard_set.manifest
+        rejects = self.shard_set.path / REJECTS
+        if not rejects.is_file() or hashlib.sha256(rejects.read_bytes()).hexdigest() != manifest.rejects_sha256:
+            self._problem(f"{rejects}: missing or damaged")
         for split, totals in self.totals.items():
             for name, value in zip(("blocks", "molecules", "atoms", "bonds"), totals, strict=True):
                 if manifest.splits[split][name] != value:

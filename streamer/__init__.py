@@ -1,12 +1,16 @@
 """The stream: which molecules come when (plan), where a run stands (cursor), and fixed-size batches (loader)."""
 
+from typing import TYPE_CHECKING, Any
+
 from shards import Molecules, ShardSet
-from streamer.batch import Batch
 from streamer.config import Budget, StreamConfig
 from streamer.cursor import Cursor
 from streamer.errors import BudgetError, CursorError, StreamError
-from streamer.loader import Loader, Step
 from streamer.plan import Plan
+
+if TYPE_CHECKING:
+    from streamer.batch import Batch
+    from streamer.loader import Loader, Step
 
 __all__ = [
     "Batch",
@@ -22,3 +26,16 @@ __all__ = [
     "StreamConfig",
     "StreamError",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # imported on first use: these need torch, and a node that builds has none but may ask for a plan or a budget
+    if name == "Batch":
+        from streamer.batch import Batch
+
+        return Batch
+    if name in ("Loader", "Step"):
+        from streamer import loader
+
+        return getattr(loader, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

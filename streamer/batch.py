@@ -49,6 +49,16 @@ class Batch:
         """Real molecules (no synchronisation: known on the host)."""
         return 0 if self.members is None else len(self.members)
 
+    @property
+    def num_atoms(self) -> int:
+        """Real atoms of a batch on the host."""
+        return int(self.atom_ptr_G[self.num_graphs])
+
+    @property
+    def num_edges(self) -> int:
+        """Real directed edges of a batch on the host: all but those into the last atom, which is padding."""
+        return int(self.edge_ptr_A[-2])
+
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch with its tensors on `device`."""
         moved: dict[str, Any] = {}

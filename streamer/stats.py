@@ -28,8 +28,8 @@ class StreamStats:
             self.packs += 1
             self.masked += batch.num_graphs == 0
             self.molecules += batch.num_graphs
-            self.atoms += int(batch.atom_mask_A.sum())
-            self.edges += int(batch.edge_mask_E.sum())
+            self.atoms += batch.num_atoms
+            self.edges += batch.num_edges
             self.labels += int(batch.num_graph_labels_T.sum() + batch.num_atom_labels_T.sum())
 
     def read(self) -> dict[str, float]:

@@ -13,7 +13,7 @@ def build(
     split_fractions: Annotated[
         str, typer.Option("--split-fractions", help="Shares of train,val,test; molecules of one skeleton stay together.")
     ] = "98,1,1",
-    seed: Annotated[int, typer.Option("--seed", help="Decides the order of molecules and their splits.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Decides order and splits.")] = 0,
 ) -> None:
     from shards.build import BuildOptions
     from shards.build import build as run

@@ -30,6 +30,7 @@ def embed(
 ) -> None:
     from shards import InputError
     from tools.progress import bars
+    from tools.report import skipped
     from trainers.checkpoint import load_checkpoint
     from trainers.embed import embed_shard_set, embed_table
 
@@ -48,7 +49,7 @@ def embed(
             if split is not None:
                 shard_set.blocks(split)
             rows = embed_shard_set(
-                load_checkpoint(checkpoint),
+                load_checkpoint(checkpoint, skipped),
                 shard_set,
                 out,
                 splits=shard_set.splits if split is None else (split,),
@@ -59,7 +60,7 @@ def embed(
         else:
             digest, total = read_table(source, smiles_column)
             rows, failed = embed_table(
-                load_checkpoint(checkpoint),
+                load_checkpoint(checkpoint, skipped),
                 iter_chunks(source, smiles_column),
                 out,
                 source={"name": source.name, "sha256": digest, "smiles_column": smiles_column},
@@ -75,10 +76,13 @@ def read_table(path: Path, column: str | None) -> tuple[str, int]:
     """Hash of a table's bytes and its number of rows: checks the whole of it before anything is written."""
     import hashlib
 
+    from shards import SchemaError
     from shards.tables import iter_smiles
 
     digest = hashlib.sha256()
     rows = sum(len(batch) for batch in iter_smiles(str(path), column=column))
+    if not rows:
+        raise SchemaError(f"{path}: no rows")
     with path.open("rb") as file:
         while part := file.read(1 << 20):
             digest.update(part)

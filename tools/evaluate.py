@@ -19,7 +19,7 @@ def evaluate(
     from shards import InputError
     from streamer import ShardSet
     from tools.progress import bars
-    from tools.report import print_results
+    from tools.report import print_results, skipped
     from trainers.checkpoint import load_checkpoint
     from trainers.evaluate import evaluate_checkpoint
 
@@ -28,7 +28,7 @@ def evaluate(
     shard_set = ShardSet(directory)
     with bars() as progress:
         results = evaluate_checkpoint(
-            load_checkpoint(checkpoint),
+            load_checkpoint(checkpoint, skipped),
             shard_set,
             split=split,
             num_threads=threads,

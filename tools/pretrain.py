@@ -1,11 +1,9 @@
 """Train a model; without DIR on the embedded PM6 sample, which is packed into RUN/shards first."""
 
 import shlex
-import signal
-import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -25,6 +23,7 @@ def pretrain(
 ) -> None:
     from shards import InputError
     from tools.report import TerminalReporter, print_results
+    from tools.stop import StopFlag
     from trainers.recipes import get_recipe
     from trainers.trainer import pretrain as run
     from trainers.trainer import read_recipe
@@ -81,27 +80,3 @@ def open_shards(directory: Path | None, out: Path):
         with bars() as progress:
             build([str(sample_path())], shards, BuildOptions(split_fractions=SplitFractions.parse("80,10,10")), progress)
     return ShardSet(shards)
-
-
-class StopFlag:
-    """Ctrl-C and SIGTERM end the step, write a checkpoint and stop; a second one stops at once."""
-
-    def __init__(self) -> None:
-        self.stopped = False
-
-    def is_set(self) -> bool:
-        return self.stopped
-
-    def _stop(self, number: int, frame: Any) -> None:
-        if self.stopped:
-            raise KeyboardInterrupt
-        self.stopped = True
-        print("stopping after this step; once more to stop at once", file=sys.stderr)
-
-    def __enter__(self) -> "StopFlag":
-        self.before = {s: signal.signal(s, self._stop) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *error) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)

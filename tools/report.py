@@ -71,6 +71,11 @@ class TerminalReporter:
             print(text, file=sys.stderr, flush=True)
 
 
+def skipped(problem: str) -> None:
+    """A damaged checkpoint that an older one stands in for."""
+    print(f"skipped: {problem}", file=sys.stderr)
+
+
 def print_results(results: Results) -> None:
     """The table: a row a task set, then its best and worst tasks. Normalised units; undefined metrics are dashes."""
 

@@ -16,7 +16,7 @@ def stream(
     lanes: Annotated[int, typer.Option("--lanes", help="Packs of a step: with the budget the batch size.")] = 8,
     world_size: Annotated[int, typer.Option("--world-size", help="Ranks that share the lanes.")] = 1,
     rank: Annotated[int, typer.Option("--rank", help="Which of them this is.")] = 0,
-    seed: Annotated[int, typer.Option("--seed", help="Order of molecules.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Order of molecules.")] = 0,
     threads: Annotated[int, typer.Option("--threads", help="Threads that decode, pack and collate.")] = 2,
     state: Annotated[
         Path | None, typer.Option("--state", help="Start from the cursor in this file if it exists; write it there.")
@@ -37,8 +37,8 @@ def stream(
     from streamer import Budget, Cursor, Loader, ShardSet, StreamConfig
     from streamer.ledger import LedgerWriter
     from streamer.stats import StreamStats
-    from tools.pretrain import StopFlag
     from tools.progress import bars
+    from tools.stop import StopFlag
 
     if state is not None and not state.parent.is_dir():
         # written last, so a mistake here would cost the whole run its cursor
@@ -57,20 +57,21 @@ def stream(
     plan = loader.plan
     typer.echo(
         f"{directory}, split {split}: {plan.num_steps:,} steps an epoch of {lanes} packs of {config.budget}; "
-        f"windows in memory at most {loader.window_bytes() / 1e6:,.0f} MB",
+        f"windows in memory at most {loader.window_bytes() / 1e6:,.1f} MB",
         err=True,
     )
     stats = StreamStats(config.budget)
     # a signal ends the stream between two steps: what was handed out is in the ledger and in the cursor
     with bars() as progress, LedgerWriter(ledger) if ledger else nullcontext() as writer, StopFlag() as stop:
         while loader.epoch < epochs and (max_steps is None or stats.steps < max_steps) and not stop.is_set():
-            phase = f"epoch {loader.epoch}"
+            rest = loader.plan.num_steps - loader.step + (epochs - loader.epoch - 1) * plan.num_steps
+            total = stats.steps + rest if max_steps is None else min(stats.steps + rest, max_steps)
             stats.begin()
             for step in loader:
                 stats.add(step)
                 if writer:
                     writer.add(step)
-                progress(phase, step.step + 1, loader.plan.num_steps)
+                progress("stream", stats.steps, max(total, stats.steps))
                 if stats.steps == max_steps or stop.is_set():
                     break
     if state is not None:

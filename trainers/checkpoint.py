@@ -4,9 +4,9 @@
       model.safetensors       weights
       optimizer.safetensors   optimizer state, "{parameter}.{name}"
       state.json              step, cursor, recipe, data spec, optimizer groups, fingerprint, validation
-      manifest.json           SHA-256 of the three; written last, inside a folder that is renamed last
+      hashes.json             SHA-256 of the three; written last, inside a folder that is renamed last
 
-No pickle anywhere. A folder whose manifest is missing or does not match is never loaded; the newest one that matches is.
+No pickle anywhere. A folder whose hashes are missing or do not match is never loaded; the newest one that matches is.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from trainers.errors import CheckpointError
 from trainers.spec import DataSpec
 
 CHECKPOINTS = "checkpoints"
-MANIFEST = "manifest.json"
+HASHES = "hashes.json"
 CHECKPOINT_VERSION = 1
 _NAME = re.compile(r"step-\d{8,}")
 
@@ -79,7 +80,7 @@ def write_checkpoint(run: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
         "optimizer.safetensors": save(tensors),
         "state.json": json.dumps(state, indent=1).encode(),
     }
-    files[MANIFEST] = json.dumps({name: hashlib.sha256(data).hexdigest() for name, data in files.items()}, indent=1).encode()
+    files[HASHES] = json.dumps({name: hashlib.sha256(data).hexdigest() for name, data in files.items()}, indent=1).encode()
     for name, data in files.items():
         with (beside / name).open("wb") as file:
             file.write(data)
@@ -110,11 +111,11 @@ def list_checkpoints(run: Path) -> list[Path]:
 def read_checkpoint(folder: Path) -> Checkpoint:
     """Read one checkpoint folder, hashes verified. Raises CheckpointError."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
+        manifest = json.loads((folder / HASHES).read_bytes())
         files = {name: (folder / name).read_bytes() for name in manifest}
         for name, digest in manifest.items():
             if hashlib.sha256(files[name]).hexdigest() != digest:
-                raise CheckpointError(f"{folder / name}: damaged (SHA-256 differs from {MANIFEST}); use another checkpoint")
+                raise CheckpointError(f"{folder / name}: damaged (SHA-256 differs from {HASHES}); use another checkpoint")
         state = json.loads(files["state.json"])
         if state["checkpoint_version"] != CHECKPOINT_VERSION:
             raise CheckpointError(f"{folder}: version {state['checkpoint_version']}, this molstream reads {CHECKPOINT_VERSION}")
@@ -148,12 +149,17 @@ def newest_checkpoint(run: Path) -> tuple[Checkpoint | None, list[str]]:
     return None, problems
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
-    """The checkpoint at `path`: a checkpoint folder, or a run, whose newest complete one it is. Raises CheckpointError."""
-    if (path / MANIFEST).is_file():
+def load_checkpoint(path: Path, on_problem: Callable[[str], None] = lambda text: None) -> Checkpoint:
+    """The checkpoint at `path`: a checkpoint folder, or a run, whose newest complete one it is.
+
+    `on_problem` is told of newer ones that are damaged. Raises CheckpointError.
+    """
+    if (path / HASHES).is_file():
         return read_checkpoint(path)
     checkpoint, problems = newest_checkpoint(path)
     if checkpoint is None:
         why = "; ".join(problems) or "expected a run of `molstream pretrain` or one of its checkpoints"
         raise CheckpointError(f"{path}: no complete checkpoint here: {why}")
+    for problem in problems:
+        on_problem(problem)
     return checkpoint

@@ -191,7 +191,7 @@ class Trainer:
             },
         )
         meter = _Meter()
-        saved = self.step
+        first = saved = self.step
         while self.step < recipe.num_steps and not should_stop():
             for item in self.loader:
                 meter.add(item, self._train_step(item), self.spec)
@@ -209,8 +209,8 @@ class Trainer:
                 if self.step == recipe.num_steps or should_stop():
                     break
         finished = self.step == recipe.num_steps
-        results = self._validate() if finished else None
-        if saved != self.step or finished:
+        results = self._validate(log=self.step > first) if finished else None
+        if saved != self.step:
             self._save()
         if results:
             (self.run / RESULTS).write_text(json.dumps(results.to_json(), indent=1) + "\n")
@@ -240,7 +240,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         return {name: float(value) for name, value in losses.items()} | {"gradient_norm": float(norm)}
 
-    def _validate(self, max_packs: int | None = None) -> Results | None:
+    def _validate(self, max_packs: int | None = None, log: bool = True) -> Results | None:
         if "val" not in self.shard_set.splits:
             return None
         results = evaluate(
@@ -258,7 +258,8 @@ class Trainer:
         )
         self.validation = {"loss": results.loss, "task_sets": results.summary(), "complete": results.complete}
         flat = {f"{name}_{k}": v for name, values in results.summary().items() for k, v in values.items()}
-        self.log.add("validation", self.step, {"loss": results.loss} | flat)
+        if log:
+            self.log.add("validation", self.step, {"loss": results.loss} | flat)
         self.reporter.validation(results)
         return results
 
@@ -295,7 +296,7 @@ class _Meter:
     def add(self, item: Step, values: dict[str, float], spec: DataSpec) -> None:
         self.steps += 1
         self.graphs += sum(b.num_graphs for b in item.batches)
-        self.atoms += sum(int(b.atom_mask_A.sum()) for b in item.batches)
+        self.atoms += sum(b.num_atoms for b in item.batches)
         self.labels += sum(count_labels(item.batches, spec).values())
         self.packs += len(item.batches)
         self.wait_s += item.wait_s

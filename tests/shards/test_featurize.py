@@ -220,7 +220,11 @@ def test_featurising_a_stored_smiles_again_changes_nothing(sample_smiles):
 def test_explicit_and_implicit_hydrogens_give_the_same_molecule(sample_smiles):
     for smiles in sample_smiles[::5]:
         parsed = parse_molecule(smiles)
-        full = parse_molecule(Chem.MolToSmiles(Chem.AddHs(Chem.MolFromSmiles(parsed.smiles))))
+        mapped = Chem.AddHs(Chem.MolFromSmiles(parsed.smiles))
+        for atom in mapped.GetAtoms():
+            atom.SetAtomMapNum(atom.GetIdx() + 1)
+        text = re.sub(r":(\d+)\]", lambda m: f":{int(m[1]) - 1}]", Chem.MolToSmiles(mapped))
+        full = parse_molecule(text)
         assert full.smiles == parsed.smiles
         assert np.array_equal(full.atom_codes, parsed.atom_codes)
         assert np.array_equal(full.bond_codes, parsed.bond_codes)
@@ -248,3 +252,8 @@ def test_every_odd_molecule_keeps_its_labels_on_its_atoms_however_it_is_written(
         for text in Chem.MolToRandomSmilesVect(mol, 5, randomSeed=3):
             parsed = parse_molecule(re.sub(r":(\d+)\]", lambda m: f":{int(m[1]) - 1}]", text))
             assert [elements[int(k)] for k in parsed.label_index] == parsed.atom_codes[:, 0].tolist()
+
+
+def test_an_unmapped_text_with_hydrogens_says_nothing_of_a_list_over_all_atoms():
+    assert parse_molecule("CO").num_all == 6
+    assert parse_molecule("C([H])([H])([H])O").num_all == parse_molecule("C([H])([H])([H])O").num_heavy == 2

@@ -63,6 +63,7 @@ def write_set(folder: Path, molecules: Molecules, *, block: int, blocks_a_shard:
             TASKS, schema.ATOM_FEATURES, schema.BOND_FEATURES, [(r["split"], r["content_sha256"]) for r in rows]
         ),
         index_sha256=hashlib.sha256(index).hexdigest(),
+        rejects_sha256="",
         tasks=TASKS,
         task_sets=tuple(TaskSet(name=t.name, level=t.level, kind=t.kind, source=t.source, tasks=(t.name,)) for t in TASKS),
         atom_features=schema.ATOM_FEATURES,

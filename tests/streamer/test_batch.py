@@ -58,6 +58,7 @@ def test_padding_is_marked_and_belongs_to_the_last_graph_and_atom(made_sets):
     step = next(iter(loader_for(made_sets["many"])))
     for batch in step.batches:
         n, a, e = batch.num_graphs, int(batch.atom_mask_A.sum()), int(batch.edge_mask_E.sum())
+        assert (batch.num_atoms, batch.num_edges) == (a, e)
         assert batch.graph_mask_G.tolist() == [True] * n + [False] * (len(batch.graph_mask_G) - n)
         assert not batch.graph_mask_G[-1]
         assert not batch.atom_mask_A[-1]

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from shards import ShardSet
+from shards.manifest import Manifest
 
 
 @pytest.fixture(scope="session")
@@ -154,10 +156,12 @@ def test_a_column_can_be_named(succeed, molstream, run, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["empty.smi", "empty.csv"])
-def test_a_table_without_rows_gives_a_complete_export_of_none(succeed, run, tmp_path, name):
+def test_a_table_without_rows_is_refused(molstream, run, tmp_path, name):
     path = smiles_file(tmp_path, ["smiles"] if name.endswith("csv") else [], name)
-    assert ": 0 embeddings" in succeed("embed", path, "--checkpoint", run, "--out", tmp_path / "e").out
-    assert json.loads((tmp_path / "e" / "_embeddings.json").read_text())["rows"] == 0
+    done = molstream("embed", path, "--checkpoint", run, "--out", tmp_path / "e")
+    assert done.code == 1
+    assert "no rows" in done.error
+    assert not (tmp_path / "e").exists()
 
 
 def test_rows_that_all_fail_are_all_there(succeed, run, tmp_path):
@@ -224,9 +228,10 @@ def test_an_unreadable_table_is_the_datas_fault_and_nothing_is_written(molstream
 
 
 def test_a_set_of_other_features_is_refused(molstream, run, copy_set, tmp_path):
-    manifest = json.loads((copy_set / "manifest.json").read_text())
-    manifest["atom_features"][0]["num_codes"] += 1
-    (copy_set / "manifest.json").write_text(json.dumps(manifest))
+    manifest = Manifest.parse((copy_set / "manifest.json").read_bytes())
+    first, *rest = manifest.atom_features
+    other = replace(manifest, atom_features=(replace(first, num_codes=first.num_codes + 1), *rest))
+    (copy_set / "manifest.json").write_bytes(other.encode())
     for command, options in (("embed", ("--out", tmp_path / "e")), ("eval", ())):
         done = molstream(command, copy_set, "--checkpoint", run, *options)
         assert done.code == 1

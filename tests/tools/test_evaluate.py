@@ -46,7 +46,7 @@ def test_the_checkpoint_that_was_skipped_is_named(succeed, shard_set, copy_run, 
     assert str(newest) in succeed("eval", shard_set, "--checkpoint", copy_run).err
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"])
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json", "hashes.json"])
 def test_a_damaged_checkpoint_that_was_named_is_an_error(molstream, shard_set, copy_run, flip, name):
     checkpoint = list_checkpoints(copy_run)[0]
     flip(checkpoint / name, 9)

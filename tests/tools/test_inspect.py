@@ -1,8 +1,10 @@
 """molstream inspect: whole names, the numbers of the manifest, budgets that work."""
 
 import json
+from dataclasses import replace
 
 from shards import ShardSet
+from shards.manifest import Manifest
 
 
 def test_the_json_says_what_the_manifest_and_the_molecules_say(succeed, shard_set, molecules):
@@ -47,6 +49,6 @@ def test_a_suggested_budget_can_be_given_to_stream(succeed, shard_set):
 
 
 def test_rejected_rows_are_counted(succeed, copy_set):
-    text = (copy_set / "manifest.json").read_text()
-    (copy_set / "manifest.json").write_text(text.replace('"rejects": {}', '"rejects": {"empty SMILES": 3}'))
+    manifest = Manifest.parse((copy_set / "manifest.json").read_bytes())
+    (copy_set / "manifest.json").write_bytes(replace(manifest, rejects={"empty SMILES": 3}).encode())
     assert "Rejected rows: 3 (rejects.parquet)" in succeed("inspect", copy_set).out

@@ -79,7 +79,7 @@ def test_a_damaged_checkpoint_is_recognised_and_the_one_before_is_used(sample_se
     elif damage == "truncate":
         target.write_bytes(target.read_bytes()[:-100])
     elif damage == "no manifest":
-        (newest / "manifest.json").unlink()
+        (newest / "hashes.json").unlink()
     elif damage == "no weights":
         target.unlink()
     else:
@@ -160,7 +160,7 @@ def test_the_learning_rate_warms_up_and_falls_to_zero():
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == rates[9] == rates[10] == 1.0
     assert rates[99] == pytest.approx(1 / 90)
-    assert all(a > b for a, b in itertools.pairwise(rates))
+    assert all(a > b for a, b in itertools.pairwise(rates[10:]))
 
 
 @pytest.mark.parametrize("name", RECIPES)
