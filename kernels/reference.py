@@ -319,12 +319,3 @@ def segment_sum(values: np.ndarray, index: Sequence[int], *, num_segments: int) 
     for row, segment in zip(values, index, strict=True):
         out[segment] += row
     return out
-
-
-def segment_sum_sorted(values: np.ndarray, order: Sequence[int], ptr: Sequence[int]) -> np.ndarray:
-    """Slice by slice."""
-    out = np.zeros((len(ptr) - 1, *values.shape[1:]), values.dtype)
-    for s in range(len(ptr) - 1):
-        for k in range(ptr[s], ptr[s + 1]):
-            out[s] += values[order[k]]
-    return out

@@ -15,11 +15,11 @@ def sample() -> Recipe:
         head_hidden=128,
         num_lanes=1,
         atoms_a_pack=1024,
-        num_steps=1500,
+        num_steps=5000,
         learning_rate=1e-3,
-        warmup_steps=50,
+        warmup_steps=100,
         weight_decay=1e-2,
-        eval_steps=250,
+        eval_steps=500,
         deterministic=True,
     )
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels import reference
-from kernels.segment import gather, segment_sum, segment_sum_sorted
+from kernels.segment import gather, segment_sum
 
 
 @st.composite
@@ -19,24 +19,14 @@ def segments(draw):
     return values, rng.integers(0, num_segments, num_rows), num_segments
 
 
-def by_destination(index, num_segments):
-    """Order and offsets, as collation makes them (int32)."""
-    order = np.argsort(index, kind="stable").astype(np.int32)
-    return order, np.searchsorted(index[order], np.arange(num_segments + 1)).astype(np.int32)
-
-
 @given(segments())
 @settings(deadline=None, max_examples=60)
 def test_segment_operations_equal_their_twins(case):
     values, index, num_segments = case
-    order, ptr = by_destination(index, num_segments)
     x, i = torch.from_numpy(values), torch.from_numpy(index)
     total = reference.segment_sum(values, index, num_segments=num_segments)
     np.testing.assert_allclose(segment_sum(x, i, num_segments=num_segments), total, atol=1e-12)
     np.testing.assert_array_equal(gather(torch.from_numpy(total), i), reference.gather(total, index))
-    got = segment_sum_sorted(x, torch.from_numpy(order), torch.from_numpy(ptr))
-    np.testing.assert_allclose(got, reference.segment_sum_sorted(values, order, ptr), atol=1e-12)
-    np.testing.assert_allclose(got, total, atol=1e-12)
 
 
 @given(segments())
@@ -62,15 +52,13 @@ def test_gradients_equal_those_of_plain_torch_and_of_the_twins(case):
 
 def operations(index, num_segments):
     """Each operation as a function of one tensor, and the number of rows of that tensor."""
-    order, ptr = map(torch.from_numpy, by_destination(index.numpy(), num_segments))
     return {
         "gather": (lambda x: gather(x, index), num_segments),
         "segment_sum": (lambda x: segment_sum(x, index, num_segments=num_segments), len(index)),
-        "segment_sum_sorted": (lambda x: segment_sum_sorted(x, order, ptr), len(index)),
     }
 
 
-@pytest.mark.parametrize("name", ["gather", "segment_sum", "segment_sum_sorted"])
+@pytest.mark.parametrize("name", ["gather", "segment_sum"])
 def test_gradients_equal_finite_differences(name):
     operation, num_rows = operations(torch.tensor([3, 0, 0, 4, 3, 3, 1]), 6)[name]
     x = torch.randn(num_rows, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
@@ -84,7 +72,7 @@ def test_gradients_of_gradients_equal_finite_differences(name):
     assert torch.autograd.gradgradcheck(lambda x: operation(x) ** 2, (x,))
 
 
-@pytest.mark.parametrize("name", ["gather", "segment_sum", "segment_sum_sorted"])
+@pytest.mark.parametrize("name", ["gather", "segment_sum"])
 def test_values_and_gradients_are_the_same_bits_every_time(name):
     generator = torch.Generator().manual_seed(0)
     operation, num_rows = operations(torch.randint(0, 500, (4000,), generator=generator), 500)[name]
