@@ -58,6 +58,8 @@ class BuildOptions:
             raise InputError("block_molecules must not be negative and shard_molecules at least 1")
 
 
+SPILL_LEVEL = 1
+"""zstd level of spill files: read once, soon."""
 MAP_ROWS = 16_384
 """Rows that are featurised together: bounds the memory of the map phase."""
 
@@ -176,7 +178,7 @@ class _Spill:
         return self.folder / f"{split}-{partition:05d}"
 
     def _append(self, split: str, partition: int, molecules: Molecules) -> None:
-        contents = [format.compress(c) for c in format.encode_block(molecules).values()]
+        contents = [format.compress(c, level=SPILL_LEVEL) for c in format.encode_block(molecules).values()]
         with self._path(split, partition).open("ab") as file:
             file.write(self._LENGTHS.pack(len(molecules), *(len(c) for c in contents)))
             file.writelines(contents)

@@ -77,20 +77,22 @@ def parse_molecule(smiles: str) -> Parsed:
             raise FeaturizeError(f"{mol.GetNumAtoms()} atoms, more than {schema.MAX_ATOMS}")
         if maps is not None and mol.GetNumAtoms() != len(maps):
             raise FeaturizeError(f"RDKit reads {mol.GetNumAtoms()} atoms, the text names {len(maps)}")
-        num_all = mol.GetNumAtoms() + sum(atom.GetTotalNumHs() for atom in mol.GetAtoms())
-        source = list(range(mol.GetNumAtoms()))
-        has_hydrogens = any(atom.GetAtomicNum() == 1 for atom in mol.GetAtoms())
+        # a list once: iterating over RDKit's sequence costs more than what is read from it
+        atoms = list(mol.GetAtoms())
+        num_all = len(atoms) + sum(atom.GetTotalNumHs() for atom in atoms)
+        source = list(range(len(atoms)))
+        has_hydrogens = any(atom.GetAtomicNum() == 1 for atom in atoms)
         if has_hydrogens:
-            for atom in mol.GetAtoms():
-                atom.SetIntProp("_source", atom.GetIdx())
+            for k, atom in enumerate(atoms):
+                atom.SetIntProp("_source", k)
             mol = Chem.RemoveHs(mol)
-            source = [atom.GetIntProp("_source") for atom in mol.GetAtoms()]
+            atoms = list(mol.GetAtoms())
+            source = [atom.GetIntProp("_source") for atom in atoms]
         canonical = Chem.MolToSmiles(mol)
     order = np.array(mol.GetPropsAsDict(True, True)["_smilesAtomOutputOrder"], np.int64)
     rank = np.empty_like(order)
     rank[order] = np.arange(order.size)
 
-    atoms = list(mol.GetAtoms())
     elements = np.array([atom.GetAtomicNum() for atom in atoms])
     # a molecule of hydrogens alone is labelled on those
     heavy = (elements != 1) | (elements == 1).all()
@@ -178,9 +180,10 @@ def _atom_codes(atom: Chem.Atom) -> tuple[int, ...]:
 
 def _bonds(mol: Chem.Mol, rank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Bonds between stored atoms, sorted so that their order depends on the stored SMILES only."""
+    places = rank.tolist()
     bonds = sorted(
         (
-            *sorted((int(rank[b.GetBeginAtomIdx()]), int(rank[b.GetEndAtomIdx()])), reverse=True),
+            *sorted((places[b.GetBeginAtomIdx()], places[b.GetEndAtomIdx()]), reverse=True),
             schema.encode_bond(_KINDS.get(b.GetBondType(), 4), _STEREO.get(b.GetStereo(), 6), int(b.IsInRing())),
         )
         for b in mol.GetBonds()

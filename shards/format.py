@@ -124,9 +124,9 @@ def decode_arrays(content: bytes, *, group: str) -> dict[str, np.ndarray]:
     return arrays
 
 
-def compress(content: bytes) -> bytes:
+def compress(content: bytes, *, level: int = ZSTD_LEVEL) -> bytes:
     """One zstd frame, with content size and checksum."""
-    return zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True, write_content_size=True).compress(content)
+    return zstandard.ZstdCompressor(level=level, write_checksum=True, write_content_size=True).compress(content)
 
 
 def decompress(data: bytes) -> bytes:

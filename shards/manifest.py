@@ -63,10 +63,10 @@ class Manifest:
         return np.array([s.mean for s in stats]), np.array([s.std for s in stats])
 
     def encode(self) -> bytes:
-        """Manifest -> JSON bytes, the same for the same content; the last field is a hash of all others."""
+        """Manifest -> JSON bytes, the same for the same content; the last field is the SHA-256 of all bytes before it."""
         head = {"format": "molstream", "format_version": FORMAT_VERSION, "draft": True}
-        fields = json.loads(json.dumps(head | asdict(self)))
-        return (json.dumps(fields | {"manifest_sha256": _hash_fields(fields)}, indent=1) + "\n").encode()
+        body = json.dumps(head | asdict(self), indent=1).removesuffix("\n}").encode()
+        return body + _seal(body)
 
     @classmethod
     def parse(cls, data: bytes) -> "Manifest":
@@ -80,8 +80,9 @@ class Manifest:
                 raise FormatError(
                     f"{MANIFEST}: format version {version}, this molstream reads {FORMAT_VERSION}; use the one that built it"
                 )
-            digest = fields.pop("manifest_sha256")
-            if digest != _hash_fields(fields | {"format": "molstream", "format_version": version}):
+            del fields["manifest_sha256"]
+            body = data[: -len(_seal(b""))]
+            if data != body + _seal(body):
                 raise ChecksumError(f"{MANIFEST}: damaged or edited (its hash differs); restore it or build the set again")
             fields.pop("draft")
             fields["tasks"] = tuple(Task(**t) for t in fields["tasks"])
@@ -96,8 +97,9 @@ class Manifest:
             raise FormatError(f"{MANIFEST}: damaged or of another draft: {type(error).__name__}: {error}") from error
 
 
-def _hash_fields(fields: dict) -> str:
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+def _seal(body: bytes) -> bytes:
+    """The end of the file: a field with the hash of what is before it, of constant length."""
+    return f',\n "manifest_sha256": "{hashlib.sha256(body).hexdigest()}"\n}}\n'.encode()
 
 
 def fingerprint(
