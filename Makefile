@@ -17,7 +17,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 	@touch $@
 
 demo: .venv/.ready  ## pre-train on the embedded PM6 sample, evaluate, embed: about three minutes on two CPU cores
-	$(BIN)/molstream pretrain --out $(DEMO)
+	$(BIN)/molstream pretrain --out $(DEMO) --resume
 	$(BIN)/molstream embed $(DEMO)/shards --checkpoint $(DEMO) --split val --out $(DEMO)/embeddings
 	@echo
 	@echo "The run is in $(DEMO)/, embeddings of the validation molecules in $(DEMO)/embeddings/. What to try next:"

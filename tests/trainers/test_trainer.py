@@ -8,9 +8,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from streamer import Budget, Loader, StreamConfig
 from trainers.checkpoint import CHECKPOINTS, list_checkpoints, load_checkpoint, newest_checkpoint
 from trainers.evaluate import evaluate_checkpoint
+from trainers.loss import Targets
+from trainers.model import build_network
 from trainers.recipes import RECIPES, smoke
+from trainers.spec import DataSpec
 from trainers.trainer import learning_rate, pretrain, read_recipe
 
 
@@ -92,6 +96,8 @@ def test_a_damaged_checkpoint_is_recognised_and_the_one_before_is_used(sample_se
     outcome = pretrain(sample_set, run, tiny, resume=True, reporter=reporter)
     assert outcome.finished
     assert any("skipped" in m for m in reporter.messages if isinstance(m, str))
+    # what was logged after the older checkpoint came again, and stands there once
+    assert [line[0] for line in losses_of(run)] == list(range(1, tiny.num_steps + 1))
 
 
 def test_a_half_written_checkpoint_is_never_seen(sample_set, tiny, tmp_path, reporter, monkeypatch):
@@ -152,6 +158,29 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_touched(samp
             resume=False,
             reporter=reporter,
         )
+
+
+def test_a_step_is_normalised_by_the_labels_of_all_its_packs(sample_set, tiny, tmp_path, reporter):
+    recipe = replace(tiny, dropout=0.0, num_steps=1)
+    pretrain(sample_set, tmp_path / "run", recipe, resume=False, reporter=reporter)
+    spec = DataSpec.of(sample_set)
+    network, targets = build_network(spec, recipe), Targets(spec)
+    config = StreamConfig(
+        budget=Budget.suggest(sample_set, atoms=recipe.atoms_a_pack),
+        seed=recipe.seed,
+        num_lanes=recipe.num_lanes,
+        window_molecules=recipe.window_molecules,
+    )
+    step = next(iter(Loader(sample_set, config)))
+    assert len(step.batches) == 3
+    errors = {head.name: [] for head in spec.heads}
+    with torch.no_grad():
+        for batch in step.batches:
+            predictions = network(batch)
+            for name, (target, mask) in targets(batch).items():
+                errors[name] += (predictions[name] - target)[mask].abs().tolist()
+    expected = sum(sum(e) / len(e) for e in errors.values()) / len(errors)
+    assert reporter.steps[0][1]["loss"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_learning_rate_warms_up_and_falls_to_zero():
