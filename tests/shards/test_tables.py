@@ -80,7 +80,14 @@ def test_batches_cut_the_rows_but_change_none(sample_table):
         ("graph_mw", pa.null(), None),
         (MULLIKEN, pa.list_(pa.float64()), [0.0]),
         (MULLIKEN, pa.large_list(pa.float32()), [0.0]),
-        (MULLIKEN, pa.list_(pa.float32(), 1), [0.0]),
+        pytest.param(
+            MULLIKEN,
+            pa.list_(pa.float32(), 1),
+            [0.0],
+            marks=pytest.mark.skipif(
+                int(pa.__version__.split(".")[0]) < 26, reason="pyarrow before 26 cannot read a null in a fixed-size list"
+            ),
+        ),
         (MULLIKEN, pa.list_(pa.int32()), [0]),
         (MULLIKEN, pa.list_(pa.null()), []),
     ],
