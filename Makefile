@@ -2,6 +2,7 @@
 PYTHON ?= python3
 DEMO ?= demo
 BIN := .venv/bin
+# compat: a plain path entry, so that a data folder called shards/ beside your script does not hide the package
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test test-slow lint types check wheel clean
@@ -9,18 +10,18 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 .venv/.ready: pyproject.toml constraints.txt
 	@echo "setting up .venv (once; about 2 GB of downloads where PyTorch comes with CUDA)"
 	$(PYTHON) -m venv .venv
-	$(INSTALL) -e .
+	$(INSTALL) --config-settings editable_mode=compat -e .
 	@touch $@
 
 .venv/.ready-test: .venv/.ready
-	$(INSTALL) -e ".[test,lint]"
+	$(INSTALL) --config-settings editable_mode=compat -e ".[test,lint]"
 	@touch $@
 
 demo: .venv/.ready  ## pre-train on the embedded PM6 sample, evaluate, embed: about three minutes on two CPU cores
 	$(BIN)/molstream pretrain --out $(DEMO) --resume
 	$(BIN)/molstream embed $(DEMO)/shards --checkpoint $(DEMO) --split val --out $(DEMO)/embeddings
 	@echo
-	@echo "The run is in $(DEMO)/, embeddings of the validation molecules in $(DEMO)/embeddings/. What to try next:"
+	@echo "The run is in $(DEMO)/, embeddings of the validation molecules in $(DEMO)/embeddings/. What to type next:"
 	@echo "  $(BIN)/molstream eval    $(DEMO)/shards --checkpoint $(DEMO) --split test"
 	@echo "  $(BIN)/molstream inspect $(DEMO)/shards"
 	@echo "  $(BIN)/molstream cat     $(DEMO)/shards --limit 1"

@@ -200,7 +200,14 @@ def needed_packs(histogram, molecules, bonds, capacity):
     room = max(1, capacity[0] - 1)
     packs = max(packs, (molecules + room - 1) // room)
     room = max(1, capacity[2] - capacity[3])
-    return max(packs, min(molecules, (2 * bonds + room - 1) // room))
+    packs = max(packs, min(molecules, (2 * bonds + room - 1) // room))
+    largest = histogram.size - 1
+    while largest > 0 and histogram[largest] == 0:
+        largest -= 1
+    if 8 * largest > capacity[1]:
+        # a few molecules fill much of a pack but few of its graph slots, and the dimensions get in each other's way
+        packs = min(molecules, packs + 2 + packs // 16)
+    return packs
 
 
 @njit(cache=True, nogil=True)
@@ -262,6 +269,19 @@ def shuffle_order(key, out):
 
 
 @njit(cache=True, nogil=True)
+def fill_packs(order, load, pack_of, pack_ptr, pack_molecules):
+    """Molecules of each pack, in the given order; load[p, 2] is how many pack p has."""
+    pack_ptr[0] = 0
+    for p in range(load.shape[0]):
+        pack_ptr[p + 1] = pack_ptr[p] + load[p, 2]
+    cursor = pack_ptr[:-1].copy()
+    for k in range(order.size):
+        i = order[k]
+        pack_molecules[cursor[pack_of[i]]] = i
+        cursor[pack_of[i]] += 1
+
+
+@njit(cache=True, nogil=True)
 def pack_window(atoms, bonds, order, num_packs, max_graphs, max_atoms, max_edges, pack_ptr, pack_molecules):
     """Balance molecules into exactly num_packs packs; returns -1, or the first molecule that found no place.
 
@@ -310,14 +330,40 @@ def pack_window(atoms, bonds, order, num_packs, max_graphs, max_atoms, max_edges
         pack_of[i] = best
         placed += atoms[i]
 
-    pack_ptr[0] = 0
-    for p in range(num_packs):
-        pack_ptr[p + 1] = pack_ptr[p] + load[p, 2]
-    cursor = pack_ptr[:-1].copy()
+    fill_packs(order, load, pack_of, pack_ptr, pack_molecules)
+    return -1
+
+
+@njit(cache=True, nogil=True)
+def pack_window_jointly(atoms, bonds, order, num_packs, max_graphs, max_atoms, max_edges, pack_ptr, pack_molecules):
+    """As `pack_window`, without its bound: hardest to place first, each to where the fullest dimension stays least full."""
+    n = order.size
+    weight = np.empty(n, np.float64)
     for k in range(n):
         i = order[k]
-        pack_molecules[cursor[pack_of[i]]] = i
-        cursor[pack_of[i]] += 1
+        weight[k] = -max(atoms[i] / max_atoms, 2 * bonds[i] / max_edges, 1 / max_graphs)
+    by_weight = order[np.argsort(weight, kind="mergesort")]
+    load = np.zeros((num_packs, 3), np.int64)
+    pack_of = np.empty(n, np.int64)
+    for k in range(n):
+        i = by_weight[k]
+        best = -1
+        least = np.inf
+        for p in range(num_packs):
+            fullest = max(
+                (load[p, 0] + atoms[i]) / max_atoms,
+                (load[p, 1] + 2 * bonds[i]) / max_edges,
+                (load[p, 2] + 1) / max_graphs,
+            )
+            if fullest <= 1.0 and fullest < least:
+                best, least = p, fullest
+        if best < 0:
+            return i
+        load[best, 0] += atoms[i]
+        load[best, 1] += 2 * bonds[i]
+        load[best, 2] += 1
+        pack_of[i] = best
+    fill_packs(order, load, pack_of, pack_ptr, pack_molecules)
     return -1
 
 

@@ -7,7 +7,8 @@ Why it does (list scheduling, Graham 1969): molecules are placed largest first, 
 mean load so far. A pack's load after receiving a molecule of v atoms is then at most (S_v - v) / P + v, where S_v is the sum of
 all molecules of v atoms and more. `num_packs` is the least P for which this stays within the budget at every v, or is the
 number of molecules of v atoms and more (then each finds an empty pack). Edges and graphs have room to spare by choice of the
-budget; P also leaves, in each of them, room for one largest molecule above the mean.
+budget; P also leaves, in each of them, room for one largest molecule above the mean, and is raised by two and a sixteenth where a
+molecule takes more than an eighth of a pack. That part is measured, not proven: of 100,000 sets made to break it, one does.
 """
 
 from typing import NamedTuple
@@ -90,7 +91,11 @@ def pack_molecules(
     if not len(sizes) == len(bonds) == len(order):
         raise ValueError(f"{len(sizes)} sizes, {len(bonds)} bond counts, {len(order)} places do not agree")
     sizes, bonds = np.ascontiguousarray(sizes, np.int64), np.ascontiguousarray(bonds, np.int64)
-    left = _numba.pack_window(sizes, bonds, np.ascontiguousarray(order, np.int64), num_packs, *capacity, pack_ptr, molecules)
+    order = np.ascontiguousarray(order, np.int64)
+    left = _numba.pack_window(sizes, bonds, order, num_packs, *capacity, pack_ptr, molecules)
+    if left >= 0:
+        # edges or graphs were in the way, where there is no proof: weigh all three
+        left = _numba.pack_window_jointly(sizes, bonds, order, num_packs, *capacity, pack_ptr, molecules)
     if left >= 0:
         raise PackingError(
             f"a molecule of {sizes[left]} atoms and {2 * bonds[left]} directed edges finds no room in {num_packs} packs of "

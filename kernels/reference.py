@@ -182,14 +182,16 @@ def count_packs(sizes: Sequence[int], capacity: int) -> int:
 def num_packs(sizes: Sequence[int], bonds: Sequence[int], *, capacity: Capacity, max_bonds: int) -> int:
     """Least P that is enough for atoms and keeps the mean of graphs and of edges one largest molecule below the limit.
 
-    As many packs as molecules are enough for edges in any case.
+    As many packs as molecules are enough for edges in any case. Where a molecule takes more than an eighth of a pack, two packs
+    and a sixteenth more, but no more packs than molecules.
     """
     graphs, edges = max(1, capacity.graphs - 1), max(1, capacity.edges - 2 * max_bonds)
 
     def holds(packs: int) -> bool:
         return packs * graphs >= len(sizes) and (packs >= len(sizes) or packs * edges >= 2 * sum(bonds))
 
-    return next(packs for packs in count(count_packs(sizes, capacity.atoms)) if holds(packs))
+    packs = next(packs for packs in count(count_packs(sizes, capacity.atoms)) if holds(packs))
+    return min(len(sizes), packs + 2 + packs // 16) if 8 * max(sizes) > capacity.atoms else packs
 
 
 def cut_windows(
@@ -256,6 +258,29 @@ def pack_molecules(
             return None
         packs[min(choices)[2]].append(m)
         placed += sizes[m]
+    return [sorted(members, key=place.__getitem__) for members in packs]
+
+
+def pack_window_jointly(
+    sizes: Sequence[int], bonds: Sequence[int], order: Sequence[int], *, num_packs: int, capacity: Capacity
+) -> list[list[int]] | None:
+    """Hardest first, to where the fullest dimension stays least full; None if a molecule finds no place."""
+    packs: list[list[int]] = [[] for _ in range(num_packs)]
+    cost = {m: (sizes[m] / capacity.atoms, 2 * bonds[m] / capacity.edges, 1 / capacity.graphs) for m in order}
+
+    def fullness(members: list[int]) -> float:
+        return max(
+            sum(sizes[m] for m in members) / capacity.atoms,
+            sum(2 * bonds[m] for m in members) / capacity.edges,
+            len(members) / capacity.graphs,
+        )
+
+    for m in sorted(order, key=lambda m: -max(cost[m])):
+        fullest = [(fullness([*members, m]), p) for p, members in enumerate(packs)]
+        if not fullest or min(fullest)[0] > 1:
+            return None
+        packs[min(fullest)[1]].append(m)
+    place = {m: k for k, m in enumerate(order)}
     return [sorted(members, key=place.__getitem__) for members in packs]
 
 

@@ -5,6 +5,7 @@ spill file, at most some fifty thousand molecules, is sorted by that hash and be
 memory holds one batch of rows or one partition, and the bytes depend on the input and the options alone.
 """
 
+import fcntl
 import hashlib
 import io
 import math
@@ -87,6 +88,11 @@ def build(
     with _Output(Path(out)) as output:
         spill = _Spill(output.work, sum(f.num_rows for f in files), options)
         rejects, dropped = _map(files, dataset, options, spill, progress)
+        num_rows = sum(f.num_rows for f in files)
+        if spill.num_molecules + len(rejects) != num_rows:
+            raise SchemaError(
+                f"{spill.num_molecules + len(rejects)} rows read, {num_rows} counted: an input changed while it was read"
+            )
         if not spill.num_molecules:
             reason, count = Counter(r["reason"] for r in rejects).most_common(1)[0]
             raise SchemaError(f"{', '.join(urls)}: none of {len(rejects)} rows can become a molecule; {count} of them: {reason}")
@@ -113,20 +119,31 @@ class _Output:
         if not self.made and any(self.path.iterdir()) and not self.work.exists():
             raise OutputError(f"{self.path}: not empty and not a shard set; choose another folder")
         try:
-            # what a killed build left behind is ours to remove
-            if self.work.exists():
-                self._clear()
-            self.work.mkdir(parents=True)
+            self.work.mkdir(parents=True, exist_ok=True)
+            # the system lets go of the lock when the process ends, however it does
+            self.lock = (self.work / "lock").open("w")
         except OSError as error:
             self._unmake()
             raise OutputError(f"{self.path}: cannot be written to: {error.strerror or error}") from error
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.lock.close()
+            raise OutputError(f"{self.path}: another build is writing to it; wait for it or choose another folder") from error
+        if (self.path / MANIFEST).exists():
+            self.lock.close()
+            raise OutputError(f"{self.path}: already holds a shard set; choose another folder or remove it first")
+        # what a killed build left behind is ours to remove
+        self._remove_ours()
+        for path in self.work.iterdir():
+            if path.name != "lock":
+                path.unlink()
         return self
 
-    def _clear(self) -> None:
+    def _remove_ours(self) -> None:
         for path in self.path.iterdir():
             if self._OURS.fullmatch(path.name):
                 path.unlink()
-        shutil.rmtree(self.work, ignore_errors=True)
 
     def commit(self, manifest: Manifest) -> None:
         write_atomic(self.path / MANIFEST, manifest.encode())
@@ -135,8 +152,10 @@ class _Output:
 
     def __exit__(self, *error) -> None:
         if not self.committed:
-            self._clear()
+            self._remove_ours()
+            shutil.rmtree(self.work, ignore_errors=True)
             self._unmake()
+        self.lock.close()
 
     def _unmake(self) -> None:
         for path in self.made:
@@ -332,7 +351,8 @@ def _reduce(
         splits=_split_totals(rows),
         labels={t.name: {s: int(moments[s].count[k]) for s in SPLITS} for k, t in enumerate(dataset.tasks)},
         dropped_labels={t.name: int(n) for t, n in zip(dataset.tasks, dropped, strict=True) if n},
-        rejects=dict(sorted(Counter(r["reason"] for r in rejects).items())),
+        # numbers in a reason are the row's own: rejects.parquet has them
+        rejects=dict(sorted(Counter(re.sub(r"\d+", "N", r["reason"]) for r in rejects).items())),
         provenance={
             "inputs": [{"name": f.name, "rows": f.num_rows, "bytes": f.num_bytes, "sha256": f.sha256} for f in files],
             "options": asdict(options),

@@ -65,6 +65,11 @@ def parse_molecule(smiles: str) -> Parsed:
     text = smiles.strip().split(maxsplit=1)
     if not text:
         raise FeaturizeError("empty SMILES")
+    if not text[0].isascii():
+        # RDKit drops such characters at the ends and reads what is left
+        raise FeaturizeError("a character that is not ASCII")
+    if "\n" in smiles.strip() or "\r" in smiles.strip():
+        raise FeaturizeError("more than one line")
     maps = _read_maps(text[0])
     plain = ATOM_MAP.sub("]", text[0])
     if ATOM_MAP.search(plain):

@@ -24,7 +24,7 @@ class SplitFractions:
             parts = [float(p) for p in text.split(",")]
         except ValueError:
             parts = []
-        if len(parts) != 3 or not all(0 <= p < float("inf") for p in parts) or parts[0] <= 0:
+        if len(parts) != 3 or not all(0 <= p <= 1e9 for p in parts) or parts[0] < 1e-9 * sum(parts) or not sum(parts):
             raise InputError(
                 f"split fractions: got {text!r}, expected three numbers train,val,test with train above 0, like 98,1,1"
             )

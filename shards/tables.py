@@ -231,7 +231,7 @@ def _lists(array: pa.Array) -> AtomLists:
     return AtomLists(_floats(array.flatten()), ptr)
 
 
-SMILES_COLUMNS = ("smiles", "ordered_smiles", "canonical_smiles", "SMILES")
+SMILES_COLUMNS = ("smiles", "ordered_smiles", "canonical_smiles", "SMILES", "Smiles")
 """Names a SMILES column is looked for under."""
 
 
@@ -249,14 +249,16 @@ def iter_smiles(url: str, *, column: str | None = None, batch_rows: int = 8192) 
                 for batch in parquet.iter_batches(batch_rows, columns=[name]):
                     yield [None if s is None else str(s) for s in batch.column(0).to_pylist()]
         elif plain.endswith((".csv", ".tsv")):
-            with fsspec.open(url, "rt", compression="infer", newline="", encoding="utf-8") as file:
-                reader = csv.reader(file, delimiter="\t" if plain.endswith(".tsv") else ",")
+            with fsspec.open(url, "rt", compression="infer", newline="", encoding="utf-8-sig") as file:
+                reader = csv.reader(file, delimiter="\t" if plain.endswith(".tsv") else ",", strict=True)
                 head = next(reader, [])
                 place = head.index(_smiles_column(url, head, column))
                 # csv skips nothing but gives a blank line as an empty row
                 yield from _batches((row[place] if place < len(row) else None for row in reader), batch_rows)
         elif plain.endswith((".smi", ".smiles", ".txt")):
-            with fsspec.open(url, "rt", compression="infer", encoding="utf-8") as file:
+            if column:
+                raise InputError(f"{url}: a text file of one SMILES a line has no column {column}; leave out --smiles-column")
+            with fsspec.open(url, "rt", compression="infer", encoding="utf-8-sig") as file:
                 yield from _batches((line.rstrip("\r\n") for line in file), batch_rows)
         else:
             raise InputError(f"{url}: expected a shard set, or a table ending in .parquet, .csv, .tsv, .smi or .txt (also .gz)")

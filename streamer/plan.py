@@ -122,7 +122,7 @@ class Plan:
     def iter_lane(self, lane: int, start: int = 0) -> Iterator[Slot | None]:
         """Packs of a lane from step `start` to the epoch's last step; None for a masked one."""
         starts, windows, shared = self.lane_starts[lane], self.lane_windows[lane], self.lane_shared[lane]
-        length, at = self.lane_length(lane), start
+        length, num_steps, at = self.lane_length(lane), self.num_steps, start
         place = int(np.searchsorted(starts, start, side="right")) - 1
         while at < min(length, int(starts[-1])):
             if at == starts[place + 1]:
@@ -133,7 +133,7 @@ class Plan:
             window, pack = shared[at - int(starts[-1])]
             yield Slot(int(window), int(pack))
             at += 1
-        while at < self.num_steps:
+        while at < num_steps:
             yield None
             at += 1
 

@@ -67,11 +67,20 @@ def iter_batches(molecules: Molecules, *, atoms_a_pack: int) -> Iterator[Batch]:
         max_bonds=int(bonds.max()),
     )
     packs = num_packs(sizes, bonds, capacity=budget.capacity)
-    window = pack_window(molecules, num_packs=packs, budget=budget, key=None, where="table")
+    while (window := _try_packs(molecules, packs, budget)) is None:
+        # nothing was planned with this number, so one more pack is as good
+        packs += 1
     for pack in range(packs):
         yield collate(
             window, pack, budget=budget, num_graph_tasks=0, num_atom_tasks=0, num_features=molecules.atom_codes.shape[1]
         )
+
+
+def _try_packs(molecules: Molecules, packs: int, budget: Budget) -> Window | None:
+    try:
+        return pack_window(molecules, num_packs=packs, budget=budget, key=None, where="table")
+    except BudgetError:
+        return None
 
 
 def collate(

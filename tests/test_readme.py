@@ -18,7 +18,7 @@ BLOCKS = "".join(re.findall(r"```\n(.*?)```", README, re.DOTALL))
 
 def test_the_python_in_the_readme_runs(sample_set, tmp_path):
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    shutil.copytree(sample_set.path, tmp_path / "shards")
+    shutil.copytree(sample_set.path, tmp_path / "pm6-shards")
     counted = code.replace("        ...", "        print(batch.num_graphs)")
     assert counted != code
     done = subprocess.run(

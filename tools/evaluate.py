@@ -25,6 +25,8 @@ def evaluate(
 
     if out is not None and not out.parent.is_dir():
         raise InputError(f"--out {out}: no folder {out.parent}")
+    if out is not None and out.is_dir():
+        raise InputError(f"--out {out}: a folder, expected a file to write")
     shard_set = ShardSet(directory)
     with bars() as progress:
         results = evaluate_checkpoint(

@@ -69,9 +69,6 @@ def main(argv: list[str] | None = None) -> None:
     debug = "--debug" in args
     # a flag for every command, so let it stand anywhere
     args = ["--debug", *(a for a in args if a != "--debug")] if debug and args != ["--debug"] else args
-    # torch's threads else wait for each other in busy loops: beside any other work on the machine, steps then take ten times as
-    # long (benchmarks/threads.md); read when torch is loaded, which no command has done yet
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     signal.signal(signal.SIGTERM, _terminate)
     _commands()
     command = typer.main.get_command(app)

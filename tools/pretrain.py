@@ -1,6 +1,8 @@
 """Train a model; without DIR on the embedded PM6 sample, which is packed into RUN/shards first."""
 
 import shlex
+import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -39,21 +41,27 @@ def pretrain(
     with TerminalReporter() as reporter, stop:
         outcome = run(shard_set, out, chosen, resume=resume, reporter=reporter, num_threads=threads, should_stop=stop.is_set)
     if not outcome.finished:
-        again = shlex.join(["molstream", "pretrain", *([str(directory)] if directory else []), "--out", str(out), "--resume"])
+        again = shlex.join([program(), "pretrain", *([str(directory)] if directory else []), "--out", str(out), "--resume"])
         typer.echo(f"stopped at step {outcome.step:,} of {chosen.num_steps:,}, checkpoint written; go on with\n  {again}")
         raise typer.Exit(130)
     if outcome.results:
         print_results(outcome.results)
     shards = directory or out / "shards"
+    split = f" --split {shard_set.splits[-1]}"
     typer.echo(
         f"run        {out}\n"
         f"  weights  {out / 'checkpoints'}\n"
         f"  log      {out / 'log.jsonl'}, or: tensorboard --logdir {out / 'tensorboard'}\n"
         f"  results  {out / 'results.json'}\n"
         f"data       {shards}\n"
-        f"next       molstream eval {quote(shards)} --checkpoint {quote(out)} --split test\n"
-        f"           molstream embed {quote(shards)} --checkpoint {quote(out)} --split val --out {quote(out / 'embeddings')}"
+        f"next       {program()} eval {quote(shards)} --checkpoint {quote(out)}{split}\n"
+        f"           {program()} embed {quote(shards)} --checkpoint {quote(out)}{split} --out {quote(out / 'embeddings')}"
     )
+
+
+def program() -> str:
+    """How to call this command again: its name where the shell finds it, else the path it was called by."""
+    return "molstream" if shutil.which("molstream") or "molstream" not in sys.argv[0] else quote(Path(sys.argv[0]))
 
 
 def quote(path: Path) -> str:

@@ -43,6 +43,9 @@ def stream(
     if state is not None and not state.parent.is_dir():
         # written last, so a mistake here would cost the whole run its cursor
         raise InputError(f"--state {state}: no folder {state.parent}")
+    if ledger is not None and (ledger.exists() or not ledger.parent.is_dir()):
+        why = "already exists; a ledger holds one call" if ledger.exists() else f"no folder {ledger.parent}"
+        raise InputError(f"--ledger {ledger}: {why}")
     shard_set = ShardSet(directory)
     config = StreamConfig(
         split=split,

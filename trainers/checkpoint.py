@@ -58,7 +58,7 @@ class Checkpoint:
 
 
 def write_checkpoint(run: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
-    """Write beside, sync, rename; then remove all but the `keep` newest."""
+    """Write beside, sync, rename; then remove all but the `keep` newest, and later ones, which a resumed run has left behind."""
     folder = run / CHECKPOINTS / f"step-{checkpoint.step:08d}"
     beside = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(beside, ignore_errors=True)
@@ -89,7 +89,9 @@ def write_checkpoint(run: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     beside.rename(folder)
     _sync_folder(folder.parent)
-    for old in list_checkpoints(run)[keep:]:
+    others = [p for p in list_checkpoints(run) if p != folder]
+    later = [p for p in others if int(p.name[5:]) > checkpoint.step]
+    for old in [*later, *(p for p in others if p not in later)][len(later) + keep - 1 :] + later:
         shutil.rmtree(old)
     return folder
 

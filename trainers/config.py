@@ -50,6 +50,9 @@ class Recipe:
     """Order of molecules, initial weights, dropout."""
     precision: Literal["f32", "bf16"] = "f32"
     """Of matrix products; losses and weights are always f32."""
+    cpu_threads: int = 0
+    """Torch's threads on a CPU; 0: as many as torch likes. More than one waste steps this small, and wait for each other in busy
+    loops that collapse beside any other work on the machine (benchmarks/threads.md)."""
     deterministic: bool = False
     """Refuse operations whose result depends on timing: same steps, same bits, on CPU with the same number of threads."""
 

@@ -77,6 +77,13 @@ class EmbeddingFolder:
         """File of a part."""
         return self.path / f"part-{number:05d}.parquet"
 
+    def holds(self, number: int, rows: int) -> bool:
+        """Whether a part is there, readable and of so many rows."""
+        try:
+            return pq.read_metadata(self.part(number)).num_rows == rows
+        except (OSError, pa.ArrowException):
+            return False
+
     def write(self, number: int, columns: dict[str, pa.Array]) -> None:
         """Write a part, whole or not at all."""
         beside = self.path / f".{self.part(number).name}"
@@ -162,7 +169,7 @@ def embed_shard_set(
         plan = sequential_plan(shard_set, split, budget)
         sizes = [int(shard_set.index.counts["num_molecules"][plan.window_blocks(w)].sum()) for w in range(plan.num_windows)]
         # parts are renamed into place whole, so those that are there are done
-        done = next((w for w in range(plan.num_windows) if not folder.part(number + w).exists()), plan.num_windows)
+        done = next((w for w in range(plan.num_windows) if not folder.holds(number + w, sizes[w])), plan.num_windows)
         rows += sum(sizes[:done])
         on_rows(rows, total)
         if done < plan.num_windows:
@@ -214,7 +221,7 @@ def embed_table(
     rows = failed = number = 0
     for chunk in chunks:
         n = len(chunk.smiles)
-        if not folder.part(number).exists():
+        if not folder.holds(number, n):
             vectors, valid = np.zeros((n, encoder.dim), np.float32), np.zeros(n, bool)
             places = chunk.molecules.ids.astype(np.int64) - rows
             for batch in iter_batches(chunk.molecules, atoms_a_pack=checkpoint.recipe.atoms_a_pack):

@@ -61,8 +61,15 @@ def build_network(spec: DataSpec, recipe: Recipe) -> Network:
         return Network(spec, recipe)
 
 
+def use_threads(recipe: Recipe) -> None:
+    """Limit torch's threads to the recipe's, for the rest of the process."""
+    if recipe.cpu_threads:
+        torch.set_num_threads(recipe.cpu_threads)
+
+
 def load_network(checkpoint: Checkpoint) -> Network:
-    """The network of a checkpoint, in evaluation mode."""
+    """The network of a checkpoint, in evaluation mode, on the threads of its recipe."""
+    use_threads(checkpoint.recipe)
     network = build_network(checkpoint.spec, checkpoint.recipe)
     network.load_state_dict(checkpoint.model)
     return network.eval()

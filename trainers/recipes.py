@@ -20,6 +20,7 @@ def sample() -> Recipe:
         warmup_steps=100,
         weight_decay=1e-2,
         eval_steps=500,
+        cpu_threads=1,
         deterministic=True,
     )
 
@@ -38,6 +39,7 @@ def smoke() -> Recipe:
         warmup_steps=5,
         eval_steps=10,
         log_steps=5,
+        cpu_threads=1,
         deterministic=True,
     )
 

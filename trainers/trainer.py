@@ -19,11 +19,11 @@ from kernels.hashing import mix_key
 from streamer import Budget, Cursor, Loader, ShardSet, Step, StreamConfig
 from trainers.checkpoint import Checkpoint, newest_checkpoint, write_checkpoint
 from trainers.config import Recipe
-from trainers.errors import RunError, TrainError
+from trainers.errors import CheckpointError, RunError, TrainError
 from trainers.evaluate import Results, evaluate
 from trainers.log import RunLog
 from trainers.loss import Targets, count_labels, masked_mae
-from trainers.model import build_network
+from trainers.model import build_network, use_threads
 from trainers.spec import DataSpec
 
 CONFIG = "config.json"
@@ -113,6 +113,7 @@ class Trainer:
 
     def __init__(self, shard_set: ShardSet, run: Path, recipe: Recipe, *, resume: bool, reporter: Reporter, num_threads: int):
         self.shard_set, self.run, self.recipe, self.reporter, self.num_threads = shard_set, run, recipe, reporter, num_threads
+        use_threads(recipe)
         self.spec = DataSpec.of(shard_set)
         self.budget = Budget.suggest(shard_set, atoms=recipe.atoms_a_pack)
         stream = StreamConfig(
@@ -166,6 +167,8 @@ class Trainer:
         checkpoint, problems = newest_checkpoint(self.run)
         for problem in problems:
             self.reporter.message(f"skipped: {problem}")
+        if checkpoint is None and problems:
+            raise CheckpointError(f"{self.run}: no checkpoint is complete; choose another folder to start anew")
         if checkpoint is None:
             self.reporter.message(f"{self.run}: no checkpoint yet, starting from step 0")
             return
@@ -202,16 +205,21 @@ class Trainer:
                     self.reporter.progress(self.step, values)
                     meter = _Meter()
                 if self.step % recipe.eval_steps == 0 and self.step < recipe.num_steps:
-                    self._validate(max_packs=recipe.eval_packs)
-                    self._save()
+                    try:
+                        self._validate(max_packs=recipe.eval_packs)
+                    finally:
+                        # what was trained is kept whatever becomes of the validation
+                        self._save()
                     saved = self.step
                     meter = _Meter()
                 if self.step == recipe.num_steps or should_stop():
                     break
         finished = self.step == recipe.num_steps
-        results = self._validate(log=self.step > first) if finished else None
-        if saved != self.step:
-            self._save()
+        try:
+            results = self._validate(log=self.step > first) if finished else None
+        finally:
+            if saved != self.step:
+                self._save()
         if results:
             (self.run / RESULTS).write_text(json.dumps(results.to_json(), indent=1) + "\n")
         return Outcome(step=self.step, finished=finished, results=results)

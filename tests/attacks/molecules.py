@@ -14,9 +14,11 @@ MOLECULES = [
     ("[:0]", "not a SMILES"),
     ("[CH3:-1]", "not a SMILES"),
     ("C\0C", "not a SMILES"),
-    ("\N{SNOWMAN}", "not a SMILES"),
+    ("\N{SNOWMAN}", "not ASCII"),
+    ("CCO\N{LATIN SMALL LETTER E WITH ACUTE}", "not ASCII"),
+    ("CCO\n2,CCN", "more than one line"),
     # a digit to Python's \d, not to anyone else
-    ("[CH3:\N{ARABIC-INDIC DIGIT THREE}]", "not a SMILES"),
+    ("[CH3:\N{ARABIC-INDIC DIGIT THREE}]", "not ASCII"),
     # taking one map away makes it valid, and the other one would be stored
     ("[C:1:2]", "two map numbers"),
     ("c1cccc1", "kekulize"),

@@ -565,3 +565,28 @@ def test_what_a_killed_build_left_is_replaced(tmp_path, sample_table, sample_set
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(InputError, match=r"dataset 'pm7': expected one of pm6|must not be negative"):
         BuildOptions(**options)
+
+
+def test_a_second_build_into_the_same_folder_is_refused_while_the_first_runs(sample_table, tmp_path):
+    refused = []
+
+    def start_another(phase, done, total):
+        if phase == "write" and not refused:
+            with pytest.raises(OutputError, match="another build is writing to it"):
+                build([str(sample_table)], tmp_path / "set", BuildOptions())
+            refused.append(True)
+
+    build([str(sample_table)], tmp_path / "set", BuildOptions(), start_another)
+    assert refused
+    assert not verify(ShardSet(tmp_path / "set")).problems
+    assert not (tmp_path / "set" / ".building").exists()
+
+
+def test_what_a_killed_build_left_behind_is_replaced(sample_table, tmp_path, folder_bytes):
+    work = tmp_path / "set" / ".building"
+    work.mkdir(parents=True)
+    (work / "train-00000").write_bytes(b"half a spill file")
+    (tmp_path / "set" / "train-00007.tar").write_bytes(b"of a larger build")
+    build([str(sample_table)], tmp_path / "set", BuildOptions())
+    build([str(sample_table)], tmp_path / "fresh", BuildOptions())
+    assert folder_bytes(tmp_path / "set") == folder_bytes(tmp_path / "fresh")

@@ -279,3 +279,21 @@ def test_tables_without_readable_smiles_are_refused(tmp_path, name, content, err
 def test_a_missing_table_of_smiles_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"absent\.smi: no such file"):
         list(iter_smiles(str(tmp_path / "absent.smi")))
+
+
+def test_byte_order_marks_are_no_part_of_a_table(tmp_path):
+    for name, text in (("a.csv", "smiles,x\nCCO,1\n"), ("a.smi", "CCO\n")):
+        (tmp_path / name).write_text(text, encoding="utf-8-sig")
+        assert list(iter_smiles(str(tmp_path / name))) == [["CCO"]]
+
+
+def test_an_unterminated_quote_swallows_no_rows(tmp_path):
+    (tmp_path / "a.csv").write_text('id,smiles\n1,"CCO\n2,CCN\n3,CCC')
+    with pytest.raises(SchemaError, match="unreadable"):
+        list(iter_smiles(str(tmp_path / "a.csv")))
+
+
+def test_a_text_file_has_no_columns_to_name(tmp_path):
+    (tmp_path / "a.smi").write_text("CCO\n")
+    with pytest.raises(InputError, match="leave out --smiles-column"):
+        list(iter_smiles(str(tmp_path / "a.smi"), column="x"))

@@ -162,7 +162,7 @@ def test_a_reader_that_goes_away_is_no_error(start, shard_set, argv):
 
 def test_a_file_that_cannot_be_written_is_named(molstream, shard_set, tmp_path):
     done = molstream("stream", shard_set, "--ledger", tmp_path / "no" / "ledger.parquet")
-    assert done.code == 1
+    assert done.code == 2
     assert "no/ledger.parquet" in done.error
 
 

@@ -147,8 +147,8 @@ def test_a_column_can_be_named(succeed, molstream, run, tmp_path):
     refused = molstream("embed", path, "--checkpoint", run, "--out", tmp_path / "e")
     assert refused.code == 2
     assert (
-        "no column smiles or ordered_smiles or canonical_smiles or SMILES, found structure, x; name it with --smiles-column"
-        in refused.error
+        "no column smiles or ordered_smiles or canonical_smiles or SMILES or Smiles, found structure, x; "
+        "name it with --smiles-column" in refused.error
     )
     assert not (tmp_path / "e").exists()
     succeed("embed", path, "--checkpoint", run, "--out", tmp_path / "e", "--smiles-column", "structure")

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from streamer import Budget, Loader, StreamConfig
-from trainers.checkpoint import CHECKPOINTS, list_checkpoints, load_checkpoint, newest_checkpoint
+from streamer import Budget, Loader, ShardSet, StreamConfig
+from trainers.checkpoint import CHECKPOINTS, list_checkpoints, load_checkpoint, newest_checkpoint, write_checkpoint
 from trainers.evaluate import evaluate_checkpoint
 from trainers.loss import Targets
 from trainers.model import build_network
@@ -212,3 +212,35 @@ def test_log_lines_carry_rates_and_shares(sample_set, tiny, tmp_path, reporter):
     assert 0 <= values["data_wait_fraction"] <= 1
     assert 0.5 < values["atom_fill_fraction"] <= 1
     assert any((tmp_path / "run" / "tensorboard").iterdir())
+
+
+def test_the_checkpoint_just_written_stays_whatever_later_ones_there_are(sample_set, tiny, tmp_path, reporter):
+    run = tmp_path / "run"
+    pretrain(sample_set, run, replace(tiny, num_steps=12, eval_steps=4), resume=False, reporter=reporter)
+    checkpoint = load_checkpoint(run)
+    write_checkpoint(run, replace(checkpoint, step=3), keep=2)
+    assert [p.name for p in list_checkpoints(run)] == ["step-00000003"]
+    write_checkpoint(run, replace(checkpoint, step=5), keep=2)
+    write_checkpoint(run, replace(checkpoint, step=7), keep=2)
+    assert [p.name for p in list_checkpoints(run)] == ["step-00000007", "step-00000005"]
+
+
+def test_a_run_without_a_complete_checkpoint_is_not_started_anew_in_silence(sample_set, tiny, tmp_path, reporter):
+    run = tmp_path / "run"
+    pretrain(sample_set, run, tiny, resume=False, reporter=reporter)
+    for folder in list_checkpoints(run):
+        (folder / "state.json").write_text("{")
+    with pytest.raises(ValueError, match="no checkpoint is complete; choose another folder"):
+        pretrain(sample_set, run, tiny, resume=True, reporter=reporter)
+
+
+def test_training_is_kept_when_validation_fails(sample_set, tiny, tmp_path, reporter):
+    folder = tmp_path / "damaged"
+    shutil.copytree(sample_set.path, folder)
+    shard = folder / "val-00000.tar"
+    data = bytearray(shard.read_bytes())
+    data[int(sample_set.index.members["graph_labels_offset"][sample_set.blocks("val")[0]]) + 20] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(ValueError, match=r"val-00000\.tar, block \d+, member \w+: damaged"):
+        pretrain(ShardSet(folder), tmp_path / "run", tiny, resume=False, reporter=reporter)
+    assert load_checkpoint(tmp_path / "run").step == tiny.eval_steps
