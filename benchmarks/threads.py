@@ -2,8 +2,8 @@
 
     python benchmarks/threads.py [--runs 5] [--busy 0 1]
 
-Each run is `molstream pretrain` on the embedded sample in a process of its own, 80 steps of 1,024 atoms; the rate is the median over
-the last 60. The other work is a number of Python processes that multiply matrices on one thread. Variants run in turn.
+Each run trains on the embedded sample in a process of its own, 80 steps of 1,024 atoms; the rate is the median over the last 60.
+The other work is a number of Python processes that multiply matrices on one thread. Variants run in turn.
 """
 
 import argparse
