@@ -4,8 +4,6 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 
-import numpy as np
-
 from shards.errors import ChecksumError, FormatError
 from shards.format import FORMAT_VERSION
 from shards.types import Feature, Task, TaskSet
@@ -56,11 +54,6 @@ class Manifest:
     def tasks_of(self, level: str) -> tuple[Task, ...]:
         """Tasks of one level, in the order of the label columns."""
         return tuple(task for task in self.tasks if task.level == level)
-
-    def scale_of(self, level: str) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and std of each task of a level: float64 (T) each."""
-        stats = [self.statistics[task.name] for task in self.tasks_of(level)]
-        return np.array([s.mean for s in stats]), np.array([s.std for s in stats])
 
     def encode(self) -> bytes:
         """Manifest -> JSON bytes, the same for the same content; the last field is the SHA-256 of all bytes before it."""

@@ -220,6 +220,6 @@ class _Schedule:
         return self.pool.submit(lambda: self.loader.collate(loading.result(), slot.pack))
 
 
-def sequential(config: StreamConfig, *, split: str | None = None) -> StreamConfig:
+def sequential(config: StreamConfig) -> StreamConfig:
     """The same stream in stored order on one lane, for evaluation and export."""
-    return replace(config, shuffle=False, num_lanes=1, split=split or config.split)
+    return replace(config, shuffle=False, num_lanes=1)

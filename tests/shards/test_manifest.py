@@ -2,7 +2,6 @@ import json
 import re
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from shards import ChecksumError, FormatError
@@ -24,18 +23,6 @@ def test_a_manifest_lists_tasks_features_and_versions(sample_set):
     assert set(fields["provenance"]["versions"]) == {"rdkit", "zstd", "pyarrow"}
     assert fields["provenance"]["inputs"][0]["name"] == "sample.parquet"
     assert fields["provenance"]["inputs"][0]["rows"] == 300
-
-
-def test_scales_are_those_of_the_tasks_of_a_level_in_their_order(sample_set):
-    manifest = sample_set.manifest
-    for level, count in (("graph", 62), ("atom", 7)):
-        mean, std = manifest.scale_of(level)
-        names = [t.name for t in manifest.tasks_of(level)]
-        assert len(names) == count
-        assert mean.tolist() == [manifest.statistics[n].mean for n in names]
-        assert std.tolist() == [manifest.statistics[n].std for n in names]
-        assert (std > 0).all()
-        assert np.isfinite(mean).all()
 
 
 def test_a_newer_format_version_is_refused(sample_set):

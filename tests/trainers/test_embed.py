@@ -70,10 +70,10 @@ def test_half_precision_is_stored_as_such(sample_set, trained, tmp_path):
 
 
 def test_a_stopped_export_goes_on_with_the_missing_parts_only(sample_set, trained, tmp_path, monkeypatch):
-    def small(config, *, split=None):
+    def small(config):
         from dataclasses import replace
 
-        return replace(config, shuffle=False, num_lanes=1, split=split or config.split, window_molecules=40)
+        return replace(config, shuffle=False, num_lanes=1, window_molecules=40)
 
     monkeypatch.setattr(embed, "sequential", small)
     embed_shard_set(trained, sample_set, tmp_path / "whole", splits=("val", "test"))
