@@ -55,7 +55,7 @@ def pretrain(
         f"  results  {out / 'results.json'}\n"
         f"data       {shards}\n"
         f"next       {program()} eval {quote(shards)} --checkpoint {quote(out)}{split}\n"
-        f"           {program()} embed {quote(shards)} --checkpoint {quote(out)}{split} --out {quote(out / 'embeddings')}"
+        f"           {program()} embed {quote(shards)} --checkpoint {quote(out)}{split} --out {quote(out / f'embeddings-{shard_set.splits[-1]}')}"
     )
 
 
