@@ -48,6 +48,7 @@ def pretrain(
         print_results(outcome.results)
     shards = directory or out / "shards"
     split = f" --split {shard_set.splits[-1]}"
+    embeddings = quote(out / f"embeddings-{shard_set.splits[-1]}")
     typer.echo(
         f"run        {out}\n"
         f"  weights  {out / 'checkpoints'}\n"
@@ -55,7 +56,7 @@ def pretrain(
         f"  results  {out / 'results.json'}\n"
         f"data       {shards}\n"
         f"next       {program()} eval {quote(shards)} --checkpoint {quote(out)}{split}\n"
-        f"           {program()} embed {quote(shards)} --checkpoint {quote(out)}{split} --out {quote(out / f'embeddings-{shard_set.splits[-1]}')}"
+        f"           {program()} embed {quote(shards)} --checkpoint {quote(out)}{split} --out {embeddings}"
     )
 
 
