@@ -5,7 +5,7 @@ BIN := .venv/bin
 # compat: a plain path entry, so that a data folder called shards/ beside your script does not hide the package
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow lint types check wheel clean
+.PHONY: demo test lint types check wheel clean
 
 .venv/.ready: pyproject.toml constraints.txt
 	@echo "setting up .venv (once; about 2 GB of downloads where PyTorch comes with CUDA)"
@@ -28,10 +28,7 @@ demo: .venv/.ready  ## pre-train on the embedded PM6 sample, evaluate, embed: ab
 	@echo "  $(BIN)/molstream embed   YOUR.csv --checkpoint $(DEMO) --out embeddings"
 
 test: .venv/.ready-test  ## the fast suite
-	$(BIN)/python -m pytest -q -m "not slow and not gpu"
-
-test-slow: .venv/.ready-test  ## long loops
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q
 
 lint: .venv/.ready-test
 	$(BIN)/ruff check .

@@ -1,6 +1,5 @@
 """Write embeddings of molecules to Parquet: of a shard set in shard order, or of a table row by row."""
 
-from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -29,6 +28,7 @@ def embed(
     threads: Annotated[int, typer.Option("--threads", help="Threads that decode, pack and collate a shard set.")] = 1,
 ) -> None:
     from shards import InputError
+    from shards.tables import iter_smiles
     from tools.progress import bars
     from tools.report import skipped
     from trainers.checkpoint import load_checkpoint
@@ -61,8 +61,9 @@ def embed(
             digest, total = read_table(source, smiles_column)
             rows, failed = embed_table(
                 load_checkpoint(checkpoint, skipped),
-                iter_chunks(source, smiles_column),
+                iter_smiles(str(source), column=smiles_column),
                 out,
+                featurize=featurize,
                 source={"name": source.name, "sha256": digest, "smiles_column": smiles_column},
                 dtype=dtype.value,
                 on_rows=lambda done: progress("embed", done, total),
@@ -89,14 +90,10 @@ def read_table(path: Path, column: str | None) -> tuple[str, int]:
     return digest.hexdigest(), rows
 
 
-def iter_chunks(path: Path, column: str | None) -> Iterator:
-    """Rows of a table as featurised chunks."""
+def featurize(smiles: list[str | None], first_row: int) -> tuple:
+    """Rows of a table as molecules, and why the others are none."""
     from shards.build import featurize_rows
-    from shards.tables import iter_smiles, unlabelled_rows
-    from trainers.embed import TableChunk
+    from shards.tables import unlabelled_rows
 
-    first_row = 0
-    for batch in iter_smiles(str(path), column=column):
-        molecules, rejects = featurize_rows(unlabelled_rows(batch, first_row))
-        yield TableChunk(batch, molecules, {r["row"]: r["reason"] for r in rejects})
-        first_row += len(batch)
+    molecules, rejects = featurize_rows(unlabelled_rows(smiles, first_row))
+    return molecules, {r["row"]: r["reason"] for r in rejects}

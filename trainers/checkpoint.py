@@ -89,9 +89,9 @@ def write_checkpoint(run: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     beside.rename(folder)
     _sync_folder(folder.parent)
-    others = [p for p in list_checkpoints(run) if p != folder]
-    later = [p for p in others if int(p.name[5:]) > checkpoint.step]
-    for old in [*later, *(p for p in others if p not in later)][len(later) + keep - 1 :] + later:
+    names = list_checkpoints(run)
+    at = names.index(folder)
+    for old in names[:at] + names[at + keep :]:
         shutil.rmtree(old)
     return folder
 

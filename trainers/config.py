@@ -57,7 +57,17 @@ class Recipe:
     """Refuse operations whose result depends on timing: same steps, same bits, on CPU with the same number of threads."""
 
     def __post_init__(self) -> None:
-        for field in ("hidden", "num_layers", "head_hidden", "num_lanes", "atoms_a_pack", "num_steps", "eval_steps", "log_steps"):
+        for field in (
+            "hidden",
+            "num_layers",
+            "head_hidden",
+            "num_lanes",
+            "atoms_a_pack",
+            "num_steps",
+            "eval_steps",
+            "log_steps",
+            "keep_checkpoints",
+        ):
             if getattr(self, field) < 1:
                 raise RunError(f"recipe {self.name}: {field} is {getattr(self, field)}, expected at least 1")
         if not 0 <= self.dropout < 1:

@@ -84,6 +84,10 @@ class EmbeddingFolder:
         except (OSError, pa.ArrowException):
             return False
 
+    def null_count(self, number: int, column: str) -> int:
+        """Nulls in a column of a part."""
+        return pq.ParquetFile(self.part(number)).read([column], use_threads=False)[column].null_count
+
     def write(self, number: int, columns: dict[str, pa.Array]) -> None:
         """Write a part, whole or not at all."""
         beside = self.path / f".{self.part(number).name}"
@@ -189,52 +193,48 @@ def embed_shard_set(
     return rows
 
 
-@dataclass(frozen=True, slots=True)
-class TableChunk:
-    """Consecutive rows of an input table, featurised."""
-
-    smiles: list[str | None]
-    """Of all rows."""
-    molecules: Molecules
-    """Of the rows that could be parsed; their ids are row numbers."""
-    reasons: dict[int, str]
-    """Why the other rows could not, by row number."""
+Featurize = Callable[[list[str | None], int], tuple[Molecules, dict[int, str]]]
+"""(SMILES of consecutive rows, number of the first) -> molecules of the rows that could be parsed, with row numbers as ids, and
+why the other rows could not, by row number."""
 
 
 def embed_table(
     checkpoint: Checkpoint,
-    chunks: Iterable[TableChunk],
+    batches: Iterable[list[str | None]],
     out: Path,
     *,
+    featurize: Featurize,
     source: dict,
     dtype: str = "f32",
     device: torch.device | None = None,
     on_rows: Callable[[int], None] = lambda done: None,
 ) -> tuple[int, int]:
-    """Write the embeddings of a table's molecules, row-aligned with it: columns row, smiles, embedding, reason; a part a chunk.
+    """Write the embeddings of a table's molecules, row-aligned with it: columns row, smiles, embedding, reason; a part a batch.
 
     A row that could not be parsed has a null embedding and a reason. `source` names the table's content. Parts that an earlier
-    call of the same job wrote are kept. Returns (rows, rows without an embedding).
+    call of the same job wrote are kept, their rows not even parsed. Returns (rows, rows without an embedding).
     """
     encoder = Encoder.load(checkpoint, device)
     folder = EmbeddingFolder(out, job={"weights_sha256": checkpoint.identity(), "source": source, "dtype": dtype})
     rows = failed = number = 0
-    for chunk in chunks:
-        n = len(chunk.smiles)
+    for smiles in batches:
+        n = len(smiles)
         if not folder.holds(number, n):
+            molecules, reasons = featurize(smiles, rows)
             vectors, valid = np.zeros((n, encoder.dim), np.float32), np.zeros(n, bool)
-            places = chunk.molecules.ids.astype(np.int64) - rows
-            for batch in iter_batches(chunk.molecules, atoms_a_pack=checkpoint.recipe.atoms_a_pack):
+            places = molecules.ids.astype(np.int64) - rows
+            for batch in iter_batches(molecules, atoms_a_pack=checkpoint.recipe.atoms_a_pack):
                 vectors[places[batch.members]] = encoder.embed(batch)
             valid[places] = True
             columns = {
                 "row": pa.array(np.arange(rows, rows + n, dtype=np.uint64)),
-                "smiles": pa.array(chunk.smiles, pa.string()),
+                "smiles": pa.array(smiles, pa.string()),
                 "embedding": fixed_size_list(vectors, dtype, valid),
-                "reason": pa.array([chunk.reasons.get(rows + i) for i in range(n)], pa.string()),
+                "reason": pa.array([reasons.get(rows + i) for i in range(n)], pa.string()),
             }
             folder.write(number, columns)
-        rows, failed, number = rows + n, failed + len(chunk.reasons), number + 1
+        failed += n - folder.null_count(number, "reason")
+        rows, number = rows + n, number + 1
         on_rows(rows)
     folder.commit(number, rows, encoder.dim)
     return rows, failed

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streamer import Budget, Cursor, Loader, StreamConfig
+from streamer import Budget, Cursor, Loader, Step, StreamConfig
 from streamer.ledger import LedgerWriter
 
 SHAPES = ["many", "one_block", "singles", "lonely", "tails"]
@@ -19,15 +19,20 @@ def config_for(shard_set, *, atoms=256, **options) -> StreamConfig:
     return StreamConfig(budget=Budget.suggest(shard_set, atoms=atoms), **options)
 
 
+def rows_of(step: Step) -> list[tuple]:
+    """(epoch, step, lane, ids of the pack) of every real pack of a step."""
+    return [
+        (step.epoch, step.step, lane, tuple(batch.ids.tolist()))
+        for lane, batch in zip(step.lanes, step.batches, strict=True)
+        if batch.num_graphs
+    ]
+
+
 def run(loader: Loader, *, steps: int | None = None) -> list[tuple]:
     """(epoch, step, lane, ids of the pack) of every real pack until the epoch ends or `steps` are done."""
     rows = []
     for step in loader:
-        rows += [
-            (step.epoch, step.step, lane, tuple(batch.ids.tolist()))
-            for lane, batch in zip(step.lanes, step.batches, strict=True)
-            if batch.num_graphs
-        ]
+        rows += rows_of(step)
         if steps is not None and len({r[1] for r in rows}) >= steps:
             break
     return rows
@@ -87,11 +92,7 @@ def test_stop_and_resume_gives_the_ledger_of_no_stop(made_sets, shape, seed, lan
             got += run(loader)
         else:
             for step in loader:
-                got += [
-                    (step.epoch, step.step, lane, tuple(b.ids.tolist()))
-                    for lane, b in zip(step.lanes, step.batches, strict=True)
-                    if b.num_graphs
-                ]
+                got += rows_of(step)
                 if step.step >= stop - 1:
                     break
         state = loader.state_dict()
@@ -111,12 +112,7 @@ def test_the_global_batch_of_a_step_is_the_same_for_every_world_size(made_sets, 
             steps = list(loader)
             assert len(steps) == len(Loader(shard_set, config)), "all ranks end at the same step"
             packs_a_step |= {len(s.batches) for s in steps}
-            rows += [
-                (s.epoch, s.step, lane, tuple(b.ids.tolist()))
-                for s in steps
-                for lane, b in zip(s.lanes, s.batches, strict=True)
-                if b.num_graphs
-            ]
+            rows += [row for step in steps for row in rows_of(step)]
         assert sorted(rows) == alone
         assert packs_a_step == {-(-lanes // world_size)}, "every rank runs the same number of packs"
 

@@ -9,20 +9,20 @@ import pytest
 from shards.build import featurize_rows
 from shards.tables import unlabelled_rows
 from trainers import embed
-from trainers.embed import TableChunk, embed_shard_set, embed_table
+from trainers.embed import embed_shard_set, embed_table
 
 
 def vectors_of(folder) -> np.ndarray:
     return np.stack(pq.read_table(folder)["embedding"].to_numpy())
 
 
-def chunks_of(smiles: list[str | None], size: int) -> list[TableChunk]:
-    out = []
-    for first in range(0, len(smiles), size):
-        part = smiles[first : first + size]
-        molecules, rejects = featurize_rows(unlabelled_rows(part, first))
-        out.append(TableChunk(part, molecules, {r["row"]: r["reason"] for r in rejects}))
-    return out
+def batches_of(smiles: list[str | None], size: int) -> list[list[str | None]]:
+    return [smiles[first : first + size] for first in range(0, len(smiles), size)]
+
+
+def featurize(smiles, first_row):
+    molecules, rejects = featurize_rows(unlabelled_rows(smiles, first_row))
+    return molecules, {r["row"]: r["reason"] for r in rejects}
 
 
 def test_embeddings_of_a_shard_set_come_in_shard_order_with_their_ids(sample_set, trained, tmp_path):
@@ -47,7 +47,7 @@ def test_an_embedding_depends_on_its_molecule_alone(sample_set, trained, tmp_pat
     mixed: list[str | None] = []
     for text in reversed(smiles):
         mixed += [text, "nonsense", None, ""][: 1 + len(mixed) % 4]
-    rows, failed = embed_table(trained, chunks_of(mixed, 100), tmp_path / "table", source={"name": "x"})
+    rows, failed = embed_table(trained, batches_of(mixed, 100), tmp_path / "table", featurize=featurize, source={"name": "x"})
     table = pq.read_table(tmp_path / "table")
     assert (rows, failed) == (len(mixed), sum(not m or m == "nonsense" for m in mixed))
     assert table["smiles"].to_pylist() == mixed
@@ -109,6 +109,30 @@ def test_a_folder_of_another_job_is_refused(sample_set, trained, tmp_path):
 
 
 def test_a_table_of_broken_molecules_only_still_has_all_its_rows(trained, tmp_path):
-    rows, failed = embed_table(trained, chunks_of(["x", None], 8192), tmp_path / "out", source={"name": "x"})
+    rows, failed = embed_table(
+        trained, batches_of(["x", None], 8192), tmp_path / "out", featurize=featurize, source={"name": "x"}
+    )
     assert (rows, failed) == (2, 2)
     assert pq.read_table(tmp_path / "out")["embedding"].to_pylist() == [None, None]
+
+
+def test_a_stopped_table_goes_on_without_parsing_what_is_done(trained, tmp_path):
+    batches = batches_of(["CCO", "x", "CCN", None, "C", "CC"], 2)
+    parsed = []
+
+    def stop_at_the_third(smiles, first_row):
+        if first_row == 4 and len(parsed) == 2:
+            raise KeyboardInterrupt
+        parsed.append(first_row)
+        return featurize(smiles, first_row)
+
+    def call():
+        return embed_table(trained, batches, tmp_path / "out", featurize=stop_at_the_third, source={"name": "x"})
+
+    with pytest.raises(KeyboardInterrupt):
+        call()
+    parsed.append("again")
+    assert call() == (6, 2)
+    assert parsed == [0, 2, "again", 4]
+    assert call() == (6, 2)
+    assert pq.read_table(tmp_path / "out")["smiles"].to_pylist() == ["CCO", "x", "CCN", None, "C", "CC"]
