@@ -1,7 +1,18 @@
-"""Sparse label columns: per task a tag, a count, and either nothing, a presence bitmap or a row list; then the present values.
+"""Sparse label columns: per task who has it, then the present values, as numbers that compress well.
 
 The same code serves every level: a molecule has `ptr[i + 1] - ptr[i]` values of a task it has at all (1 at graph level, its
 number of atoms at atom level). In dense form an absent label is NaN; a NaN inside a present list stays what it is.
+
+A value's *key* is its bit pattern read as a signed integer, with all but the sign inverted if that is set, so that keys rise with
+values and neighbouring floats have neighbouring keys. Each task is stored in one of three ways, whichever is smallest by the
+entropy of its bytes:
+
+    plain   the bit pattern
+    table   the number of the value in a table of at most 256 (counts, fractions, constants)
+    delta   key minus key of the same row in an earlier task, wrapped, then 0, -1, 1, -2, ... as 0, 1, 2, 3, ...
+            (charges of two states, a column that repeats another); NaN where the earlier task is absent
+
+and the numbers are laid out byte plane by byte plane: byte 0 of every task, then byte 1 of every task that needs one, ...
 """
 
 from typing import NamedTuple
@@ -16,74 +27,181 @@ class SparseLabels(NamedTuple):
     """uint8 (T): 0 every molecule has the task, 1 presence bitmap, 2 row list."""
     count: np.ndarray  # type: ignore[assignment]  # shadows tuple.count, which nobody needs
     """uint32 (T): molecules that have the task."""
+    coding: np.ndarray
+    """uint8 (T): 0 plain, 1 table, 2 delta."""
+    planes: np.ndarray
+    """uint8 (T): bytes of each number; 0 says that all are 0."""
+    argument: np.ndarray
+    """uint32 (T): entries of the table, or the earlier task; 0 if plain."""
     bitmap: np.ndarray
     """uint8: ceil(N / 8) bytes for each task of encoding 1, bit i & 7 of byte i >> 3 is molecule i."""
     rows: np.ndarray
     """uint32: `count` increasing molecule numbers for each task of encoding 2."""
+    table: np.ndarray
+    """float32 or float16, the precision of all labels: the tables, task by task."""
     values: np.ndarray
-    """float32: the values of the present molecules, task by task."""
+    """uint8: byte planes of the numbers of the present molecules."""
 
 
-def sparsify_labels(labels: np.ndarray, ptr: np.ndarray) -> SparseLabels:
-    """Dense labels (ptr[-1], T) with NaN for absent -> sparse columns. A molecule all NaN in a task does not have it."""
+class _Precision(NamedTuple):
+    pattern: type
+    sign_bit: int
+    absent: int
+    """Key of NaN."""
+
+
+_PRECISIONS = {
+    np.dtype(np.float16): _Precision(np.int16, 15, 0x7E00),
+    np.dtype(np.float32): _Precision(np.int32, 31, 0x7FC00000),
+}
+_DTYPES = (np.uint8, np.uint32, np.uint8, np.uint8, np.uint32, np.uint8, np.uint32, None, np.uint8)
+
+
+def sparsify_labels(labels: np.ndarray, ptr: np.ndarray, *, dtype: type = np.float32) -> SparseLabels:
+    """Dense labels (ptr[-1], T) with NaN for absent -> sparse columns. A molecule all NaN in a task does not have it.
+
+    `dtype` is float32 or float16, to which values are rounded to nearest even. Equal labels give equal bytes. Raises ValueError
+    when a finite label would become infinite.
+    """
+    precision = _PRECISIONS[np.dtype(dtype)]
+    ptr = np.ascontiguousarray(ptr, np.int64)
     num_molecules, num_tasks = len(ptr) - 1, labels.shape[1]
-    encoding, count = np.empty(num_tasks, np.uint8), np.empty(num_tasks, np.uint32)
-    bitmaps, rows, values = [], [], []
-    widths = np.diff(ptr)
-    real = ~np.isnan(labels)
-    # number of real entries of each molecule and task
-    edges = np.concatenate([np.zeros((1, num_tasks), np.int64), np.cumsum(real, axis=0)])
-    present = edges[ptr[1:]] > edges[ptr[:-1]]
-    for t in range(num_tasks):
-        has = present[:, t]
-        count[t] = has.sum()
-        if count[t] == num_molecules:
-            encoding[t] = _numba.DENSE
-        elif 32 * int(count[t]) < num_molecules:
-            encoding[t] = _numba.ROWS
-            rows.append(np.flatnonzero(has).astype(np.uint32))
-        else:
-            encoding[t] = _numba.BITMAP
-            bitmaps.append(np.packbits(has, bitorder="little"))
-        values.append(labels[np.repeat(has, widths), t])
+    labels = np.ascontiguousarray(labels, np.float32)
+    present = np.zeros((num_tasks, num_molecules), bool)
+    _numba.find_present(labels, ptr, present)
+    with np.errstate(over="ignore"):
+        rounded: np.ndarray = labels.astype(dtype, copy=False)
+    if rounded is not labels:
+        _refuse_overflow(labels, rounded)
+    keys: np.ndarray = np.empty((num_tasks, len(labels)), precision.pattern)
+    patterns: np.ndarray = rounded.view(precision.pattern)
+    _numba.order_patterns(patterns, np.isnan(labels), precision.sign_bit, precision.absent, keys)
 
-    def join(parts: list[np.ndarray], dtype: type) -> np.ndarray:
-        return np.concatenate(parts).astype(dtype, copy=False) if parts else np.empty(0, dtype)
+    count = present.sum(axis=1)
+    encoding = np.full(num_tasks, _numba.BITMAP, np.uint8)
+    encoding[32 * count < num_molecules] = _numba.ROWS
+    encoding[count == num_molecules] = _numba.DENSE
+    num_values = present @ np.diff(ptr) if num_molecules else np.zeros(num_tasks, np.int64)
+    coding, planes, argument = (np.empty(num_tasks, d) for d in (np.uint8, np.uint8, np.uint32))
+    numbers = np.empty(int(num_values.sum()), np.uint32)
+    table = np.empty(num_tasks * _numba.MAX_TABLE, precision.pattern)
+    bits = precision.sign_bit + 1
+    num_entries = _numba.code_labels(keys, present, ptr, bits, coding, planes, argument, num_values, table, numbers)
+    plane_at = np.empty((num_tasks, bits // 8), np.int64)
+    values = np.empty(_numba.place_planes(planes, num_values, plane_at), np.uint8)
+    _numba.split_planes(numbers, num_values, planes, plane_at, values)
+    return SparseLabels(
+        encoding=encoding,
+        count=count.astype(np.uint32),
+        coding=coding,
+        planes=planes,
+        argument=argument,
+        bitmap=np.packbits(present[encoding == _numba.BITMAP], axis=1, bitorder="little").reshape(-1),
+        rows=np.nonzero(present[encoding == _numba.ROWS])[1].astype(np.uint32),
+        table=_swap_keys(table[:num_entries], precision).view(dtype),
+        values=values,
+    )
 
-    return SparseLabels(encoding, count, join(bitmaps, np.uint8), join(rows, np.uint32), join(values, np.float32))
+
+def _refuse_overflow(labels: np.ndarray, rounded: np.ndarray) -> None:
+    lost = np.isinf(rounded) & np.isfinite(labels)
+    if lost.any():
+        row, task = np.argwhere(lost)[0]
+        raise ValueError(
+            f"label task {task} holds {labels[row, task]}, more than {rounded.dtype} can; store this level in float32 instead"
+        )
+
+
+def _swap_keys(x: np.ndarray, precision: _Precision) -> np.ndarray:
+    """Patterns to keys, or keys to patterns."""
+    return x ^ ((x >> precision.sign_bit) & precision.pattern((1 << precision.sign_bit) - 1))
+
+
+def plane_offsets(sparse: SparseLabels, ptr: np.ndarray) -> list[int]:
+    """Where in `values` the byte planes begin, rising: the statistics of the bytes change there."""
+    _, num_values = _check(sparse, np.ascontiguousarray(ptr, np.int64))
+    plane_at = np.empty((sparse.planes.size, 4), np.int64)
+    _numba.place_planes(sparse.planes, num_values, plane_at)
+    return sorted(plane_at[np.arange(4) < sparse.planes[:, None]].tolist())
 
 
 def densify_labels(sparse: SparseLabels, ptr: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """Sparse columns -> dense float32 (ptr[-1], T), NaN for absent; checks every length and index before it writes.
 
-    Raises ValueError when counts, bitmaps, row lists and values do not agree with each other and with `ptr`.
+    Raises ValueError when the arrays do not agree with each other and with `ptr`.
     """
     ptr = np.ascontiguousarray(ptr, np.int64)
     if ptr.size == 0 or ptr[0] != 0 or (ptr[1:] < ptr[:-1]).any():
         raise ValueError("offsets of labels do not rise from 0")
-    for name, dtype in zip(sparse._fields, (np.uint8, np.uint32, np.uint8, np.uint32, np.float32), strict=True):
-        if getattr(sparse, name).dtype != dtype:
+    precision, num_values = _check(sparse, ptr)
+    num_tasks, num_rows = sparse.encoding.size, int(ptr[-1])
+    if out is None:
+        out = np.empty((num_rows, num_tasks), np.float32)
+    elif out.shape != (num_rows, num_tasks) or out.dtype != np.float32:
+        raise ValueError(f"place for labels is {out.dtype} {out.shape}, expected float32 ({num_rows}, {num_tasks})")
+    plane_at = np.empty((num_tasks, 4), np.int64)
+    num_bytes = _numba.place_planes(sparse.planes, num_values, plane_at)
+    if sparse.values.size != num_bytes:
+        raise ValueError(f"{sparse.values.size} bytes of label values, expected {num_bytes}")
+    keys: np.ndarray = np.empty((num_tasks, num_rows), precision.pattern)
+    inside = _numba.expand_labels(
+        sparse.encoding,
+        sparse.count,
+        sparse.coding,
+        sparse.planes,
+        sparse.argument,
+        sparse.bitmap,
+        sparse.rows,
+        _swap_keys(np.ascontiguousarray(sparse.table).view(precision.pattern), precision),
+        sparse.values,
+        ptr,
+        num_values,
+        plane_at,
+        precision.sign_bit,
+        precision.absent,
+        keys,
+    )
+    if not inside:
+        raise ValueError("a label value lies outside its table")
+    if precision.pattern is np.int32:
+        _numba.write_singles(keys, out.view(np.int32))
+    else:
+        _numba.write_halves(keys, out)
+    return out
+
+
+def _check(sparse: SparseLabels, ptr: np.ndarray) -> tuple[_Precision, np.ndarray]:
+    """The precision of the labels and the number of values of each task. Raises ValueError."""
+    for name, dtype in zip(sparse._fields, _DTYPES, strict=True):
+        if dtype is not None and getattr(sparse, name).dtype != dtype:
             raise ValueError(f"label array {name} is {getattr(sparse, name).dtype}, expected {np.dtype(dtype)}")
+    if sparse.table.dtype not in _PRECISIONS:
+        raise ValueError(f"label array table is {sparse.table.dtype}, expected float32 or float16")
     num_tasks, num_molecules = sparse.encoding.size, ptr.size - 1
-    if sparse.count.size != num_tasks:
-        raise ValueError(f"{num_tasks} encodings but {sparse.count.size} counts")
-    if num_tasks and sparse.encoding.max() > _numba.ROWS:
-        raise ValueError(f"unknown label encoding {sparse.encoding.max()}")
-    need = int((sparse.encoding == _numba.BITMAP).sum()) * ((num_molecules + 7) // 8)
+    for name in ("count", "coding", "planes", "argument"):
+        if getattr(sparse, name).size != num_tasks:
+            raise ValueError(f"{num_tasks} encodings but {getattr(sparse, name).size} in {name}")
+    encoding, coding, planes, argument = sparse.encoding, sparse.coding, sparse.planes, sparse.argument
+    if num_tasks and encoding.max() > _numba.ROWS:
+        raise ValueError(f"unknown label encoding {encoding.max()}")
+    if num_tasks and coding.max() > _numba.DELTA:
+        raise ValueError(f"unknown label coding {coding.max()}")
+    precision, width = _PRECISIONS[sparse.table.dtype], sparse.table.itemsize
+    plain, table, delta = (coding == c for c in (_numba.RAW, _numba.TABLE, _numba.DELTA))
+    wrong = (plain & (planes != width)) | (table & (planes > 1)) | (delta & (planes > width))
+    if wrong.any():
+        raise ValueError(f"label values of {planes[wrong][0]} bytes, coding {coding[wrong][0]}, in {sparse.table.dtype}")
+    if (delta & (argument >= np.arange(num_tasks))).any():
+        raise ValueError("labels refer to a task that does not come before them")
+    if (table & (argument > _numba.MAX_TABLE)).any() or sparse.table.size != int(argument[table].sum(dtype=np.int64)):
+        raise ValueError(f"label tables hold {sparse.table.size} entries, expected {argument[table].sum(dtype=np.int64)}")
+    need = int((encoding == _numba.BITMAP).sum()) * ((num_molecules + 7) // 8)
     if sparse.bitmap.size != need:
         raise ValueError(f"presence bitmaps hold {sparse.bitmap.size} bytes, expected {need}")
-    need = int(sparse.count[sparse.encoding == _numba.ROWS].sum())
+    need = int(sparse.count[encoding == _numba.ROWS].sum(dtype=np.int64))
     if sparse.rows.size != need:
         raise ValueError(f"row lists hold {sparse.rows.size} rows, expected {need}")
     num_values = np.zeros(num_tasks, np.int64)
-    if not _numba.measure_labels(sparse.encoding, sparse.count, sparse.bitmap, sparse.rows, ptr, num_values):
+    if not _numba.measure_labels(encoding, sparse.count, sparse.bitmap, sparse.rows, ptr, num_values):
         raise ValueError("a presence bitmap or row list contradicts its count")
-    if num_values.sum() != sparse.values.size:
-        raise ValueError(f"{sparse.values.size} label values, expected {num_values.sum()}")
-    if out is None:
-        out = np.empty((int(ptr[-1]), num_tasks), np.float32)
-    elif out.shape != (ptr[-1], num_tasks) or out.dtype != np.float32:
-        raise ValueError(f"place for labels is {out.dtype} {out.shape}, expected float32 ({ptr[-1]}, {num_tasks})")
-    out[:] = np.nan
-    _numba.scatter_labels(sparse.encoding, sparse.count, sparse.bitmap, sparse.rows, sparse.values, ptr, out)
-    return out
+    return precision, num_values

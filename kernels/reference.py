@@ -4,6 +4,9 @@ One decision: a twin says what a kernel computes, by another route where there i
 a thousand times slower; only tests call them.
 """
 
+import math
+import re
+import struct
 from bisect import bisect_left
 from collections.abc import Sequence
 from fractions import Fraction
@@ -14,6 +17,7 @@ import numpy as np
 from kernels.collate import Columns
 from kernels.labels import SparseLabels
 from kernels.packing import Capacity
+from kernels.tokens import Tokens
 
 MASK = 2**64 - 1
 BITMAP, ROWS = 1, 2
@@ -153,13 +157,78 @@ def measure_labels(sparse: SparseLabels, ptr: Sequence[int]) -> list[int]:
 
 
 def densify_labels(sparse: SparseLabels, ptr: Sequence[int]) -> np.ndarray:
-    """One value after another to the next row of the next molecule that has the task."""
-    out, values = np.full((int(ptr[-1]), len(sparse.encoding)), np.nan, np.float32), iter(sparse.values)
-    for t, has in enumerate(molecules_of_tasks(sparse, len(ptr) - 1)):
-        for i in has:
-            for r in range(ptr[i], ptr[i + 1]):
-                out[r, t] = next(values)
-    return out
+    """Number by number, in Python integers. Raises ValueError where arrays do not agree."""
+    width, num_tasks = sparse.table.itemsize, len(sparse.encoding)
+    half, pattern = 2 ** (8 * width - 1), {2: np.uint16, 4: np.uint32}[width]
+    coding, planes, argument = (x.tolist() for x in (sparse.coding, sparse.planes, sparse.argument))
+    table, data = sparse.table.view(pattern).tolist(), sparse.values.tolist()
+    for _, c, p, _ in zip(sparse.encoding, coding, planes, argument, strict=True):
+        if p not in {0: [width], 1: [0, 1], 2: range(width + 1)}[c]:
+            raise ValueError("number of planes")
+
+    def flip(x: int) -> int:
+        # bits of a negative float to its key, from -1 for -0.0 down; or back
+        return x if 0 <= x < half else half - 1 - x
+
+    present = molecules_of_tasks(sparse, len(ptr) - 1)
+    rows = [[r for i in has for r in range(ptr[i], ptr[i + 1])] for has in present]
+    numbers = [[0] * len(r) for r in rows]
+    for k in range(width):
+        for t in range(num_tasks):
+            if k < planes[t]:
+                own, data = data[: len(rows[t])], data[len(rows[t]) :]
+                numbers[t] = [x + 256**k * byte for x, byte in zip(numbers[t], own, strict=True)]
+    keys = np.full((int(ptr[-1]), num_tasks), int(np.array(np.nan, sparse.table.dtype).view(pattern)), np.int64)
+    for t in range(num_tasks):
+        if coding[t] == 1:
+            own, table = table[: argument[t]], table[argument[t] :]
+            if len(own) < argument[t] or argument[t] > 256 or max(numbers[t], default=-1) >= argument[t]:
+                raise ValueError("a table is too short or too long")
+            numbers[t] = [own[x] for x in numbers[t]]
+        if coding[t] == 2 and argument[t] >= t:
+            raise ValueError("no earlier task")
+        for r, x in zip(rows[t], numbers[t], strict=True):
+            if coding[t] == 2:
+                key = int(keys[r, argument[t]]) + (-(x // 2) - 1 if x % 2 else x // 2)
+                keys[r, t] = (key + half) % (2 * half) - half
+            else:
+                keys[r, t] = flip(x)
+    if table or data:
+        raise ValueError("entries or bytes left over")
+    bits = np.array([[flip(int(key)) for key in row] for row in keys], pattern).reshape(keys.shape)
+    return bits.view(sparse.table.dtype).astype(np.float32)
+
+
+# tokens
+
+
+def decode_tokens(coded: Tokens, num_atoms: Sequence[int], num_bonds: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Read token by token. Raises ValueError where a molecule does not come out with its numbers of atoms and bonds."""
+    tokens = iter(coded.tokens.tolist())
+    codes, ends, kinds = [], [], []
+    for n, m in zip(num_atoms, num_bonds, strict=True):
+        own_codes, own_ends = [], []
+        for _ in range(n + m):
+            token = next(tokens)
+            if token < len(coded.atom_rows):
+                own_codes.append(coded.atom_rows[token])
+            elif token < len(coded.atom_rows) + len(coded.bond_steps):
+                last, kind = len(own_codes) - 1, token - len(coded.atom_rows)
+                own_ends.append((last - int(coded.bond_steps[kind]), last))
+                kinds.append(coded.bond_kinds[kind])
+            else:
+                raise ValueError("unknown token")
+        if (len(own_codes), len(own_ends)) != (n, m) or not all(0 <= low < high for low, high in own_ends):
+            raise ValueError("atoms and bonds")
+        codes += own_codes
+        ends += own_ends
+    if next(tokens, None) is not None:
+        raise ValueError("tokens left over")
+    return (
+        np.array(codes, np.uint8).reshape(-1, coded.atom_rows.shape[1]),
+        np.array(ends, np.uint16).reshape(-1, 2),
+        np.array(kinds, np.uint8),
+    )
 
 
 # packing
@@ -344,3 +413,357 @@ def segment_sum(values: np.ndarray, index: Sequence[int], *, num_segments: int) 
     for row, segment in zip(values, index, strict=True):
         out[segment] += row
     return out
+
+
+# structures (texts before RDKit, what it wrote after)
+
+BRACKET = r"\[(?!\d*H(?![a-z]))[!-9;-Z\\^-~]*(?::\d{1,9})?\]"
+TOKEN = re.compile(BRACKET + r"|Cl|Br|[BCFINOPSbcnops*]|[$/<>\\~#%()\-.:=0-9]", re.ASCII)
+PLAIN_TOKEN = re.compile(r"\[\d*(?:Cl|Br|[CFINOPScnops](?![a-z]))[^@]*\]|Cl|Br|[CFINOPScnops]|[#%()\-.:=0-9]", re.ASCII)
+
+
+def scan_smiles(text: str) -> tuple[str, str, list[int]]:
+    """(kind, text without atom maps, map of each atom or -1). Brackets may hold anything but an explicit hydrogen."""
+    tokens = TOKEN.findall(text)
+    if not text or "".join(tokens) != text:
+        return "general", "", []
+    maps = []
+    for token in tokens:
+        found = re.search(r":(\d+)\]", token)
+        if found:
+            maps.append(int(found[1]))
+        elif token[0] in "[BCFINOPSbcnops*":
+            maps.append(-1)
+    plain = all(PLAIN_TOKEN.fullmatch(token) for token in tokens)
+    return "plain" if plain else "full", "".join(re.sub(r":\d+\]", "]", token) for token in tokens), maps
+
+
+class _Reader:
+    def __init__(self, data: bytes):
+        self.data = data
+
+    def take(self, kind: str) -> int:
+        """The next number; raises ValueError at the end."""
+        size = struct.calcsize("<" + kind)
+        if len(self.data) < size:
+            raise ValueError("too short")
+        (value,) = struct.unpack("<" + kind, self.data[:size])
+        self.data = self.data[size:]
+        return value
+
+
+def _expect(truth: bool) -> None:
+    if not truth:
+        raise ValueError("not understood")
+
+
+def decode_molecule(
+    form: bytes, order_text: str, maps: list[int], *, limits: tuple[int, int, int, int, int], max_atoms: int
+) -> dict[str, list] | None:
+    """One of RDKit's binary molecules, field by field, or a canonical SMILES; None for anything unexpected.
+
+    `maps` is empty if there are none.
+    """
+    try:
+        _expect(re.fullmatch(r"\[(\d{1,9},)*\d{1,9},?\]", order_text, re.ASCII) is not None)
+        order = [int(k) for k in re.findall(r"\d+", order_text)]
+        if form[:1] < b"\x80":
+            atoms, bonds, hydrogens = _read_shorthand(form.decode("latin-1"), max_atoms)
+            _expect(sorted(order) == list(range(len(atoms))))
+            # in the text atom k stands at place k
+            place = list(range(len(atoms)))
+        else:
+            atoms, bonds, hydrogens = _read_binary(_Reader(form), limits[4], max_atoms)
+            _expect(sorted(order) == list(range(len(atoms))))
+            place = [order.index(i) for i in range(len(atoms))]
+        _expect(not maps or len(maps) == len(atoms))
+    except ValueError:
+        return None
+    return _columns(atoms, bonds, hydrogens, place, order, maps, limits)
+
+
+Atoms = list[list[int]]
+"""[element, degree, charge, radicals, valence, aromatic, ring] of each."""
+Bonds = list[tuple[tuple[int, int], list[int]]]
+"""((atom, atom), [type, stereo, ring]) of each."""
+
+
+def _read_binary(r: _Reader, num_stereo: int, max_atoms: int) -> tuple[Atoms, Bonds, int]:
+    size = len(r.data)
+    _expect([r.take("I"), r.take("i"), r.take("i")] == [0xDEADBEEF, 0, 16])
+    r.take("i"), r.take("i")  # minor version, patch
+    n, m = r.take("i"), r.take("i")
+    _expect(0 < n <= max_atoms and m >= 0 and 6 * n + 3 * m <= size)
+    number = "i" if n > 255 else "B"
+    _expect(r.take("B") == 0x80)
+
+    atoms: Atoms = []
+    hydrogens = 0
+    _expect(r.take("B") == 1)
+    for _ in range(n):
+        element, flags, fields = r.take("B"), r.take("B"), r.take("i")
+        _expect(2 <= element <= 118 and flags in (0, 0x20, 0x40, 0x60) and 0 <= fields < 512 and fields % 2 == 0)
+        present = [bit for bit in range(1, 9) if fields >> bit & 1]
+        values = {bit: r.take("b" if bit == 1 else "I" if bit == 8 else "B") for bit in present}
+        charge, explicit_hs, explicit, implicit, radicals = (values.get(bit, 0) for bit in (1, 4, 5, 6, 7))
+        _expect(max(explicit_hs, explicit, implicit, radicals) <= 100)
+        hydrogens += explicit_hs + (0 if flags & 0x20 else implicit)
+        atoms.append([element, 0, charge, radicals, explicit + implicit, flags // 0x40, 0])
+
+    pairs: Bonds = []
+    _expect(r.take("B") == 11)
+    for _ in range(m):
+        u, v, flags = r.take(number), r.take(number), r.take("B")
+        _expect(0 <= u < n and 0 <= v < n and u != v and flags & 0x91 == 0)
+        kind = r.take("B") if flags & 8 else 1
+        if flags & 4:
+            r.take("B")
+        stereo = r.take("B") if flags & 2 else 0
+        for _ in range(r.take("B") if flags & 2 else 0):
+            r.take(number)
+        pairs.append(((u, v), [{1: 0, 2: 1, 3: 2, 12: 3}.get(kind, 4), min(stereo, num_stereo - 1), 0]))
+        atoms[u][1] += 1
+        atoms[v][1] += 1
+    _expect(all(atom[1] <= 20 for atom in atoms))
+
+    _expect(r.take("B") == 66)
+    num_rings = r.take("i")
+    _expect(num_rings >= 0)
+    for _ in range(num_rings):
+        length = r.take(number)
+        _expect(3 <= length <= n)
+        ring = [r.take(number) for _ in range(length)]
+        _expect(all(0 <= u < n for u in ring))
+        for u, v in zip(ring, ring[1:] + ring[:1]):
+            across = [code for pair, code in pairs if set(pair) == {u, v}]
+            _expect(bool(across))
+            atoms[u][6] = 1
+            for code in across:
+                code[2] = 1
+    _expect(r.take("B") == 22 and not r.data)
+    return atoms, pairs, hydrogens
+
+
+SHORTHAND = re.compile(r"\[nH\]|\[[Nn]\+\]|\[O-\]|Cl|Br|[CNOSFIcnos]|[-=#().0-9]", re.ASCII)
+ELEMENTS = {"C": 6, "N": 7, "O": 8, "F": 9, "S": 16, "Cl": 17, "Br": 35, "I": 53}
+NORMAL_VALENCES = {"C": [4], "N": [3], "O": [2], "F": [1], "S": [2, 4, 6], "Cl": [1], "Br": [1], "I": [1]}
+KNOWN_VALENCES = {
+    # (atom, aromatic bonds, order of the others): (valence, hydrogens)
+    ("[N+]", 0, 4): (4, 0),
+    ("[O-]", 0, 1): (1, 0),
+    ("c", 2, 0): (4, 1),
+    ("c", 2, 1): (4, 0),
+    ("c", 2, 2): (4, 0),
+    ("c", 3, 0): (4, 0),
+    ("n", 2, 0): (3, 0),
+    ("n", 2, 1): (3, 0),
+    ("n", 3, 0): (3, 0),
+    ("[nH]", 2, 0): (3, 1),
+    ("[n+]", 2, 1): (4, 0),
+    ("[n+]", 3, 0): (4, 0),
+    ("o", 2, 0): (2, 0),
+    ("s", 2, 0): (2, 0),
+}
+
+
+def _read_shorthand(text: str, max_atoms: int) -> tuple[Atoms, Bonds, int]:
+    tokens = SHORTHAND.findall(text)
+    _expect("".join(tokens) == text)
+    names: list[str] = []
+    found: list[tuple[int, int, str]] = []
+    branches: list[int] = []
+    rings: dict[str, tuple[int, str]] = {}
+    parts: list[int] = []
+    last, symbol, part = -1, "", 0
+    for token in tokens:
+        if token == "(":
+            _expect(last >= 0 and not symbol)
+            branches.append(last)
+        elif token == ")":
+            _expect(bool(branches) and not symbol)
+            last = branches.pop()
+        elif token == ".":
+            _expect(last >= 0 and not symbol and not branches)
+            last, part = -1, part + 1
+        elif token in "-=#":
+            _expect(last >= 0 and not symbol)
+            symbol = token
+        elif token.isdigit():
+            _expect(last >= 0)
+            if token in rings:
+                other, earlier = rings.pop(token)
+                _expect(other != last and (not symbol or not earlier or symbol == earlier))
+                # a number may not join two fragments
+                _expect(parts[other] == parts[last])
+                found.append((other, last, symbol or earlier))
+            else:
+                rings[token] = last, symbol
+            symbol = ""
+        else:
+            if last >= 0:
+                found.append((last, len(names), symbol))
+            last, symbol = len(names), ""
+            names.append(token)
+            parts.append(part)
+    _expect(last >= 0 and len(names) <= max_atoms and not symbol and not branches and not rings)
+
+    def connected(u: int, v: int, without: int) -> bool:
+        seen = {u}
+        for _ in names:
+            for k, (a, b, _) in enumerate(found):
+                if k != without and (a in seen or b in seen):
+                    seen |= {a, b}
+        return v in seen
+
+    lower = [name.strip("[]H+-").islower() for name in names]
+    atoms, bonds, hydrogens = [], [], 0
+    for k, (u, v, symbol) in enumerate(found):
+        kind = 3 if not symbol and lower[u] and lower[v] else {"": 0, "-": 0, "=": 1, "#": 2}[symbol]
+        bonds.append(((u, v), [kind, 0, int(connected(u, v, without=k))]))
+    for i, name in enumerate(names):
+        mine = [code for pair, code in bonds if i in pair]
+        aromatic = sum(kind == 3 for kind, _, _ in mine)
+        order = sum(kind + 1 for kind, _, _ in mine if kind != 3)
+        if name in NORMAL_VALENCES:
+            enough = [v for v in NORMAL_VALENCES[name] if v >= order]
+            _expect(bool(enough) and not aromatic)
+            valence, more = enough[0], enough[0] - order
+        else:
+            _expect((name, aromatic, order) in KNOWN_VALENCES)
+            valence, more = KNOWN_VALENCES[name, aromatic, order]
+        hydrogens += more
+        element = ELEMENTS[name.strip("[]H+-").title()]
+        charge = {"+": 1, "-": -1}.get(name.strip("[]")[-1], 0)
+        atoms.append([element, len(mine), charge, 0, valence, int(lower[i]), int(any(ring for _, _, ring in mine))])
+    return atoms, bonds, hydrogens
+
+
+def _columns(
+    atoms: Atoms, bonds: Bonds, hydrogens: int, place: list[int], order: list[int], maps: list[int], limits: tuple[int, ...]
+) -> dict[str, list]:
+    """Stored order, codes, and the entry of an atom list for each atom."""
+    max_degree, max_charge, max_radicals, max_valence, num_stereo = limits
+    n = len(atoms)
+    codes = n * [[0]]
+    for i, (element, degree, charge, radicals, valence, aromatic, ring) in enumerate(atoms):
+        codes[place[i]] = [
+            element,
+            min(degree, max_degree + 1),
+            charge + max_charge if abs(charge) <= max_charge else 2 * max_charge + 1,
+            min(radicals, max_radicals + 1),
+            min(valence, max_valence + 1),
+            aromatic,
+            ring,
+        ]
+    table = []
+    for (u, v), (kind, stereo, in_ring) in bonds:
+        small, large = sorted((place[u], place[v]))
+        table.append((large, small, (kind * num_stereo + stereo) * 2 + in_ring))
+    table.sort(key=lambda bond: bond[:2])
+    index: list[int] | None = order
+    if maps:
+        if maps.count(-1) == 1 and 0 not in maps:
+            maps = [0 if number < 0 else number for number in maps]
+        index = [maps[i] for i in order] if sorted(maps) == list(range(n)) else None
+    return {
+        "atom_codes": codes,
+        "bond_atoms": [[small, large] for large, small, _ in table],
+        "bond_codes": [code for _, _, code in table],
+        "label_index": index if index is not None else n * [-1],
+        "known": [index is not None],
+        "num_hydrogens": [hydrogens],
+    }
+
+
+# positional encodings
+
+
+def adjacency(num_atoms: int, bonds: Sequence[Sequence[int]]) -> np.ndarray:
+    """How often each pair is listed; a bond of an atom with itself is left out."""
+    matrix = np.zeros((num_atoms, num_atoms))
+    for u, v in bonds:
+        if u != v:
+            matrix[u, v] += 1
+            matrix[v, u] += 1
+    return matrix
+
+
+def random_walk(num_atoms: int, bonds: Sequence[Sequence[int]], *, num_steps: int) -> np.ndarray:
+    """Diagonals of the powers of the walk's matrix, of one molecule."""
+    weights = adjacency(num_atoms, bonds)
+    steps = np.array([row / max(row.sum(), 1) for row in weights]).reshape(num_atoms, num_atoms)
+    powers = [np.linalg.matrix_power(steps, k + 1) for k in range(num_steps)]
+    return np.array([np.diag(p) for p in powers]).reshape(num_steps, num_atoms).T
+
+
+def components(matrix: np.ndarray) -> list[list[int]]:
+    """Sets of atoms that are joined, by lowest atom."""
+    reach = np.eye(len(matrix), dtype=bool) | (matrix > 0)
+    for _ in range(len(matrix).bit_length()):
+        reach = (reach.astype(float) @ reach.astype(float)) > 0
+    return [list(atoms) for atoms in sorted({tuple(np.nonzero(row)[0].tolist()) for row in reach})]
+
+
+def canonical_basis(space: np.ndarray) -> np.ndarray:
+    """The rule of `positional.laplacian` for an orthonormal basis `space` (n, m) of an eigenspace, by its projector."""
+    left = space @ space.T
+    basis = []
+    for _ in range(space.shape[1]):
+        lengths = np.linalg.norm(left, axis=0)
+        chosen = next(i for i, length in enumerate(lengths) if length >= 0.9999 * max(lengths))
+        basis.append(left[:, chosen] / lengths[chosen])
+        left = left - np.outer(basis[-1], basis[-1])
+    return np.array(basis).T
+
+
+def laplacian(num_atoms: int, bonds: Sequence[Sequence[int]], *, num_vectors: int) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest eigenpairs of D - A of each component of one molecule, by LAPACK, with bases by the rule."""
+    weights = adjacency(num_atoms, bonds)
+    vectors, values = np.zeros((num_atoms, num_vectors)), np.zeros((num_atoms, num_vectors))
+    for atoms in components(weights):
+        part = weights[np.ix_(atoms, atoms)]
+        found, basis = np.linalg.eigh(np.diag(part.sum(axis=1)) - part)
+        found[0] = 0.0
+        start = 0
+        for k in range(1, len(atoms) + 1):
+            if k == len(atoms) or found[k] - found[k - 1] > 1e-6 * found[k]:
+                basis[:, start:k] = canonical_basis(basis[:, start:k])
+                start = k
+        take = min(num_vectors, len(atoms))
+        vectors[np.ix_(atoms, range(take))] = basis[:, :take]
+        values[np.ix_(atoms, range(take))] = found[:take]
+    return vectors, values
+
+
+def align_lists(lists, *, atom_ptr, label_index, readable, num_heavy, num_all):
+    """Twin of `align.align_lists`: molecule by molecule, task by task."""
+    num_molecules = len(atom_ptr) - 1
+    out = np.full((int(atom_ptr[-1]), len(lists)), np.nan, np.float32)
+    status = np.zeros((num_molecules, 2), np.int64)
+    for m in range(num_molecules):
+        for t, (values, start, size) in enumerate(lists):
+            entries = values[start[m] : start[m] + size[m]]
+            if np.isnan(entries).all():
+                continue
+            if not readable[m]:
+                status[m, 0] = 1
+                break
+            if len(entries) not in (num_heavy[m], num_all[m]):
+                status[m] = 2, len(entries)
+                break
+            for a in range(atom_ptr[m], atom_ptr[m + 1]):
+                if 0 <= label_index[a] < len(entries):
+                    out[a, t] = entries[label_index[a]]
+    return out, status
+
+
+def measure_columns(values):
+    """Twin of `moments.measure_columns`: by the definitions."""
+    out = []
+    for column in values.T.astype(np.float64):
+        real = [x for x in column.tolist() if not math.isnan(x)]
+        mean = math.fsum(real) / max(1, len(real))
+        out.append(
+            (len(real), mean, math.fsum((x - mean) ** 2 for x in real), min(real, default=np.inf), max(real, default=-np.inf))
+        )
+    return tuple(np.array(x) for x in zip(*out, strict=True))

@@ -1,4 +1,4 @@
-"""The bytes of a shard, draft version 1. Little-endian throughout.
+"""The bytes of a shard, draft version 2. Little-endian throughout.
 
 A shard `{split}-{number:05d}.tar` is a plain POSIX ustar archive. A block (a few thousand molecules) is one WebDataset sample:
 consecutive members `{split}-{number:05d}-{block:04d}.{group}.zst`, in the order of GROUPS. All header fields but name, size and
@@ -6,10 +6,12 @@ checksum are constant (mode 0644, owner 0, time 0). Two zero blocks of 512 bytes
 
     train-00003.tar
       train-00003-0000.sizes.zst          num_atoms u2|u4 (N), num_bonds u2|u4 (N)
-      train-00003-0000.structure.zst      atom_codes u1 (F*A, feature by feature), bond_high u1|u2 (B), bond_step u1|u2 (B),
-                                          bond_codes u1 (B)
-      train-00003-0000.graph_labels.zst   encoding u1 (T), count u4 (T), bitmap u1, rows u4, values f4 shuffled
-      train-00003-0000.atom_labels.zst    the same
+      train-00003-0000.structure.zst      atom_rows u1 (K*F), bond_steps u1|u2 (L), bond_kinds u1 (L), tokens u1|u2|u4 (A+B)
+      train-00003-0000.graph_labels.zst   encoding u1 (T), count u4 (T), coding u1 (T), planes u1 (T), argument u4 (T), bitmap u1,
+                                          rows u4, table f2|f4, values u1
+      train-00003-0000.rw16.zst           codes u1 (16*A)                                 only in a set built with --pe rw16
+      train-00003-0000.lap8.zst           vectors u1 (8*A), values f2 shuffled (8*A)      only with --pe lap8
+      train-00003-0000.atom_labels.zst    the same as graph_labels
       train-00003-0000.ids.zst            ids u8 shuffled (N)
       train-00003-0000.smiles.zst         lengths u2|u4 (N), text u1 (UTF-8)
       train-00003-0001.sizes.zst          ...
@@ -17,53 +19,99 @@ checksum are constant (mode 0644, owner 0, time 0). Two zero blocks of 512 bytes
 Each member is one zstd frame with content size and checksum. Its content is a set of named arrays:
 
     offset  size  field
-    0       4     magic "MSA1"
+    0       4     magic "MSA2"
     4       2     k, number of arrays
     6       2     0
-    8       32*k  directory: name (16, ASCII, zero-padded), dtype (2: "u1" "u2" "u4" "u8" "f4"), transform (1: 0 none, 1 bytes
-                  shuffled plane by plane), 0 (5), number of elements (8)
+    8       32*k  directory: name (16, ASCII, zero-padded), dtype (2: "u1" "u2" "u4" "u8" "f2" "f4"), transform (1: 0 none,
+                  1 bytes shuffled plane by plane), 0 (5), number of elements (8)
     8+32*k  ...   the arrays, each padded with zeros to a multiple of 8 bytes
 
-Bonds are sorted by (larger atom, smaller atom): `bond_high` is the larger, `bond_step` larger minus smaller (almost always 1, so
-it costs next to nothing). Labels are those of `kernels.labels.SparseLabels`; at atom level a present molecule has one value an
-atom, in stored order, NaN where that atom has none. The feature and task lists that give F and T are in manifest.json.
+A zstd block has one code for all its bytes, so the writer begins a new one where an array or a byte plane begins, unless the last
+one began less than 2048 bytes before; readers need not know.
 
-History: draft 1, 2026-11: first.
+**Structure.** Row k of `atom_rows` is the F codes of a kind of atom; entry l of `bond_steps` and `bond_kinds` is the larger minus
+the smaller atom, and the code, of a kind of bond; both in order of first use. `tokens` tells each molecule atom by atom: k for an
+atom, then K + l for each of its bonds to earlier atoms. Bonds are sorted by (larger atom, smaller atom).
+
+    C1CC1, one kind of atom, bonds (1, single), (2, single):   0   0 1   0 2 1   tokens 0 0 1 0 2 1
+
+**Labels.** `count[t]` molecules have task t: all (`encoding` 0), those with bit i & 7 of byte i >> 3 set in the next ceil(N / 8)
+bytes of `bitmap` (1), or the next `count[t]` of `rows`, rising (2). At atom level such a molecule has one value an atom, in
+stored order, NaN where that atom has none. The dtype of `table` is the precision of all: labels are f4, or were rounded to f2.
+The key of a value is its bits as a signed integer of that width, all but the sign inverted if it is negative. Each value is
+stored as a number of `planes[t]` bytes, and `coding` says of what:
+
+    0  its bits; `planes` is the width of the dtype
+    1  its place among the next `argument[t]` (at most 256) of `table`; `planes` is at most 1
+    2  d >= 0 ? 2 d : -2 d - 1, where d is its key less the key of task `argument[t]` < t in the same row (where that is absent:
+       of NaN, 0x7e00 or 0x7fc00000), wrapped to the width and taken as signed; `planes` is at most the width
+
+`values` holds byte 0 of each task's numbers in turn, then byte 1 of each task of two planes or more, then bytes 2 and 3.
+The feature and task lists that give F and T are in manifest.json, and which members a block has.
+
+**Positional encodings** (`kernels.positional` says of what, and in which units), step by step and eigenvector by eigenvector: all
+atoms of step 1, then of step 2, ... `codes` of step 3 and later are stored less those of two steps before, modulo 256. `vectors`
+are int8.
+
+History: draft 1, 2026-11: first. Draft 2, 2026-11: structure as tokens; labels as f2, tables and differences; zstd blocks
+cut; encodings.
 """
 
 import struct
 import tarfile
+from collections.abc import Mapping
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import zstandard
 
 from kernels.bytes import shuffle_bytes, unshuffle_bytes
-from kernels.labels import SparseLabels, densify_labels, sparsify_labels
+from kernels.labels import SparseLabels, densify_labels, plane_offsets, sparsify_labels
+from kernels.tokens import Tokens, decode_tokens, encode_tokens
 from shards.errors import FormatError
 from shards.types import Molecules, offsets
 
-FORMAT_VERSION = 1
-_LABELS = {"encoding": "u1", "count": "u4", "bitmap": "u1", "rows": "u4", "values": "f4"}
+FORMAT_VERSION = 2
+_LABELS = {
+    "encoding": "u1",
+    "count": "u4",
+    "coding": "u1",
+    "planes": "u1",
+    "argument": "u4",
+    "bitmap": "u1",
+    "rows": "u4",
+    "table": "f2|f4",
+    "values": "u1",
+}
 GROUP_ARRAYS: dict[str, dict[str, str]] = {
     "sizes": {"num_atoms": "u2|u4", "num_bonds": "u2|u4"},
-    "structure": {"atom_codes": "u1", "bond_high": "u1|u2", "bond_step": "u1|u2", "bond_codes": "u1"},
+    "structure": {"atom_rows": "u1", "bond_steps": "u1|u2", "bond_kinds": "u1", "tokens": "u1|u2|u4"},
     "graph_labels": _LABELS,
+    "rw16": {"codes": "u1"},
+    "lap8": {"vectors": "u1", "values": "f2"},
     "atom_labels": _LABELS,
     "ids": {"ids": "u8"},
     "smiles": {"lengths": "u2|u4", "text": "u1"},
 }
 """Column groups, in the order of their members; their arrays, in order, and the dtypes each may have."""
-GROUPS = tuple(GROUP_ARRAYS)
-MAGIC = b"MSA1"
+ENCODINGS = {"rw16": 16, "lap8": 8}
+"""Groups of positional encodings, which a set has if it was asked for, and their columns."""
+GROUPS = tuple(group for group in GROUP_ARRAYS if group not in ENCODINGS)
+"""What every set has."""
+LABEL_DTYPES = {"graph": "f4", "atom": "f4"}
+"""How labels of each level are stored unless the caller says otherwise."""
+MAGIC = b"MSA2"
 TAR_BLOCK = 512
 TAR_END = bytes(2 * TAR_BLOCK)
 ZSTD_LEVEL = 9
+MIN_ZSTD_BLOCK = 2048
+"""Bytes between two cuts, at least: shorter blocks cost more time to read than they save space."""
 MAX_MEMBER_BYTES = 2**31
 _HEADER = struct.Struct("<4sHH")
 _ENTRY = struct.Struct("<16s2sB5xQ")
-_DTYPES: dict[str, Any] = {"u1": np.uint8, "u2": np.uint16, "u4": np.uint32, "u8": np.uint64, "f4": np.float32}
+_DTYPES: dict[str, Any] = {"u1": np.uint8, "u2": np.uint16, "u4": np.uint32, "u8": np.uint64, "f2": np.float16, "f4": np.float32}
 _CODES = {np.dtype(d): code for code, d in _DTYPES.items()}
 
 
@@ -80,14 +128,30 @@ def member_name(split: str, number: int, block: int, group: str) -> str:
 # arrays <-> bytes
 
 
-def encode_arrays(arrays: dict[str, np.ndarray], *, shuffle: frozenset[str] = frozenset()) -> bytes:
-    """Named flat arrays -> content of a member (not yet compressed). Names in `shuffle` are stored byte plane by byte plane."""
-    head, body = [_HEADER.pack(MAGIC, len(arrays), 0)], []
+class Content(bytes):
+    """Content of a member that knows where its statistics change, which is where `compress` may cut it."""
+
+    cuts: tuple[int, ...] = ()
+
+
+def encode_arrays(
+    arrays: dict[str, np.ndarray], *, shuffle: frozenset[str] = frozenset(), cuts: Mapping[str, list[int]] = MappingProxyType({})
+) -> Content:
+    """Named flat arrays -> content of a member (not yet compressed). Names in `shuffle` are stored byte plane by byte plane.
+
+    `cuts` are offsets inside arrays where their statistics change, besides those between planes.
+    """
+    head, body, at, places = [_HEADER.pack(MAGIC, len(arrays), 0)], [], _HEADER.size + len(arrays) * _ENTRY.size, []
     for name, array in arrays.items():
         data = shuffle_bytes(array).tobytes() if name in shuffle else np.ascontiguousarray(array).tobytes()
         head.append(_ENTRY.pack(name.encode(), _CODES[array.dtype].encode(), name in shuffle, array.size))
         body.append(data + bytes(-len(data) % 8))
-    return b"".join(head + body)
+        starts = [k * array.size for k in range(array.itemsize)] if name in shuffle else cuts.get(name, [0])
+        places += [at + start for start in starts]
+        at += len(body[-1])
+    content = Content(b"".join(head + body))
+    content.cuts = tuple(places)
+    return content
 
 
 def decode_arrays(content: bytes, *, group: str) -> dict[str, np.ndarray]:
@@ -125,8 +189,14 @@ def decode_arrays(content: bytes, *, group: str) -> dict[str, np.ndarray]:
 
 
 def compress(content: bytes, *, level: int = ZSTD_LEVEL) -> bytes:
-    """One zstd frame, with content size and checksum."""
-    return zstandard.ZstdCompressor(level=level, write_checksum=True, write_content_size=True).compress(content)
+    """One zstd frame, with content size and checksum; a new zstd block at the cuts of a `Content`."""
+    compressor = zstandard.ZstdCompressor(level=level, write_checksum=True, write_content_size=True)
+    stream, start, parts, view = compressor.compressobj(size=len(content)), 0, [], memoryview(content)
+    for cut in getattr(content, "cuts", ()):
+        if cut - start >= MIN_ZSTD_BLOCK:
+            parts += [stream.compress(view[start:cut]), stream.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)]
+            start = cut
+    return b"".join([*parts, stream.compress(view[start:]), stream.flush()])
 
 
 def decompress(data: bytes) -> bytes:
@@ -149,25 +219,21 @@ def _narrow(values: np.ndarray, *codes: str) -> np.ndarray:
     return values.astype(next(_DTYPES[c] for c in codes if largest <= np.iinfo(_DTYPES[c]).max))
 
 
-def encode_block(molecules: Molecules) -> dict[str, bytes]:
-    """All column groups of a block, not compressed: {group: content}. The same molecules give the same bytes."""
-    high = molecules.bond_atoms[:, 1]
+def encode_block(molecules: Molecules, *, label_dtypes: Mapping[str, str] = LABEL_DTYPES) -> dict[str, bytes]:
+    """All column groups of a block, not compressed: {group: content}. The same molecules give the same bytes.
+
+    `label_dtypes` says for each level whether labels are stored as they are ("f4") or rounded to float16 ("f2"). Raises
+    ValueError when a finite label becomes infinite in float16.
+    """
     text = [s.encode() for s in molecules.smiles]
     graph_ptr = np.arange(len(molecules) + 1)
-    return {
+    contents = {
         "sizes": encode_arrays(
             {"num_atoms": _narrow(molecules.num_atoms, "u2", "u4"), "num_bonds": _narrow(molecules.num_bonds, "u2", "u4")}
         ),
-        "structure": encode_arrays(
-            {
-                "atom_codes": np.ascontiguousarray(molecules.atom_codes.T).reshape(-1),
-                "bond_high": _narrow(high, "u1", "u2"),
-                "bond_step": _narrow(high - molecules.bond_atoms[:, 0], "u1", "u2"),
-                "bond_codes": molecules.bond_codes,
-            }
-        ),
-        "graph_labels": _encode_labels(molecules.graph_labels, graph_ptr),
-        "atom_labels": _encode_labels(molecules.atom_labels, molecules.atom_ptr),
+        "structure": _encode_structure(molecules),
+        "graph_labels": _encode_labels(molecules.graph_labels, graph_ptr, label_dtypes["graph"]),
+        "atom_labels": _encode_labels(molecules.atom_labels, molecules.atom_ptr, label_dtypes["atom"]),
         "ids": encode_arrays({"ids": molecules.ids}, shuffle=frozenset({"ids"})),
         "smiles": encode_arrays(
             {
@@ -176,10 +242,44 @@ def encode_block(molecules: Molecules) -> dict[str, bytes]:
             }
         ),
     }
+    if molecules.walks is not None:
+        contents["rw16"] = _encode_walks(molecules.walks)
+    if molecules.eigenvectors is not None:
+        contents["lap8"] = _encode_eigenvectors(molecules.eigenvectors, molecules.eigenvalues)
+    return {group: contents[group] for group in GROUP_ARRAYS if group in contents}
 
 
-def _encode_labels(labels: np.ndarray, ptr: np.ndarray) -> bytes:
-    return encode_arrays(sparsify_labels(labels, ptr)._asdict(), shuffle=frozenset({"values"}))
+def _encode_walks(walks: np.ndarray) -> Content:
+    codes = np.ascontiguousarray(walks.T)
+    steps = codes.copy()
+    steps[2:] -= codes[:-2]
+    return encode_arrays({"codes": steps.reshape(-1)}, cuts={"codes": [k * codes.shape[1] for k in range(len(codes))]})
+
+
+def _encode_eigenvectors(vectors: np.ndarray, values: np.ndarray) -> Content:
+    columns = np.ascontiguousarray(vectors.T).view(np.uint8)
+    arrays = {"vectors": columns.reshape(-1), "values": np.ascontiguousarray(values.T).reshape(-1)}
+    cuts = {"vectors": [k * columns.shape[1] for k in range(len(columns))]}
+    return encode_arrays(arrays, shuffle=frozenset({"values"}), cuts=cuts)
+
+
+def _encode_structure(molecules: Molecules) -> Content:
+    coded = encode_tokens(
+        molecules.atom_ptr, molecules.bond_ptr, molecules.atom_codes, molecules.bond_atoms, molecules.bond_codes
+    )
+    return encode_arrays(
+        {
+            "atom_rows": coded.atom_rows.reshape(-1),
+            "bond_steps": _narrow(coded.bond_steps, "u1", "u2"),
+            "bond_kinds": coded.bond_kinds,
+            "tokens": _narrow(coded.tokens, "u1", "u2", "u4"),
+        }
+    )
+
+
+def _encode_labels(labels: np.ndarray, ptr: np.ndarray, code: str) -> Content:
+    sparse = sparsify_labels(labels, ptr, dtype=_DTYPES[code])
+    return encode_arrays(sparse._asdict(), cuts={"values": plane_offsets(sparse, ptr)})
 
 
 def decode_block(
@@ -200,6 +300,10 @@ def decode_block(
             columns |= _decode_structure(contents[group], atom_ptr, bond_ptr, num_atom_features)
         if (group := "graph_labels") in contents:
             columns[group] = _decode_labels(contents[group], np.arange(num_molecules + 1), num_graph_tasks)
+        if (group := "rw16") in contents:
+            columns["walks"] = _decode_walks(contents[group], int(atom_ptr[-1]))
+        if (group := "lap8") in contents:
+            columns |= _decode_eigenvectors(contents[group], int(atom_ptr[-1]))
         if (group := "atom_labels") in contents:
             columns[group] = _decode_labels(contents[group], atom_ptr, num_atom_tasks)
         if (group := "ids") in contents:
@@ -215,21 +319,30 @@ def decode_block(
 
 def _decode_structure(content: bytes, atom_ptr: np.ndarray, bond_ptr: np.ndarray, num_features: int) -> dict[str, np.ndarray]:
     arrays = decode_arrays(content, group="structure")
-    num_atoms, num_bonds = int(atom_ptr[-1]), int(bond_ptr[-1])
-    if arrays["atom_codes"].size != num_features * num_atoms:
-        raise FormatError(f"{arrays['atom_codes'].size} atom codes, expected {num_features} x {num_atoms}")
-    for name in ("bond_high", "bond_step", "bond_codes"):
-        if arrays[name].size != num_bonds:
-            raise FormatError(f"{arrays[name].size} entries in {name}, expected {num_bonds}")
-    high, step = arrays["bond_high"].astype(np.int32), arrays["bond_step"].astype(np.int32)
-    limit = np.repeat(np.diff(atom_ptr), np.diff(bond_ptr))
-    if num_bonds and ((high >= limit).any() or (step > high).any() or (step == 0).any()):
-        raise FormatError("a bond leads outside its molecule or from an atom to itself")
-    return {
-        "atom_codes": np.ascontiguousarray(arrays["atom_codes"].reshape(num_features, num_atoms).T),
-        "bond_atoms": np.stack([high - step, high], axis=1).astype(np.uint16),
-        "bond_codes": arrays["bond_codes"],
-    }
+    if arrays["atom_rows"].size % num_features:
+        raise FormatError(f"{arrays['atom_rows'].size} atom codes, expected rows of {num_features}")
+    arrays["atom_rows"] = arrays["atom_rows"].reshape(-1, num_features)
+    names = ("atom_codes", "bond_atoms", "bond_codes")
+    return dict(zip(names, decode_tokens(Tokens(**arrays), atom_ptr, bond_ptr), strict=True))
+
+
+def _decode_walks(content: bytes, num_atoms: int) -> np.ndarray:
+    steps = _columns(decode_arrays(content, group="rw16")["codes"], ENCODINGS["rw16"], num_atoms).copy()
+    for k in range(2, len(steps)):
+        steps[k] += steps[k - 2]
+    return steps.T
+
+
+def _decode_eigenvectors(content: bytes, num_atoms: int) -> dict[str, np.ndarray]:
+    arrays = decode_arrays(content, group="lap8")
+    vectors, values = (_columns(arrays[name], ENCODINGS["lap8"], num_atoms) for name in ("vectors", "values"))
+    return {"eigenvectors": vectors.view(np.int8).T, "eigenvalues": values.T}
+
+
+def _columns(values: np.ndarray, width: int, num_atoms: int) -> np.ndarray:
+    if values.size != width * num_atoms:
+        raise FormatError(f"{values.size} codes of an encoding, expected {width} x {num_atoms}")
+    return values.reshape(width, num_atoms)
 
 
 def _decode_labels(content: bytes, ptr: np.ndarray, num_tasks: int) -> np.ndarray:

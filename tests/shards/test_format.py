@@ -1,7 +1,7 @@
 import io
 import struct
 import tarfile
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from kernels import reference
+from kernels.tokens import decode_tokens, encode_tokens
 from shards import FormatError, Molecules, format, schema
 from shards.types import offsets
 
@@ -59,19 +61,48 @@ def tiny() -> Molecules:
     )
 
 
-def decode(contents: dict[str, bytes], num_molecules: int) -> Molecules:
+def varied() -> Molecules:
+    """120 molecules of 0 to 4 atoms; at each level a plain task, one near it in half of the molecules, counts, one in few."""
+    rng = np.random.default_rng(0)
+    sizes = np.arange(120) % 5
+    tokens = {"atom_codes": np.zeros((sizes.sum(), NUM_FEATURES), np.uint8), "bond_codes": np.empty(0, np.uint8)}
+    labels = {}
+    for level, widths in (("graph_labels", np.ones(120, int)), ("atom_labels", sizes)):
+        x = rng.normal(1, 1 / 8, size=(widths.sum(), 4)).astype(np.float32)
+        x[:, 1] = x[:, 0] * (1 + rng.normal(size=len(x)) / 1000)
+        x[:, 2] = rng.integers(0, 3, len(x)) / 10
+        x[np.repeat(rng.random(120) < 0.5, widths), 1] = np.nan
+        x[np.repeat(np.arange(120) % 50 > 0, widths), 3] = np.nan
+        labels[level] = x
+    return Molecules(
+        atom_ptr=offsets(sizes),
+        bond_ptr=np.zeros(121, np.int64),
+        bond_atoms=np.empty((0, 2), np.uint16),
+        ids=np.arange(120, dtype=np.uint64),
+        smiles=np.array([""] * 120, object),
+        **tokens,
+        **labels,
+    )
+
+
+def decode(
+    contents: dict[str, bytes], num_molecules: int, *, num_graph_tasks: int = NUM_GRAPH, num_atom_tasks: int = NUM_ATOM
+) -> Molecules:
     return format.decode_block(
         contents,
         num_molecules=num_molecules,
         num_atom_features=NUM_FEATURES,
-        num_graph_tasks=NUM_GRAPH,
-        num_atom_tasks=NUM_ATOM,
+        num_graph_tasks=num_graph_tasks,
+        num_atom_tasks=num_atom_tasks,
     )
 
 
 def assert_same(found: Molecules, expected: Molecules) -> None:
     for field in fields(Molecules):
         a, b = getattr(found, field.name), getattr(expected, field.name)
+        if a is None or b is None:
+            assert a is b, field.name
+            continue
         assert a.dtype == b.dtype, field.name
         assert np.array_equal(a, b, equal_nan=a.dtype.kind == "f"), field.name
 
@@ -105,7 +136,7 @@ def assert_well_formed(m: Molecules, num_molecules: int) -> None:
 
 @given(molecule_columns())
 def test_a_block_comes_back_as_it_was(molecules):
-    contents = format.encode_block(molecules)
+    contents = format.encode_block(molecules, label_dtypes={"graph": "f4", "atom": "f4"})
     assert tuple(contents) == format.GROUPS
     again = decode({group: format.decompress(format.compress(c)) for group, c in contents.items()}, len(molecules))
     assert_same(again, molecules)
@@ -149,7 +180,9 @@ def test_a_label_that_one_in_many_molecules_has_comes_back_from_a_row_list():
     arrays = format.decode_arrays(content, group="graph_labels")
     assert arrays["encoding"].tolist() == [2, 1, 0]
     assert arrays["rows"].tolist() == [3, 150]
-    assert arrays["values"].size == 2 + 100 + 200
+    # the last is constant
+    assert arrays["planes"].tolist()[2] == 0
+    assert arrays["values"].size == arrays["planes"] @ [2, 100, 200]
     assert_same(decode(format.encode_block(molecules), n), molecules)
 
 
@@ -175,7 +208,7 @@ def test_molecules_of_more_than_255_and_65535_atoms_take_wider_arrays():
 def test_the_bytes_are_those_of_the_documented_layout():
     ids = np.array([1, 0x0102030405060708], np.uint64)
     content = format.encode_arrays({"ids": ids}, shuffle=frozenset({"ids"}))
-    head = b"MSA1" + bytes([1, 0, 0, 0])
+    head = b"MSA2" + bytes([1, 0, 0, 0])
     entry = b"ids".ljust(16, b"\0") + b"u8" + b"\1" + bytes(5) + (2).to_bytes(8, "little")
     planes = bytes([1, 8]) + bytes(v for k in range(7, 0, -1) for v in (0, k))
     assert content == head + entry + planes
@@ -217,6 +250,28 @@ def test_damage_to_decoded_members_never_ends_in_anything_but_a_format_error(mol
     assert_well_formed(again, len(molecules))
 
 
+@pytest.mark.parametrize("atom", ["f2", "f4"])
+@given(st.data())
+def test_damage_to_labels_of_every_coding_never_ends_in_anything_but_a_format_error(atom, data):
+    molecules = varied()
+    contents = format.encode_block(molecules, label_dtypes={"graph": "f4", "atom": atom})
+    group = data.draw(st.sampled_from(["graph_labels", "atom_labels"]))
+    head = 8 + 32 * len(format.GROUP_ARRAYS[group])
+    assert set(format.decode_arrays(contents[group], group=group)["coding"]) == {0, 1, 2}
+    damaged = bytearray(contents[group])
+    for _ in range(data.draw(st.integers(1, 3))):
+        # mostly in what comes before the values: there is more to go wrong
+        last = data.draw(st.sampled_from([head + 200, len(damaged) - 1]))
+        damaged[data.draw(st.integers(head, last))] = data.draw(st.integers(0, 5) | st.integers(0, 255))
+    sizes = {"num_graph_tasks": molecules.graph_labels.shape[1], "num_atom_tasks": molecules.atom_labels.shape[1]}
+    try:
+        again = decode(contents | {group: bytes(damaged)}, len(molecules), **sizes)
+    except FormatError:
+        return
+    assert again.graph_labels.shape == molecules.graph_labels.shape
+    assert again.atom_labels.shape == molecules.atom_labels.shape
+
+
 def test_every_truncation_of_a_decoded_member_is_refused():
     contents = format.encode_block(tiny())
     for group, content in contents.items():
@@ -235,7 +290,7 @@ def test_any_bytes_are_refused_as_arrays(content):
 
 @given(st.binary(max_size=200))
 def test_any_directory_is_refused_or_read(tail):
-    content = struct.pack("<4sHH", b"MSA1", len(tail) // 64, 0) + tail
+    content = struct.pack("<4sHH", b"MSA2", len(tail) // 64, 0) + tail
     try:
         format.decode_arrays(content, group="ids")
     except FormatError as error:
@@ -251,10 +306,10 @@ def test_any_directory_is_refused_or_read(tail):
         # as int32 these are below every limit
         (
             {
-                "atom_codes": np.zeros(6 * NUM_FEATURES, np.uint8),
-                "bond_high": np.full(4, 2**32 - 5, np.uint32),
-                "bond_step": np.full(4, 2**32 - 7, np.uint32),
-                "bond_codes": np.zeros(4, np.uint8),
+                "atom_rows": np.zeros(NUM_FEATURES, np.uint8),
+                "bond_steps": np.full(1, 2**32 - 7, np.uint32),
+                "bond_kinds": np.zeros(1, np.uint8),
+                "tokens": np.array([0, 0, 1, 0, 0, 0, 1, 0, 1, 1], np.uint8),
             },
             "structure",
         ),
@@ -277,17 +332,85 @@ def test_an_unknown_transform_is_refused():
         decode(contents | {"ids": bytes(changed)}, 3)
 
 
-def test_bonds_outside_their_molecule_are_refused():
-    for high, step in ((2, 1), (1, 2), (1, 0)):
-        arrays = {
-            "atom_codes": np.zeros(6 * NUM_FEATURES, np.uint8),
-            "bond_high": np.array([high, 1, 2, 2], np.uint8),
-            "bond_step": np.array([step, 1, 2, 1], np.uint8),
-            "bond_codes": np.zeros(4, np.uint8),
-        }
-        contents = format.encode_block(tiny()) | {"structure": format.encode_arrays(arrays)}
-        with pytest.raises(FormatError, match="member structure: a bond leads outside its molecule"):
-            decode(contents, 3)
+def with_tokens(tokens, steps=(1, 2), kinds=(0, 3), rows=range(NUM_FEATURES)) -> dict[str, bytes]:
+    """`tiny` with another structure: one kind of atom (token 0), bonds one and two back (1 and 2)."""
+    arrays = {
+        "atom_rows": np.array(rows, np.uint8),
+        "bond_steps": np.array(steps, np.uint8),
+        "bond_kinds": np.array(kinds, np.uint8),
+        "tokens": np.array(tokens, np.uint8),
+    }
+    return format.encode_block(tiny()) | {"structure": format.encode_arrays(arrays)}
+
+
+def test_the_structure_is_told_atom_by_atom():
+    # CO, C, C1CC1
+    molecules = decode(with_tokens([0, 0, 1, 0, 0, 0, 1, 0, 2, 1]), 3)
+    assert molecules.bond_atoms.tolist() == tiny().bond_atoms.tolist()
+    assert molecules.bond_codes.tolist() == [0, 0, 3, 0]
+    assert (molecules.atom_codes == np.arange(NUM_FEATURES)).all()
+
+
+@pytest.mark.parametrize(
+    ("structure", "message"),
+    [
+        ({"tokens": [0, 0, 2, 0, 0, 0, 1, 0, 2, 1]}, "out of its molecule"),  # a bond before the molecule
+        ({"tokens": [0, 1, 0, 0, 0, 0, 1, 0, 2, 1]}, "out of its molecule"),
+        ({"tokens": [1, 0, 0, 0, 0, 0, 1, 0, 2, 1]}, "out of its molecule"),
+        ({"tokens": [0, 0, 1, 0, 0, 0, 1, 0, 2, 1], "steps": (0, 2)}, "out of its molecule"),  # a bond to itself
+        ({"tokens": [0, 0, 0, 1, 0, 0, 1, 0, 2, 1]}, "too many"),  # an atom of the next molecule
+        ({"tokens": [0, 0, 1, 0, 0, 0, 1, 0, 2, 0]}, "too many"),
+        ({"tokens": [0, 0, 1, 0, 0, 0, 1, 1, 2, 1]}, "too many"),
+        ({"tokens": [0, 0, 1, 0, 0, 0, 1, 0, 3, 1]}, "unknown"),
+        ({"tokens": [0, 0, 1, 0, 0, 0, 1, 0, 255, 1]}, "unknown"),
+        ({"tokens": [0, 0, 1, 0, 0, 0, 1, 0, 2]}, "9 tokens for 6 atoms and 4 bonds"),
+        ({"tokens": [0, 0, 1, 0, 0, 0, 1, 0, 2, 1], "kinds": (0,)}, "2 steps but 1 kinds of bonds"),
+        ({"tokens": [0, 0, 1, 0, 0, 0, 1, 0, 2, 1], "rows": ()}, "unknown"),
+        ({"tokens": [0, 0, 1, 0, 0, 0, 1, 0, 2, 1], "rows": (1, 2)}, "2 atom codes, expected rows of 7"),
+    ],
+)
+def test_tokens_that_do_not_spell_the_molecules_are_refused(structure, message):
+    with pytest.raises(FormatError, match=f"member structure: .*{message}"):
+        decode(with_tokens(**structure), 3)
+
+
+@given(molecule_columns(), st.data())
+def test_tokens_are_read_as_the_twin_reads_them(molecules, data):
+    columns = [getattr(molecules, name) for name in ("atom_ptr", "bond_ptr", "atom_codes", "bond_atoms", "bond_codes")]
+    coded = encode_tokens(*columns)
+    sizes = molecules.num_atoms.tolist(), molecules.num_bonds.tolist()
+    for found, twin, column in zip(decode_tokens(coded, *columns[:2]), reference.decode_tokens(coded, *sizes), columns[2:]):
+        assert np.array_equal(found, column)
+        assert np.array_equal(twin, column)
+    tokens = coded.tokens.copy()
+    if not tokens.size:
+        return
+    tokens[data.draw(st.integers(0, tokens.size - 1))] = data.draw(st.integers(0, len(coded.atom_rows) + 3))
+    try:
+        twin = reference.decode_tokens(coded._replace(tokens=tokens), *sizes)
+    except ValueError:
+        with pytest.raises(ValueError, match="tokens do not spell"):
+            decode_tokens(coded._replace(tokens=tokens), *columns[:2])
+    else:
+        assert all(map(np.array_equal, decode_tokens(coded._replace(tokens=tokens), *columns[:2]), twin))
+
+
+def test_bonds_in_another_order_cannot_be_stored():
+    for bonds in ([[0, 1], [1, 2], [0, 1], [0, 2]], [[0, 1], [1, 0], [0, 2], [1, 2]], [[0, 2], [0, 1], [0, 2], [1, 2]]):
+        with pytest.raises(ValueError, match="bonds are not sorted"):
+            format.encode_block(replace(tiny(), bond_atoms=np.array(bonds, np.uint16)))
+
+
+def test_labels_are_stored_in_the_precision_that_is_asked_for_each_level():
+    molecules = replace(tiny(), atom_labels=np.float32(0.1) * tiny().atom_labels)
+    contents = format.encode_block(molecules, label_dtypes={"graph": "f4", "atom": "f2"})
+    dtypes = [format.decode_arrays(contents[f"{g}_labels"], group=f"{g}_labels")["table"].dtype for g in ("graph", "atom")]
+    assert dtypes == [np.float32, np.float16]
+    again = decode(contents, 3)
+    assert_same(again, replace(molecules, atom_labels=molecules.atom_labels.astype(np.float16).astype(np.float32)))
+    assert format.encode_block(again, label_dtypes={"graph": "f4", "atom": "f2"}) == contents
+    with pytest.raises(ValueError, match="more than float16 can"):
+        format.encode_block(replace(tiny(), graph_labels=tiny().graph_labels * 1e5), label_dtypes={"graph": "f2", "atom": "f2"})
 
 
 def test_counts_that_contradict_each_other_are_refused():
@@ -317,6 +440,22 @@ def test_a_zstd_frame_announces_its_size_and_checks_its_content():
     ):
         with pytest.raises(FormatError, match=reason):
             format.decompress(bad)
+
+
+def test_a_frame_is_cut_where_planes_begin_and_read_as_any_other():
+    rng = np.random.default_rng(0)
+    planes = {"ids": (rng.integers(0, 3, 4096) << 8 | rng.integers(0, 256, 4096)).astype(np.uint64)}
+    content = format.encode_arrays(planes, shuffle=frozenset({"ids"}))
+    head = 8 + 32
+    assert content.cuts == tuple(head + 4096 * k for k in range(8))
+    cut, whole = format.compress(content), format.compress(bytes(content))
+    assert format.decompress(cut) == format.decompress(whole) == content
+    assert zstandard.get_frame_parameters(cut).content_size == len(content)
+    # the first plane is noise, the second takes log2(3) bits
+    assert len(cut) < len(whole) - 100
+    # planes shorter than a block should be are not cut
+    short = format.encode_arrays({"ids": planes["ids"][:200]}, shuffle=frozenset({"ids"}))
+    assert format.compress(short) == format.compress(bytes(short))
 
 
 def test_the_stdlib_reads_a_shard_and_finds_the_documented_members(sample_set):

@@ -1,0 +1,63 @@
+"""The structure of molecules as a string of tokens, as short as a SMILES and far cheaper to read.
+
+Atom by atom: the number of the atom's codes in a table of those that occur, then, for each bond to an earlier atom, the number of
+(how far back, bond code) in a second table, counted on from the first. Ethanol, with atoms C, C, O in tables (C:0, O:1) and
+(1 back, single: 2), is 0 0 2 1 2. Tables list rows in order of first use.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from kernels import _numba
+
+
+class Tokens(NamedTuple):
+    atom_rows: np.ndarray
+    """uint8 (K, F): distinct atom codes."""
+    bond_steps: np.ndarray
+    """uint16 (L): larger minus smaller atom."""
+    bond_kinds: np.ndarray
+    """uint8 (L): bond code."""
+    tokens: np.ndarray
+    """uint8, uint16 or uint32 (A + B)."""
+
+
+def encode_tokens(
+    atom_ptr: np.ndarray, bond_ptr: np.ndarray, atom_codes: np.ndarray, bond_atoms: np.ndarray, bond_codes: np.ndarray
+) -> Tokens:
+    """Columns of `shards.types.Molecules` -> tokens. Raises ValueError when bonds are not sorted by (larger, smaller) atom."""
+    step = bond_atoms[:, 1] - bond_atoms[:, 0]
+    bonds = np.stack([step & 255, step >> 8, bond_codes], axis=1).astype(np.uint8)
+    atom_kind, atom_first = _number_rows(np.ascontiguousarray(atom_codes))
+    bond_kind, bond_first = _number_rows(bonds)
+    bond_kind += len(atom_first)
+    tokens = np.empty(len(atom_kind) + len(bond_kind), np.uint32)
+    if not _numba.write_tokens(atom_ptr, bond_ptr, bond_atoms, atom_kind, bond_kind, tokens):
+        raise ValueError("bonds are not sorted by (larger, smaller) atom, or lead outside their molecule")
+    return Tokens(atom_codes[atom_first], step[bond_first], bond_codes[bond_first], tokens)
+
+
+def _number_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Number of each row among the distinct ones, and where each of these first appears."""
+    number, first = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
+    slots = np.full(1 << (2 * len(rows) + 1).bit_length(), -1, np.int64)
+    return number, first[: _numba.number_rows(rows, slots, number, first)]
+
+
+def decode_tokens(coded: Tokens, atom_ptr: np.ndarray, bond_ptr: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tokens -> atom_codes uint8 (A, F), bond_atoms uint16 (B, 2), bond_codes uint8 (B).
+
+    Raises ValueError when tokens do not make molecules of these sizes, or a bond leads outside its molecule.
+    """
+    num_atoms, num_bonds = int(atom_ptr[-1]), int(bond_ptr[-1])
+    if coded.tokens.size != num_atoms + num_bonds:
+        raise ValueError(f"{coded.tokens.size} tokens for {num_atoms} atoms and {num_bonds} bonds")
+    if coded.bond_steps.size != coded.bond_kinds.size:
+        raise ValueError(f"{coded.bond_steps.size} steps but {coded.bond_kinds.size} kinds of bonds")
+    atom_kind = np.empty(num_atoms, np.intp)
+    bond_atoms, bond_codes = np.empty((num_bonds, 2), np.uint16), np.empty(num_bonds, np.uint8)
+    columns = (atom_ptr, bond_ptr, atom_kind, bond_atoms, bond_codes)
+    if not _numba.expand_tokens(coded.tokens, len(coded.atom_rows), coded.bond_steps, coded.bond_kinds, *columns):
+        raise ValueError("tokens do not spell the molecules: an atom or bond too many or unknown, or a bond out of its molecule")
+    return coded.atom_rows.take(atom_kind, axis=0), bond_atoms, bond_codes
