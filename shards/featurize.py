@@ -4,16 +4,20 @@ The stored SMILES is RDKit's canonical one without atom maps; stored atom k is i
 not from RDKit, because RDKit reads `:0` as "no map" (the trap that shifted published PM6 baselines, Graphium issue 503).
 """
 
+import logging
 import re
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any
 
 import numpy as np
 from rdkit import Chem, rdBase
 
+from kernels import structure
 from shards import schema
 from shards.errors import FeaturizeError
-from shards.types import Molecules, offsets
+from shards.types import offsets, ragged_rows
 
 ATOM = re.compile(r"\[[^\[\]]*\]|Cl|Br|[BCNOPSFIbcnops*]")
 ATOM_MAP = re.compile(r":(\d+)\]", re.ASCII)
@@ -31,6 +35,36 @@ _STEREO = {
     Chem.BondStereo.STEREOCIS: 4,
     Chem.BondStereo.STEREOTRANS: 5,
 }
+_LIMITS = structure.Limits(
+    max_degree=schema.MAX_DEGREE,
+    max_charge=schema.MAX_CHARGE,
+    max_radicals=schema.MAX_RADICALS,
+    max_valence=schema.MAX_VALENCE,
+    num_stereo=len(schema.BOND_STEREO),
+)
+_NO_CONFORMERS = 0x20000
+
+
+def _parser(**options: bool) -> Any:
+    params: Any = Chem.SmilesParserParams()
+    for name, value in ({"removeHs": False, "allowCXSMILES": False} | options).items():
+        setattr(params, name, value)
+    return params
+
+
+_WHOLE, _UNSANITIZED = _parser(), _parser(sanitize=False)
+_PLAIN_STEPS = int(Chem.SANITIZE_ALL) & ~sum(
+    int(step)
+    for step in (
+        # of stereo, where the text has none; the last two need what the first two find
+        Chem.SANITIZE_SETCONJUGATION,
+        Chem.SANITIZE_SETHYBRIDIZATION,
+        Chem.SANITIZE_CLEANUPCHIRALITY,
+        Chem.SANITIZE_CLEANUPATROPISOMERS,
+        # of metals, where there are none
+        Chem.SANITIZE_CLEANUP_ORGANOMETALLICS,
+    )
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,6 +87,215 @@ class Parsed:
     """Length of an atom list with heavy atoms only."""
     num_all: int
     """Length of an atom list with every hydrogen."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Structures:
+    """Columns of N molecules with A atoms and B bonds, made from a batch of SMILES, in stored order."""
+
+    rows: np.ndarray
+    """int64 (N): entry of the batch each molecule came from, increasing."""
+    atom_ptr: np.ndarray
+    """int64 (N + 1): atoms of molecule i are atom_ptr[i]:atom_ptr[i + 1]."""
+    bond_ptr: np.ndarray
+    """int64 (N + 1)."""
+    atom_codes: np.ndarray
+    """uint8 (A, F)."""
+    bond_atoms: np.ndarray
+    """uint16 (B, 2), smaller first, sorted by (larger, smaller) inside a molecule."""
+    bond_codes: np.ndarray
+    """uint8 (B)."""
+    smiles: np.ndarray
+    """object (N): str, canonical, without atom maps; atom k of a molecule is its k-th atom."""
+    label_index: np.ndarray
+    """int32 (A): entry of an atom list that belongs to each stored atom, -1 for none and where the maps do not say."""
+    num_heavy: np.ndarray
+    """int32 (N): length of an atom list with heavy atoms only."""
+    num_all: np.ndarray
+    """int32 (N): length of an atom list with every hydrogen."""
+    map_problems: dict[int, str]
+    """Molecule -> why label_index does not say."""
+    rejects: dict[int, str]
+    """Entry of the batch -> why it is no molecule."""
+
+
+def featurize(smiles: Sequence[str | None], on_row: Callable[[int], None] = lambda i: None) -> Structures:
+    """Parse a batch of SMILES, with or without atom maps. `on_row(i)` is called right before RDKit reads entry i.
+
+    Most are read together: RDKit parses and writes each, and their codes come from what it wrote, all at once. What is unusual
+    in any way is left for `parse_molecule`, after the others, and gives the same (tests/shards/test_featurize.py). So is
+    everything where a version of RDKit writes in a way that is not known here.
+    """
+    texts = [text or "" for text in smiles]
+    if not _reads_together():
+        return _read_each(texts, range(len(texts)), on_row)
+    together, left = _read_together(texts, on_row)
+    return _merge(together, _read_each(texts, left, on_row)) if left else together
+
+
+TRIAL = (
+    "[CH3:1][CH:0]([NH2:3])[C:2](=[O:4])[OH:5]",
+    "Cc1c[nH]c2ccc(cc12)[N+](=O)[O-]",
+    "[nH:1]1[cH:2][cH:3]c[cH:4]1",
+    "[CH3:3][CH2:3][OH:1]",
+    "C12C3C4C1C5C2C3C45",
+    "F/C=C/C(Cl)=C\\Br",
+    "C[C@H](N)C(=O)N[C@@H](CS)C#N",
+    "[NH4+].[Cl-].[Na+].[OH-]",
+    "[13CH3][CH2].[O][O].[CH2-][S+](C)C",
+    "OS(=O)(=O)c1ccc(cc1)P(=O)(O)O",
+    "[Fe]<-N.C[Si](C)(C)[SeH].[Cu+2].B",
+    "CC1(C)C2CCC1(C)C(=O)C2.c1ccc2c(c1)-c1ccccc1-2",
+    "Cn1c(=O)c2nc[nH]c2n(C)c1=O.C[n+]1ccccc1.c1ccsc1-c1cocn1",
+    "CS(C)=O.CSC#CC=C=C.CS(=O)(=O)N(I)Br",
+    "C1" + "CC(=O)O" * 70 + "1",
+)
+"""Molecules that must come out of both ways alike before the fast one is trusted."""
+
+
+@cache
+def _reads_together() -> bool:
+    """Does reading molecules together give what reading each gives? Tried once: RDKit's binary form is no public format."""
+    together, left = _read_together(TRIAL)
+    agrees = not left and _same(together, _read_each(TRIAL, range(len(TRIAL))))
+    if not agrees:
+        logging.getLogger(__name__).warning(
+            "RDKit %s writes molecules in a way that is not known here: they are featurised atom by atom, which is slower",
+            rdkit_version(),
+        )
+    return agrees
+
+
+def _same(a: Structures, b: Structures) -> bool:
+    pairs = [(getattr(a, f.name), getattr(b, f.name)) for f in fields(Structures)]
+    return all(np.array_equal(x, y) if isinstance(x, np.ndarray) else x == y for x, y in pairs)
+
+
+def _read_together(texts: Sequence[str], on_row: Callable[[int], None] = lambda i: None) -> tuple[Structures, list[int]]:
+    """Molecules of a usual kind, and which entries were left."""
+    scan = structure.scan_smiles(texts)
+    ends = scan.plain_ptr.tolist()
+    # no text has more atoms than characters, so RDKit's recursion is bounded before it starts
+    kinds = np.where(np.diff(scan.plain_ptr) > schema.MAX_ATOMS, structure.GENERAL, scan.kinds)
+    rows, left, written, orders, forms = [], [], [], [], []
+    with rdBase.BlockLogs():
+        for i, kind in enumerate(kinds.tolist()):
+            mol = None
+            if kind != structure.GENERAL:
+                on_row(i)
+                mol = _parse_usual(scan.plain[ends[i] : ends[i + 1]], plain=kind == structure.PLAIN)
+            if mol is None:
+                left.append(i)
+                continue
+            canonical = Chem.MolToSmiles(mol)
+            written.append(canonical)
+            orders.append(mol.GetProp("_smilesAtomOutputOrder"))
+            short = kind == structure.PLAIN and structure.is_shorthand(canonical)
+            forms.append(canonical.encode() if short else mol.ToBinary(_NO_CONFORMERS))
+            rows.append(i)
+    numbers = np.array(rows, np.int64)
+    columns = structure.decode_molecules(forms, orders, numbers, scan, limits=_LIMITS, max_atoms=schema.MAX_ATOMS)
+    num_atoms = np.diff(columns.atom_ptr)
+    smiles = np.empty(len(rows), object)
+    smiles[:] = written
+    together = Structures(
+        rows=numbers,
+        atom_ptr=columns.atom_ptr,
+        bond_ptr=columns.bond_ptr,
+        atom_codes=columns.atom_codes,
+        bond_atoms=columns.bond_atoms,
+        bond_codes=columns.bond_codes,
+        smiles=smiles,
+        label_index=columns.label_index,
+        num_heavy=num_atoms.astype(np.int32),
+        num_all=(num_atoms + columns.num_hydrogens).astype(np.int32),
+        map_problems={int(k): _no_numbering(num_atoms[k]) for k in np.flatnonzero(columns.status == structure.BAD_MAPS)},
+        rejects={},
+    )
+    unread = columns.status == structure.UNREAD
+    if unread.any():
+        left = sorted([*left, *together.rows[unread].tolist()])
+        together = _take(together, np.flatnonzero(~unread))
+    return together, left
+
+
+def _parse_usual(text: str, *, plain: bool) -> Chem.Mol | None:
+    if not plain:
+        return Chem.MolFromSmiles(text, _WHOLE)
+    mol = Chem.MolFromSmiles(text, _UNSANITIZED)
+    if mol is not None:
+        try:
+            Chem.SanitizeMol(mol, _PLAIN_STEPS)
+        except Chem.MolSanitizeException:
+            return None
+    return mol
+
+
+def _read_each(texts: Sequence[str], rows: Sequence[int], on_row: Callable[[int], None] = lambda i: None) -> Structures:
+    """One molecule at a time: slow, and what the codes are by definition."""
+    rejects: dict[int, str] = {}
+    kept, parsed = [], []
+    for i in rows:
+        on_row(i)
+        try:
+            parsed.append(parse_molecule(texts[i]))
+        except FeaturizeError as error:
+            rejects[i] = str(error)
+        else:
+            kept.append(i)
+    index = [np.full(len(p.atom_codes), -1) if p.label_index is None else p.label_index for p in parsed]
+    smiles = np.empty(len(parsed), object)
+    smiles[:] = [p.smiles for p in parsed]
+    return Structures(
+        rows=np.array(kept, np.int64),
+        atom_ptr=offsets(np.array([len(p.atom_codes) for p in parsed], np.int64)),
+        bond_ptr=offsets(np.array([len(p.bond_codes) for p in parsed], np.int64)),
+        atom_codes=np.concatenate([np.empty((0, len(schema.ATOM_FEATURES)), np.uint8), *(p.atom_codes for p in parsed)]),
+        bond_atoms=np.concatenate([np.empty((0, 2), np.uint16), *(p.bond_atoms for p in parsed)]),
+        bond_codes=np.concatenate([np.empty(0, np.uint8), *(p.bond_codes for p in parsed)]),
+        smiles=smiles,
+        label_index=np.concatenate([np.empty(0), *index]).astype(np.int32),
+        num_heavy=np.array([p.num_heavy for p in parsed], np.int32),
+        num_all=np.array([p.num_all for p in parsed], np.int32),
+        map_problems={k: p.map_problem for k, p in enumerate(parsed) if p.label_index is None},
+        rejects=rejects,
+    )
+
+
+def _merge(a: Structures, b: Structures) -> Structures:
+    """Both, in the order of their rows."""
+    first, columns = len(a.rows), {}
+    for name in ("rows", "atom_codes", "bond_atoms", "bond_codes", "smiles", "label_index", "num_heavy", "num_all"):
+        columns[name] = np.concatenate([getattr(a, name), getattr(b, name)])
+    both = Structures(
+        atom_ptr=np.concatenate([a.atom_ptr, a.atom_ptr[-1] + b.atom_ptr[1:]]),
+        bond_ptr=np.concatenate([a.bond_ptr, a.bond_ptr[-1] + b.bond_ptr[1:]]),
+        map_problems=a.map_problems | {first + k: why for k, why in b.map_problems.items()},
+        rejects=a.rejects | b.rejects,
+        **columns,
+    )
+    return _take(both, np.argsort(both.rows))
+
+
+def _take(structures: Structures, picks: np.ndarray) -> Structures:
+    """The molecules `picks`, in that order."""
+    atoms, atom_ptr = ragged_rows(structures.atom_ptr, picks)
+    bonds, bond_ptr = ragged_rows(structures.bond_ptr, picks)
+    problems = structures.map_problems
+    return Structures(
+        rows=structures.rows[picks],
+        atom_ptr=atom_ptr,
+        bond_ptr=bond_ptr,
+        atom_codes=structures.atom_codes[atoms],
+        bond_atoms=structures.bond_atoms[bonds],
+        bond_codes=structures.bond_codes[bonds],
+        smiles=structures.smiles[picks],
+        label_index=structures.label_index[atoms],
+        num_heavy=structures.num_heavy[picks],
+        num_all=structures.num_all[picks],
+        map_problems={k: problems[p] for k, p in enumerate(picks.tolist()) if p in problems} if problems else {},
+        rejects=structures.rejects,
+    )
 
 
 def rdkit_version() -> str:
@@ -166,8 +409,12 @@ def _label_index(maps: list[int] | None, source: list[int], heavy: np.ndarray) -
         index[unmapped[0]] = 0
     repeated = (index[~heavy] >= 0) & (index[~heavy] < num_heavy)
     if sorted(index[heavy]) != list(range(num_heavy)) or repeated.any():
-        raise FeaturizeError(f"atom maps of the {num_heavy} heavy atoms are not 0..{num_heavy - 1}, each once")
+        raise FeaturizeError(_no_numbering(num_heavy))
     return index
+
+
+def _no_numbering(num_heavy: int) -> str:
+    return f"atom maps of the {num_heavy} heavy atoms are not 0..{num_heavy - 1}, each once"
 
 
 def _atom_codes(atom: Chem.Atom) -> tuple[int, ...]:
@@ -195,23 +442,3 @@ def _bonds(mol: Chem.Mol, rank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     )
     table = np.array(bonds, np.int64).reshape(-1, 3)
     return table[:, [1, 0]].astype(np.uint16), table[:, 2].astype(np.uint8)
-
-
-def stack_molecules(
-    parsed: list[Parsed], ids: np.ndarray, *, graph_labels: np.ndarray, atom_labels: list[np.ndarray]
-) -> Molecules:
-    """Columns of `parsed` (N); `graph_labels` (N, Tg); `atom_labels`: (n_i, Ta) for each molecule, in stored order."""
-    num_atom_tasks = atom_labels[0].shape[1] if atom_labels else 0
-    smiles = np.empty(len(parsed), object)
-    smiles[:] = [p.smiles for p in parsed]
-    return Molecules(
-        atom_ptr=offsets(np.array([len(p.atom_codes) for p in parsed], np.int64)),
-        bond_ptr=offsets(np.array([len(p.bond_codes) for p in parsed], np.int64)),
-        atom_codes=np.concatenate([np.empty((0, len(schema.ATOM_FEATURES)), np.uint8), *(p.atom_codes for p in parsed)]),
-        bond_atoms=np.concatenate([np.empty((0, 2), np.uint16), *(p.bond_atoms for p in parsed)]),
-        bond_codes=np.concatenate([np.empty(0, np.uint8), *(p.bond_codes for p in parsed)]),
-        graph_labels=graph_labels.astype(np.float32, copy=False),
-        atom_labels=np.concatenate([np.empty((0, num_atom_tasks), np.float32), *atom_labels]),
-        ids=ids.astype(np.uint64, copy=False),
-        smiles=smiles,
-    )

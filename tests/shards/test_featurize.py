@@ -1,18 +1,23 @@
+import os
 import random
 import re
 import runpy
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rdkit import Chem, rdBase
 
+import shards.featurize as module
+from kernels import structure
 from shards import FeaturizeError, schema
-from shards.featurize import parse_molecule
+from shards.featurize import ATOM_MAP, TRIAL, Structures, featurize, parse_molecule
 
 ATTACKS = runpy.run_path(str(Path(__file__).parents[1] / "attacks" / "molecules.py"))
 ACCEPTED = [text for text, reason in ATTACKS["MOLECULES"] if reason is None]
@@ -257,3 +262,234 @@ def test_every_odd_molecule_keeps_its_labels_on_its_atoms_however_it_is_written(
 def test_an_unmapped_text_with_hydrogens_says_nothing_of_a_list_over_all_atoms():
     assert parse_molecule("CO").num_all == 6
     assert parse_molecule("C([H])([H])([H])O").num_all == parse_molecule("C([H])([H])([H])O").num_heavy == 2
+
+
+# batches: many molecules read together, to the letter what each gives by itself
+
+
+def by_hand(texts: list[str | None]) -> Structures:
+    """The columns of a batch out of `parse_molecule`, put together anew."""
+    rows, parsed, rejects = [], [], {}
+    for i, text in enumerate(texts):
+        try:
+            parsed.append(parse_molecule(text or ""))
+            rows.append(i)
+        except FeaturizeError as error:
+            rejects[i] = str(error)
+    atoms = [codes for p in parsed for codes in p.atom_codes.tolist()]
+    bonds = [pair for p in parsed for pair in p.bond_atoms.tolist()]
+    index = [k for p in parsed for k in (len(p.atom_codes) * [-1] if p.label_index is None else p.label_index.tolist())]
+    return Structures(
+        rows=np.array(rows, np.int64),
+        atom_ptr=np.cumsum([0, *(len(p.atom_codes) for p in parsed)]),
+        bond_ptr=np.cumsum([0, *(len(p.bond_codes) for p in parsed)]),
+        atom_codes=np.array(atoms, np.uint8).reshape(-1, len(schema.ATOM_FEATURES)),
+        bond_atoms=np.array(bonds, np.uint16).reshape(-1, 2),
+        bond_codes=np.array([code for p in parsed for code in p.bond_codes.tolist()], np.uint8),
+        smiles=np.array([p.smiles for p in parsed], object),
+        label_index=np.array(index, np.int32),
+        num_heavy=np.array([p.num_heavy for p in parsed], np.int32),
+        num_all=np.array([p.num_all for p in parsed], np.int32),
+        map_problems={k: p.map_problem for k, p in enumerate(parsed) if p.label_index is None},
+        rejects=rejects,
+    )
+
+
+def check_batch(texts: list[str | None]) -> Structures:
+    batch, expected = featurize(texts), by_hand(texts)
+    for field in fields(Structures):
+        found, wanted = getattr(batch, field.name), getattr(expected, field.name)
+        if isinstance(wanted, np.ndarray):
+            assert found.dtype == wanted.dtype, field.name
+            assert found.shape == wanted.shape, field.name
+            different = np.flatnonzero((found != wanted).reshape(len(found), -1).any(axis=1)) if found.size else []
+            assert not len(different), (field.name, different[:5])
+        else:
+            assert found == wanted, field.name
+    return batch
+
+
+def read_apart(texts: list[str]) -> list[str]:
+    """Texts that are not read together with the others."""
+    return [texts[i] for i in module._read_together(texts)[1]]
+
+
+def random_texts(smiles: str, *, seed: int, number: int, hydrogens: bool = False) -> list[str]:
+    """The molecule written in random orders, with the atom maps it has."""
+    with rdBase.BlockLogs():
+        mol = Chem.MolFromSmiles(smiles)
+        if mol is None or mol.GetNumAtoms() > 500:
+            return []
+        if hydrogens:
+            mol = Chem.AddHs(mol)
+        return list(Chem.MolToRandomSmilesVect(mol, number, randomSeed=seed))
+
+
+@pytest.fixture(scope="session")
+def many_smiles(sample_smiles) -> list[str]:
+    """All real molecules at hand, with atom maps."""
+    if not os.environ.get("MOLSTREAM_DATA"):
+        return sample_smiles
+    folder = Path(os.environ["MOLSTREAM_DATA"]) / "pm6_sample"
+    tables = [pq.read_table(path, columns=["ordered_smiles"]) for path in sorted(folder.glob("*.parquet"))]
+    return [smiles for table in tables for smiles in table["ordered_smiles"].to_pylist()]
+
+
+def test_a_batch_of_real_molecules_is_what_each_gives_by_itself(many_smiles):
+    batch = check_batch(many_smiles)
+    assert len(batch.rows) == len(many_smiles)
+    # or this file says nothing of reading together
+    assert module._reads_together()
+    assert read_apart(many_smiles) == []
+
+
+def test_a_batch_of_molecules_without_maps_is_what_each_gives_by_itself(many_smiles):
+    check_batch([ATOM_MAP.sub("]", smiles) for smiles in many_smiles[::3]])
+    check_batch([parse_molecule(smiles).smiles for smiles in many_smiles[1::3]])
+
+
+def test_a_batch_of_molecules_in_random_orders_is_what_each_gives_by_itself(many_smiles):
+    seed = random.randrange(1, 2**30)
+    print("seed", seed)
+    draw = random.Random(seed)
+    texts = []
+    for smiles in draw.sample(many_smiles, min(300, len(many_smiles))):
+        texts += random_texts(smiles, seed=seed, number=1)
+        texts += random_texts(ATOM_MAP.sub("]", smiles), seed=seed, number=2)
+    for smiles in draw.sample(many_smiles, 40):
+        texts += random_texts(smiles, seed=seed, number=1, hydrogens=True)
+    draw.shuffle(texts)
+    check_batch(texts)
+
+
+STRANGE = [
+    # isotopes, charges, radicals
+    "[13CH3:0][OH:1]", "[CH2]", "[CH]", "[C]", "c1cc[c]cc1", "[N]1C=CC=C1", "[C+200]", "[Fe+200]", "[Fe-129]", "[OH3+]",
+    "[C-]#[O+]",
+    "[CH2-][S+](C)C", "[FeH300]", "[CH10]", "[Fe+127]",
+    # rings: fused, bridged, large, cages, one that needs three digits, a hydrocarbon with no six-membered ring aromatic
+    "C1CC2CCC1CC2", "C1CC2CC3CC1CC(C2)C3", "C1" + "C" * 298 + "1", "C%(123)CC%(123)", "c1ccc2cccc-2cc1", "c1ccc2c(c1)-c1ccccc1-2",
+    "c1cc2ccc3cccc4ccc(c1)c2c34", "C1=CC=CC=CC=C1", "C1=CC=C2C=CC=CC2=C1", "C12CC1C2", "c1ccccc1" + "-c1ccccc1" * 50,
+    # aromatic atoms that are not carbon
+    "[O-][n+]1ccccc1", "c1cc[o+]cc1", "[cH-]1cccc1", "[cH+]1cccccc1", "O=s1cccc1", "c1c2sc(cc2)s1", "[se]1cccc1", "[te]1cccc1",
+    "b1ccccc1", "p1ccccc1", "O=c1[nH]c(=O)c2[nH]cnc2[nH]1", "c1:c:c:c:c:c1",
+    # what RDKit rewrites
+    "CN(=O)=O", "CN=N#N", "OCl(=O)(=O)=O", "OI(=O)=O", "C=P(=O)C", "FI(F)(F)(F)F", "C[SH](=O)=O", "F[Si-2](F)(F)(F)(F)F",
+    # stereo of bonds and atoms, of cumulenes, rings and metals; marks that say nothing
+    "C/C=C/C=C\\C", "C/1=C/CCCCCCCCCC1", "C/C(F)=C(/C)F", "CC\\C=C", "C/C=N/O", "CC(C)=NO", "C/C=C=C/C", "FC(Cl)=C=C(Cl)F",
+    "C/C=C=C=C/C", "C/C=C1/CC1", "[C@@](F)(Cl)(Br)I", "C[C@H]1CC[C@@H](C)CC1", "C[S@](=O)CC", "CC(C)=[C@]=C(C)F",
+    "[Pt@SP1](F)(Cl)(Br)I",
+    "N[Co@OH1](N)(N)(N)(N)N", "C[C@](C)(C)C",
+    # metals, dative and other bonds, wildcards, queries
+    "C->[Fe]", "[Na]Cl", "C[Mg]Br", "Cl[Pt](Cl)(N)N", "C[Hg]C", "C~C", "[*:1]C", "[1*]C", "*C*",
+    "[Fe]12345678c9c1c2c3c4c9.c1c5c6c7c8c1",
+    # many neighbours, many atoms
+    "[Fe]" + "(C)" * 19 + "C", "[Fe]" + "(C)" * 20 + "C", "[U]" + "(=C)" * 30 + "=C", "C" * 255, "C" * 256, "C" * 257,
+    "F/C=C/" + "C" * 260,
+    "[CH3:0]" + "".join(f"[CH2:{i}]" for i in range(1, 300)) + "[OH:300]", "C" * 10_001,
+    # fragments
+    "CC.CC.CC.CC.O.O.O.O", "[Cl-].[Cl-].[Ca+2]", "C1.C1", "[CH3:0][CH3:1].[CH3:3][CH3:2]", "[NH4+].[O-]C=O",
+    # atom maps that say something else, or nothing
+    "[CH3:123456789]C", "[CH3:1234567890]C", "[C:0]", "[c:0]1[c:1][c:2][c:3][c:4][c:5]1", "[CH3:0]C[CH3:1]", "C[CH2:2][CH3:1]",
+    "[CH4:1]", "[CH4:5]",
+    # hydrogens
+    "[H]O[H]", "[H+]", "[2H:1][CH3:0]", "[H:3][O:0][H:1]", "[#1]C", "[3H][3H]", "[HH]", "C[2H]", "[He]", "[Hg]",
+    # no molecules
+    ".", "C.", ".C", "(C)", "C)", "[", "]", "[]", "[[C]]", "C[", "[C:]", "[C:1x]", "C:1", ":1]", "[CL]", "cl", "[R]C", "C11",
+    "C1C1", "CnC", "[D]C",
+    " C", "C ", "C\n", "C\tname", "CO\N{LATIN SMALL LETTER E WITH ACUTE}", None,
+]  # fmt: skip
+
+
+def test_a_batch_of_strange_molecules_is_what_each_gives_by_itself():
+    texts = [*STRANGE, *ODD, *(text for text, _ in ATTACKS["MOLECULES"]), *ATTACKS["MAP_ATTACKS"], *TRIAL]
+    check_batch(texts)
+    check_batch(texts[::-1])
+    rewritten = [other for i, text in enumerate(texts) for other in random_texts(text or "", seed=i + 1, number=2)]
+    check_batch(rewritten)
+
+
+@given(st.lists(st.sampled_from([*STRANGE[:60], *ODD]), max_size=5))
+def test_a_molecule_does_not_depend_on_its_batch(texts):
+    check_batch(texts)
+
+
+PIECES = "C N O c n o s F Cl Br S P I B [N+] [nH] [O-] [CH2:1] [CH3:0] [OH:2] [C@H] [13CH2] [se] [Na+] [2H] [Fe] c1ccccc1".split()
+
+
+@given(
+    st.lists(
+        st.lists(st.sampled_from([*PIECES, *PIECES, *"()=#:/\\.[]12"]), max_size=9).map("".join) | st.text(max_size=9), max_size=9
+    )
+)
+def test_any_texts_give_the_same_together_and_apart(texts):
+    check_batch(texts)
+
+
+@pytest.mark.parametrize("texts", [[], [None], [""], ["[H]"], ["C("], ["C", None], [None, "C"]])
+def test_batches_in_which_little_or_nothing_is_a_molecule(texts):
+    batch = check_batch(texts)
+    assert batch.atom_codes.shape[1] == len(schema.ATOM_FEATURES)
+    assert sorted([*batch.rows, *batch.rejects]) == list(range(len(texts)))
+
+
+def test_a_watcher_hears_of_every_entry_before_rdkit_reads_it(monkeypatch):
+    texts = ["CO", "", "[2H]C", "C[C@H](N)O", "C(", "[#1]C", "*", None, "CCO", "c1cccc1"]
+    heard: list[int] = []
+    parse = Chem.MolFromSmiles
+
+    def spy(text, *args):
+        assert texts[heard[-1]] == text, "RDKit reads another entry than the watcher heard of last"
+        return parse(text, *args)
+
+    monkeypatch.setattr(module.Chem, "MolFromSmiles", spy)
+    batch = featurize(texts, heard.append)
+    assert set(heard) == set(range(len(texts)))
+    assert batch.rows.tolist() == [0, 2, 3, 5, 6, 8]
+
+
+def write_conformers(monkeypatch):
+    monkeypatch.setattr(module, "_NO_CONFORMERS", 0)
+
+
+def write_other_valences(monkeypatch):
+    decode = structure.decode_molecules
+
+    def changed(*args, **kwargs):
+        columns = decode(*args, **kwargs)
+        columns.atom_codes[:, 4] += columns.atom_codes[:, 0] == 16
+        return columns
+
+    monkeypatch.setattr(module.structure, "decode_molecules", changed)
+
+
+def write_another_version(monkeypatch):
+    decode = structure.decode_molecules
+
+    def changed(forms, *args, **kwargs):
+        return decode([b[:8] + b"\x11" + b[9:] if b[0] > 127 else b for b in forms], *args, **kwargs)
+
+    monkeypatch.setattr(module.structure, "decode_molecules", changed)
+
+
+def number_backwards(monkeypatch):
+    decode = structure.decode_molecules
+
+    def changed(*args, **kwargs):
+        columns = decode(*args, **kwargs)
+        return columns._replace(label_index=columns.label_index[::-1].copy())
+
+    monkeypatch.setattr(module.structure, "decode_molecules", changed)
+
+
+@pytest.mark.parametrize("change", [write_conformers, write_other_valences, write_another_version, number_backwards])
+def test_where_rdkit_writes_another_binary_form_molecules_are_read_one_by_one(change, monkeypatch, caplog, sample_smiles):
+    assert module._reads_together()
+    module._reads_together.cache_clear()
+    try:
+        change(monkeypatch)
+        assert not module._reads_together()
+        assert "slower" in caplog.text
+        check_batch([*sample_smiles[:20], *STRANGE[:20]])
+    finally:
+        module._reads_together.cache_clear()
