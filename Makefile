@@ -5,7 +5,7 @@ BIN := .venv/bin
 # compat: a plain path entry, so that a data folder called shards/ beside your script does not hide the package
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint types check wheel clean
+.PHONY: demo test test-slow lint types check wheel clean
 
 .venv/.ready: pyproject.toml constraints.txt
 	@echo "setting up .venv (once; about 2 GB of downloads where PyTorch comes with CUDA)"
@@ -15,6 +15,10 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 
 .venv/.ready-test: .venv/.ready
 	$(INSTALL) --config-settings editable_mode=compat -e ".[test,lint]"
+	@touch $@
+
+.venv/.ready-slow: .venv/.ready-test
+	$(INSTALL) --config-settings editable_mode=compat -e ".[test,lint,ray]"
 	@touch $@
 
 demo: .venv/.ready  ## pre-train on the embedded PM6 sample, evaluate, embed: about three minutes on two CPU cores
@@ -30,6 +34,9 @@ demo: .venv/.ready  ## pre-train on the embedded PM6 sample, evaluate, embed: ab
 test: .venv/.ready-test  ## the fast suite
 	$(BIN)/python -m pytest -q
 
+test-slow: .venv/.ready-slow  ## builds that are killed, run out of disk, or lose a node of a Ray cluster: some five minutes
+	$(BIN)/python -m pytest -q -m slow
+
 lint: .venv/.ready-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -37,7 +44,7 @@ lint: .venv/.ready-test
 types: .venv/.ready-test
 	$(BIN)/mypy
 
-check: test lint types  ## what CI runs, but for the demo
+check: test test-slow lint types  ## what CI runs, but for the demo
 
 wheel: .venv/.ready
 	rm -rf build dist

@@ -20,6 +20,10 @@ class SchemaError(ShardError):
     """An input table whose columns or types are not those of its data set."""
 
 
+class LimitError(SchemaError):
+    """Data beyond a limit the call sets: the call may change, so finished work is kept."""
+
+
 class FeaturizeError(ShardError):
     """A molecule that cannot become a row; the build rejects it and goes on."""
 
@@ -34,3 +38,11 @@ class OutputError(ShardError):
     """An output folder that cannot or must not be written."""
 
     exit_code = 2
+
+
+class WorkerError(ShardError):
+    """A process of a build that could not be started or kept dying."""
+
+
+class StorageError(ShardError):
+    """A disk that is full or fails while something is written; what was finished before is kept."""

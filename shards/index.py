@@ -8,6 +8,7 @@ shard; content_sha256 of the decoded members.
 import hashlib
 import io
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shards.errors import FormatError
-from shards.format import GROUPS
+from shards.format import GROUP_ARRAYS, GROUPS
 from shards.types import Molecules, offsets
 
 _COUNTS = {
@@ -30,16 +31,20 @@ _COUNTS = {
     "max_bonds_id": pa.uint64(),
 }
 _MEMBER = {"offset": pa.int64(), "bytes": pa.int64(), "crc32": pa.uint32()}
-SCHEMA = pa.schema(
-    [
-        ("split", pa.dictionary(pa.int8(), pa.string())),
-        *_COUNTS.items(),
-        ("histogram_size", pa.list_(pa.uint16())),
-        ("histogram_count", pa.list_(pa.int32())),
-        *((f"{group}_{field}", dtype) for group in GROUPS for field, dtype in _MEMBER.items()),
-        ("content_sha256", pa.binary(32)),
-    ]
-)
+
+
+def schema_of(groups: Iterable[str]) -> pa.Schema:
+    """Columns of the index of a set with these column groups."""
+    return pa.schema(
+        [
+            ("split", pa.dictionary(pa.int8(), pa.string())),
+            *_COUNTS.items(),
+            ("histogram_size", pa.list_(pa.uint16())),
+            ("histogram_count", pa.list_(pa.int32())),
+            *((f"{group}_{field}", dtype) for group in groups for field, dtype in _MEMBER.items()),
+            ("content_sha256", pa.binary(32)),
+        ]
+    )
 
 
 def describe_block(molecules: Molecules) -> dict:
@@ -68,16 +73,17 @@ def describe_member(data: bytes, offset: int) -> dict:
 def hash_contents(contents: dict[str, bytes]) -> bytes:
     """SHA-256 of a block's decoded members, independent of compression."""
     digest = hashlib.sha256()
-    for group in GROUPS:
-        digest.update(f"{group}:{len(contents[group])}:".encode())
-        digest.update(contents[group])
+    for group in GROUP_ARRAYS:
+        if group in contents:
+            digest.update(f"{group}:{len(contents[group])}:".encode())
+            digest.update(contents[group])
     return digest.digest()
 
 
 def encode_index(rows: list[dict]) -> bytes:
     """Index rows, in shard order -> Parquet bytes."""
     sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), sink, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(rows, schema_of(GROUPS)), sink, compression="zstd")
     return sink.getvalue()
 
 
@@ -110,8 +116,9 @@ class Index:
             table = pq.ParquetFile(io.BytesIO(data)).read(use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise FormatError(f"index.parquet: not readable as Parquet: {error}") from error
-        if table.schema.names != SCHEMA.names:
-            raise FormatError(f"index.parquet: columns {table.schema.names}, expected {SCHEMA.names}")
+        groups = [g for g in GROUP_ARRAYS if f"{g}_offset" in table.schema.names]
+        if table.schema.names != schema_of(groups).names or not set(GROUPS) <= set(groups):
+            raise FormatError(f"index.parquet: columns {table.schema.names}, expected {schema_of(GROUPS).names}")
         column = {name: table[name].combine_chunks() for name in table.schema.names}
 
         def numbers(name: str) -> np.ndarray:
@@ -124,12 +131,17 @@ class Index:
             hist_ptr=offsets(sizes.value_lengths().to_numpy()),
             hist_size=sizes.flatten().to_numpy().astype(np.int64),
             hist_count=counts.flatten().to_numpy().astype(np.int64),
-            members={f"{g}_{f}": numbers(f"{g}_{f}") for g in GROUPS for f in _MEMBER},
+            members={f"{g}_{f}": numbers(f"{g}_{f}") for g in groups for f in _MEMBER},
             content_sha256=column["content_sha256"].to_pylist(),
         )
         if index.hist_size.size != index.hist_count.size:
             raise FormatError("index.parquet: histogram sizes and counts differ in length")
         return index
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Column groups it lists, in the order of their members."""
+        return tuple(g for g in GROUP_ARRAYS if f"{g}_offset" in self.members)
 
     def sums(self) -> np.ndarray:
         """Molecules, atoms and bonds of each block: int64 (K, 3)."""

@@ -25,6 +25,16 @@ class Statistics:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Dropped:
+    """Labels of one task that are in the input and stored as absent."""
+
+    infinite: int
+    """Infinite, or too large for float32."""
+    nan: int
+    """Not null, but not a number."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
     """Everything about a shard set but its blocks."""
 
@@ -44,8 +54,8 @@ class Manifest:
     """By split: shards, blocks, molecules, atoms, bonds, bytes."""
     labels: dict[str, dict[str, int]]
     """By task: how many labels each split holds."""
-    dropped_labels: dict[str, int]
-    """By task: labels that were infinite and are stored as absent."""
+    dropped_labels: dict[str, Dropped]
+    """By task, where there were any; of all rows, rejected ones too."""
     rejects: dict[str, int]
     """By reason: rows that are not in the set; rejects.parquet names them."""
     provenance: dict
@@ -83,6 +93,7 @@ class Manifest:
             for key in ("atom_features", "bond_features"):
                 fields[key] = tuple(Feature(**f) for f in fields[key])
             fields["statistics"] = {name: Statistics(**s) for name, s in fields["statistics"].items()}
+            fields["dropped_labels"] = {name: Dropped(**d) for name, d in fields["dropped_labels"].items()}
             return cls(**fields)
         except FormatError:
             raise

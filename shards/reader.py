@@ -37,6 +37,11 @@ class ShardSet:
         if hashlib.sha256(data).hexdigest() != self.manifest.index_sha256:
             raise ChecksumError(f"{self.path / INDEX}: not the index this manifest was written with; restore both or build again")
         self.index = self._located(lambda: Index.parse(data))
+        if self.index.groups != self.groups:
+            raise FormatError(
+                f"{self.path}: the index lists the column groups {', '.join(self.index.groups)}, the manifest "
+                f"{', '.join(self.groups)}; restore both or build again"
+            )
 
     def _located(self, parse):
         try:
@@ -48,6 +53,11 @@ class ShardSet:
     def splits(self) -> tuple[str, ...]:
         """Splits that hold molecules."""
         return tuple(self.manifest.splits)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Column groups of the set, in the order of their members."""
+        return tuple(self.manifest.column_groups)
 
     def blocks(self, split: str) -> np.ndarray:
         """Numbers of the blocks of a split, in stored order (int64). Raises InputError for a split that is not there."""
@@ -65,10 +75,11 @@ class ShardSet:
         """File that holds a block."""
         return self.path / format.shard_name(self.index.split[block], int(self.index.counts["shard"][block]))
 
-    def read_members(self, block: int, groups: tuple[str, ...]) -> dict[str, bytes]:
-        """Compressed members of a block, checksums verified; neighbours come in one read."""
+    def read_members(self, block: int, groups: tuple[str, ...] | None = None) -> dict[str, bytes]:
+        """Compressed members of a block (None: all), checksums verified; neighbours come in one read."""
         members = self.index.members
-        spans = [(g, int(members[f"{g}_offset"][block]), int(members[f"{g}_bytes"][block])) for g in format.GROUPS if g in groups]
+        wanted = [g for g in self.groups if groups is None or g in groups]
+        spans = [(g, int(members[f"{g}_offset"][block]), int(members[f"{g}_bytes"][block])) for g in wanted]
         out: dict[str, bytes] = {}
         try:
             with self.shard_path(block).open("rb", buffering=0) as file:
@@ -91,9 +102,9 @@ class ShardSet:
                 )
         return out
 
-    def read_contents(self, block: int, groups: tuple[str, ...] = format.GROUPS) -> dict[str, bytes]:
-        """Decoded bytes of a block's members, `sizes` always among them."""
-        groups = tuple(g for g in format.GROUPS if g in groups or g == "sizes")
+    def read_contents(self, block: int, groups: tuple[str, ...] | None = None) -> dict[str, bytes]:
+        """Decoded bytes of a block's members (None: of all), `sizes` always among them."""
+        groups = tuple(g for g in self.groups if groups is None or g in groups or g == "sizes")
         contents = {}
         for group, data in self.read_members(block, groups).items():
             try:
@@ -129,11 +140,11 @@ class ShardSet:
         if (molecules.atom_codes.max(axis=0) >= limits).any() or molecules.bond_codes.max(initial=0) >= radix:
             raise FormatError(f"{self.locate(block)}, member structure: a code is outside its feature's range")
 
-    def read_block(self, block: int, groups: tuple[str, ...] = format.GROUPS) -> Molecules:
+    def read_block(self, block: int, groups: tuple[str, ...] | None = None) -> Molecules:
         """Molecules of one block, with the columns of `groups`. Raises ChecksumError or FormatError, naming the member."""
         return self.decode(block, self.read_contents(block, groups))
 
-    def iter_blocks(self, split: str | None = None, groups: tuple[str, ...] = format.GROUPS) -> Iterator[Molecules]:
+    def iter_blocks(self, split: str | None = None, groups: tuple[str, ...] | None = None) -> Iterator[Molecules]:
         """Blocks of a split (None: of all), in stored order."""
         for block in range(len(self.index)) if split is None else self.blocks(split):
             yield self.read_block(int(block), groups)

@@ -1,8 +1,10 @@
-"""Count, mean and spread of each task, merged exactly and in a fixed order, so that every build of the same data agrees."""
+"""Count, mean and spread of each task, merged in a fixed order, so that every build of the same data agrees to the last bit."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
+
+from kernels.moments import measure_columns
 
 
 @dataclass(slots=True)
@@ -15,20 +17,27 @@ class Moments:
     """float64 (T)."""
     m2: np.ndarray
     """float64 (T): sum of squared deviations from the mean."""
+    low: np.ndarray
+    """float64 (T): least label, infinity where there is none."""
+    high: np.ndarray
+    """float64 (T): largest label, minus infinity where there is none."""
 
     @classmethod
     def empty(cls, num_tasks: int) -> "Moments":
         """Moments of no labels at all."""
-        return cls(np.zeros(num_tasks, np.int64), np.zeros(num_tasks), np.zeros(num_tasks))
+        return cls(
+            np.zeros(num_tasks, np.int64),
+            np.zeros(num_tasks),
+            np.zeros(num_tasks),
+            np.full(num_tasks, np.inf),
+            np.full(num_tasks, -np.inf),
+        )
 
-    def add(self, labels: np.ndarray) -> None:
-        """Merge in rows of labels (M, T), NaN where absent."""
-        real = ~np.isnan(labels)
-        count = real.sum(axis=0)
-        values = np.where(real, labels, 0).astype(np.float64)
-        mean = values.sum(axis=0) / np.maximum(count, 1)
-        m2 = (np.where(real, values - mean, 0) ** 2).sum(axis=0)
-        self.merge(Moments(count, mean, m2))
+    @classmethod
+    def measure(cls, *levels: np.ndarray) -> "Moments":
+        """Of rows of labels, NaN where absent: (M, T) for each level; the tasks of all levels, one after another."""
+        parts = [measure_columns(labels) for labels in levels]
+        return cls(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
     def merge(self, other: "Moments") -> None:
         """Merge in the moments of other rows (Chan, Golub and LeVeque 1983, equation 2.1)."""
@@ -37,17 +46,20 @@ class Moments:
         self.m2 = self.m2 + other.m2 + delta**2 * (self.count * other.count / total)
         self.mean = self.mean + delta * (other.count / total)
         self.count = self.count + other.count
-
-    def add_block(self, graph_labels: np.ndarray, atom_labels: np.ndarray) -> None:
-        """Merge in a block's labels: graph-level tasks first, then atom-level ones."""
-        parts = []
-        for labels in (graph_labels, atom_labels):
-            parts.append(Moments.empty(labels.shape[1]))
-            parts[-1].add(labels)
-        self.merge(Moments(*(np.concatenate([getattr(p, k) for p in parts]) for k in ("count", "mean", "m2"))))
+        self.low, self.high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
 
     @property
     def std(self) -> np.ndarray:
         """Population standard deviation (T); 1 where it would be 0 or there are no labels, so that nobody divides by 0."""
         std = np.sqrt(self.m2 / np.maximum(self.count, 1))
         return np.where(std > 0, std, 1.0)
+
+    def encode(self) -> bytes:
+        """To float64 columns, one after another (counts are exact up to 2**53)."""
+        return np.stack([getattr(self, f.name).astype(np.float64) for f in fields(self)]).tobytes()
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Moments":
+        """Inverse of `encode`."""
+        columns = np.frombuffer(data, np.float64).reshape(len(fields(cls)), -1)
+        return cls(columns[0].astype(np.int64), *columns[1:])

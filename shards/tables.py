@@ -4,10 +4,12 @@ import csv
 import glob
 import hashlib
 import itertools
+import math
 import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -82,21 +84,25 @@ class AtomLists:
     """One atom-level column of a batch of rows."""
 
     values: np.ndarray
-    """float64, NaN where null."""
+    """float32, NaN where null, infinite or not a number."""
     ptr: np.ndarray
     """int64 (N + 1); a null list is empty."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """A batch of N input rows."""
+    """A batch of N input rows; a label that is no finite float32 is absent."""
 
     first_row: int
     """Global row number of the first."""
     smiles: list[str | None]
     graph: np.ndarray
-    """float64 (N, Tg), NaN where null."""
+    """float32 (N, Tg), NaN where absent."""
     atom: list[AtomLists]
+    infinite: np.ndarray
+    """int64 (T): labels of each task that were infinite, or are in float32."""
+    nan: np.ndarray
+    """int64 (T): labels that were not null but not a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +113,17 @@ class InputFile:
     num_rows: int
     num_bytes: int
     sha256: str
+    group_rows: tuple[int, ...]
+    """Rows of each row group."""
 
     @property
     def name(self) -> str:
         """The last part of the path: what the manifest keeps."""
         return re.split(r"[/\\]", self.url)[-1]
+
+    def describe(self) -> dict:
+        """What identifies the content."""
+        return {"name": self.name, "rows": self.num_rows, "bytes": self.num_bytes, "sha256": self.sha256}
 
 
 def natural_key(text: str) -> list:
@@ -152,7 +164,8 @@ def check_input(url: str, dataset: Dataset, on_bytes: Callable[[int], None] = la
                 _check_columns(url, parquet.schema_arrow, dataset)
             except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
                 raise SchemaError(f"{url}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
-            num_rows = parquet.metadata.num_rows
+            metadata = parquet.metadata
+            group_rows = tuple(metadata.row_group(g).num_rows for g in range(metadata.num_row_groups))
             file.seek(0)
             digest, size = hashlib.sha256(), 0
             while chunk := file.read(1 << 20):
@@ -165,7 +178,7 @@ def check_input(url: str, dataset: Dataset, on_bytes: Callable[[int], None] = la
         raise InputError(f"{url}: a folder, expected a Parquet file; name its files, for example {url}/*.parquet") from error
     except OSError as error:
         raise InputError(f"{url}: cannot be read: {error.strerror or error}") from error
-    return InputFile(url, num_rows, size, digest.hexdigest())
+    return InputFile(url, metadata.num_rows, size, digest.hexdigest(), group_rows)
 
 
 def _check_columns(url: str, schema: pa.Schema, dataset: Dataset) -> None:
@@ -201,34 +214,148 @@ def _list(names: list[str], limit: int = 6) -> str:
     return ", ".join(names[:limit]) + (f", ... ({len(names) - limit} more)" if len(names) > limit else "")
 
 
-def iter_rows(files: list[InputFile], dataset: Dataset, *, batch_rows: int) -> Iterator[Rows]:
-    """Rows of all files in order, at most `batch_rows` at a time. Raises SchemaError for a file that breaks off."""
-    graph, atom = dataset.columns("graph"), dataset.columns("atom")
+@dataclass(frozen=True, slots=True)
+class RowRange:
+    """Consecutive rows of one input file: what one task reads."""
+
+    file: int
+    """Number of the file."""
+    first_group: int
+    num_groups: int
+    """Row groups that hold the rows."""
+    skip: int
+    """Rows of the first row group that come before the range."""
+    num_rows: int
+    first_row: int
+    """Global row number of the first row."""
+
+
+RANGE_ROWS = 131_072
+"""Rows a range, about; less for small inputs, so that several workers have something to do."""
+MIN_RANGE_ROWS = 8_192
+
+
+def cut_ranges(files: list[InputFile]) -> list[RowRange]:
+    """All rows of all files as ranges: small row groups together, large ones in parts. A function of the row groups alone."""
+    target = min(RANGE_ROWS, max(MIN_RANGE_ROWS, sum(f.num_rows for f in files) // 64))
+    ranges: list[RowRange] = []
     first_row = 0
-    for source in files:
+    for number, source in enumerate(files):
+        start = at = 0
+        while at < len(source.group_rows):
+            rows = source.group_rows[at]
+            at += 1
+            if rows > target:
+                parts = math.ceil(rows / target)
+                ends = [rows * (k + 1) // parts for k in range(parts)]
+                for skip, end in itertools.pairwise([0, *ends]):
+                    ranges.append(RowRange(number, start, 1, skip, end - skip, first_row + skip))
+            else:
+                while at < len(source.group_rows) and rows + source.group_rows[at] <= target:
+                    rows += source.group_rows[at]
+                    at += 1
+                if rows:
+                    ranges.append(RowRange(number, start, at - start, 0, rows, first_row))
+            first_row += rows
+            start = at
+    return ranges
+
+
+READ_BUFFER_BYTES = 256 * 1024
+"""Read-ahead a column: without it pyarrow holds a whole row group, compressed, in memory."""
+
+
+class TableReader:
+    """Reads ranges of rows. A row group cannot be entered in the middle, so the reader stays where the last range ended: a worker
+    that gets ranges in rising order decodes a row group once, however many ranges it is cut into. Not for several threads."""
+
+    def __init__(self, dataset: Dataset, *, batch_rows: int):
+        self.dataset, self.batch_rows = dataset, batch_rows
+        self._groups: tuple[str, int, int] | None = None
+        self._file: Any = None
+        self._batches: Iterator[pa.RecordBatch] = iter(())
+        self._rest: pa.RecordBatch | None = None
+        self._at = 0
+
+    def iter_rows(self, source: InputFile, rows: RowRange) -> Iterator[Rows]:
+        """Rows of a range of a file, in order, at most `batch_rows` at a time. Raises SchemaError where it breaks off."""
+        first_row, left = rows.first_row, rows.num_rows
         try:
-            with fsspec.open(source.url, "rb") as file:
-                parquet = pq.ParquetFile(file)
-                for batch in parquet.iter_batches(batch_rows, columns=[dataset.smiles_column, *graph, *atom]):
-                    yield Rows(
-                        first_row,
-                        batch.column(dataset.smiles_column).to_pylist(),
-                        np.stack([_floats(batch.column(name)) for name in graph], axis=1),
-                        [_lists(batch.column(name)) for name in atom],
-                    )
-                    first_row += batch.num_rows
+            self._seek(source, rows)
+            while left:
+                part = self._next(left)
+                yield _decode_batch(part, self.dataset, first_row)
+                first_row, left = first_row + part.num_rows, left - part.num_rows
+        except StopIteration:
+            raise SchemaError(f"{source.url}: ends at row {first_row}, {left} rows early: it changed while it was read") from None
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            self.close()
             raise SchemaError(f"{source.url}: unreadable at or after row {first_row}: {str(error).splitlines()[0]}") from error
 
+    def _seek(self, source: InputFile, rows: RowRange) -> None:
+        groups = (source.url, rows.first_group, rows.num_groups)
+        if self._groups != groups or self._at > rows.skip:
+            self.close()
+            self._file = fsspec.open(source.url, "rb").open()
+            parquet = pq.ParquetFile(self._file, pre_buffer=False, buffer_size=READ_BUFFER_BYTES)
+            columns = [self.dataset.smiles_column, *(t.name for t in self.dataset.tasks)]
+            numbers = list(range(rows.first_group, rows.first_group + rows.num_groups))
+            self._batches = parquet.iter_batches(self.batch_rows, row_groups=numbers, columns=columns, use_threads=False)
+            self._groups, self._at = groups, 0
+        while self._at < rows.skip:
+            self._next(rows.skip - self._at)
 
-def _floats(array: pa.Array) -> np.ndarray:
-    return array.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    def _next(self, most: int) -> pa.RecordBatch:
+        """At least one row and at most `most`. Raises StopIteration."""
+        batch = self._rest
+        while batch is None or not batch.num_rows:
+            batch = next(self._batches)
+        part, self._rest = batch.slice(0, most), batch.slice(most)
+        self._at += part.num_rows
+        return part
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._groups, self._batches, self._rest = None, iter(()), None
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __enter__(self) -> "TableReader":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
-def _lists(array: pa.Array) -> AtomLists:
-    array = array.cast(pa.large_list(pa.float64()))
-    ptr = np.concatenate([[0], np.cumsum(array.value_lengths().fill_null(0).to_numpy())])
-    return AtomLists(_floats(array.flatten()), ptr)
+def _decode_batch(batch: pa.RecordBatch, dataset: Dataset, first_row: int) -> Rows:
+    graph = np.empty((batch.num_rows, len(dataset.columns("graph"))), np.float32)
+    infinite, nan = np.zeros(len(dataset.tasks), np.int64), np.zeros(len(dataset.tasks), np.int64)
+    atom = []
+    for t, task in enumerate(dataset.tasks):
+        column = batch.column(task.name)
+        if task.level == "graph":
+            graph[:, t], infinite[t], nan[t] = _floats(column)
+        else:
+            column = column.cast(pa.large_list(column.type.value_type if pa.types.is_nested(column.type) else pa.float32()))
+            ptr = np.concatenate([[0], np.cumsum(column.value_lengths().fill_null(0).to_numpy())])
+            values, infinite[t], nan[t] = _floats(column.flatten())
+            atom.append(AtomLists(values, ptr))
+    return Rows(first_row, batch.column(dataset.smiles_column).to_pylist(), graph, atom, infinite, nan)
+
+
+def _floats(array: pa.Array) -> tuple[np.ndarray, int, int]:
+    """Numbers -> float32 with NaN for whatever is no finite float32, and how many of these were infinite and NaN."""
+    # unsafe: whole numbers may be rounded, as float64 ones are
+    values = array.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
+    finite = np.isfinite(values)
+    if finite.all():
+        return values, 0, 0
+    infinite = np.isinf(values)
+    num_infinite = int(infinite.sum())
+    if num_infinite:
+        values = np.where(infinite, np.float32(np.nan), values)
+    return values, num_infinite, int(finite.size - finite.sum()) - num_infinite - array.null_count
 
 
 SMILES_COLUMNS = ("smiles", "ordered_smiles", "canonical_smiles", "SMILES", "Smiles")
@@ -280,8 +407,3 @@ def _smiles_column(url: str, names: list[str], column: str | None) -> str:
 def _batches(rows: Iterator[str | None], size: int) -> Iterator[list[str | None]]:
     while batch := list(itertools.islice(rows, size)):
         yield batch
-
-
-def unlabelled_rows(smiles: list[str | None], first_row: int) -> Rows:
-    """Rows that carry no labels."""
-    return Rows(first_row, smiles, np.empty((len(smiles), 0)), [])

@@ -70,10 +70,31 @@ class Molecules:
     """float32 (N, T), NaN where absent."""
     atom_labels: np.ndarray = _ABSENT
     """float32 (A, T), NaN where absent."""
+    walks: np.ndarray = _ABSENT
+    """uint8 (A, 16): return probabilities of random walks, as codes of `kernels.positional`."""
+    eigenvectors: np.ndarray = _ABSENT
+    """int8 (A, 8): eigenvectors of the Laplacian, as codes of `kernels.positional`."""
+    eigenvalues: np.ndarray = _ABSENT
+    """float16 (A, 8): their eigenvalues, those of the atom's component."""
     ids: np.ndarray = _ABSENT
     """uint64 (N): global row numbers in the inputs."""
     smiles: np.ndarray = _ABSENT
     """object (N): str; atom k of the molecule is the k-th atom of the string."""
+
+    @classmethod
+    def empty(cls, *, atom_features: int, graph_tasks: int, atom_tasks: int) -> "Molecules":
+        """No molecules, with every column."""
+        return cls(
+            atom_ptr=np.zeros(1, np.int64),
+            bond_ptr=np.zeros(1, np.int64),
+            atom_codes=np.empty((0, atom_features), np.uint8),
+            bond_atoms=np.empty((0, 2), np.uint16),
+            bond_codes=np.empty(0, np.uint8),
+            graph_labels=np.empty((0, graph_tasks), np.float32),
+            atom_labels=np.empty((0, atom_tasks), np.float32),
+            ids=np.empty(0, np.uint64),
+            smiles=np.empty(0, object),
+        )
 
     def __len__(self) -> int:
         return len(self.atom_ptr) - 1
@@ -92,23 +113,36 @@ class Molecules:
         """The molecules `rows`, in that order (a copy)."""
         atoms, atom_ptr = ragged_rows(self.atom_ptr, rows)
         bonds, bond_ptr = ragged_rows(self.bond_ptr, rows)
-        picks = {
-            "atom_codes": atoms,
-            "bond_atoms": bonds,
-            "bond_codes": bonds,
-            "graph_labels": rows,
-            "atom_labels": atoms,
-            "ids": rows,
-            "smiles": rows,
-        }
-        columns: dict[str, Any] = {}
-        for name, pick in picks.items():
-            column = getattr(self, name)
-            columns[name] = None if column is None else column[pick]
-        return replace(self, atom_ptr=atom_ptr, bond_ptr=bond_ptr, **columns)
+        return replace(self, atom_ptr=atom_ptr, bond_ptr=bond_ptr, **self._pick(molecule=rows, atom=atoms, bond=bonds))
+
+    def slice(self, start: int, end: int) -> "Molecules":
+        """The molecules start:end, as views."""
+        atoms, bonds = (slice(int(ptr[start]), int(ptr[end])) for ptr in (self.atom_ptr, self.bond_ptr))
+        return replace(
+            self,
+            atom_ptr=self.atom_ptr[start : end + 1] - atoms.start,
+            bond_ptr=self.bond_ptr[start : end + 1] - bonds.start,
+            **self._pick(molecule=slice(start, end), atom=atoms, bond=bonds),
+        )
+
+    def _pick(self, **picks: Any) -> dict[str, Any]:
+        columns = {name: getattr(self, name) for name in COLUMNS}
+        return {name: None if column is None else column[picks[COLUMNS[name]]] for name, column in columns.items()}
 
 
-COLUMNS = ("atom_codes", "bond_atoms", "bond_codes", "graph_labels", "atom_labels", "ids", "smiles")
+COLUMNS = {
+    "atom_codes": "atom",
+    "bond_atoms": "bond",
+    "bond_codes": "bond",
+    "graph_labels": "molecule",
+    "atom_labels": "atom",
+    "walks": "atom",
+    "eigenvectors": "atom",
+    "eigenvalues": "atom",
+    "ids": "molecule",
+    "smiles": "molecule",
+}
+"""Columns of Molecules and what their rows are."""
 
 
 def concat_molecules(parts: list[Molecules]) -> Molecules:

@@ -61,7 +61,7 @@ class _Verifier:
             with path.open("rb") as file:
                 for block in blocks:
                     split, number, k = self.shard_set.index.split[block], int(counts["shard"][block]), int(counts["block"][block])
-                    for group in format.GROUPS:
+                    for group in self.shard_set.groups:
                         offset, size = (int(members[f"{group}_{f}"][block]) for f in ("offset", "bytes"))
                         header = format.tar_header(format.member_name(split, number, k, group), size)
                         at = file.tell()
@@ -97,7 +97,7 @@ class _Verifier:
         for name, value in row.items():
             if stored[name] != value:
                 self._problem(f"{shard_set.locate(block)}: {name} is {value}, the index says {stored[name]}")
-        self.moments[split].add_block(molecules.graph_labels, molecules.atom_labels)
+        self.moments[split].merge(Moments.measure(molecules.graph_labels, molecules.atom_labels))
         self.totals[split] += [1, len(molecules), molecules.atom_ptr[-1], molecules.bond_ptr[-1]]
         self.report.blocks += 1
         self.report.molecules += len(molecules)

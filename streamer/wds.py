@@ -4,14 +4,14 @@ dataset = webdataset.WebDataset(urls, shardshuffle=False).map(BlockDecoder(shard
 """
 
 from shards import Molecules, ShardSet
-from shards.format import GROUPS, decode_block, decompress
+from shards.format import decode_block, decompress
 
 
 class BlockDecoder:
     """A webdataset sample (one block) -> Molecules. Holds the feature and task counts of the manifest, so it pickles small."""
 
-    def __init__(self, shard_set: ShardSet, *, groups: tuple[str, ...] = GROUPS):
-        self.groups = ("sizes", *(g for g in groups if g != "sizes"))
+    def __init__(self, shard_set: ShardSet, *, groups: tuple[str, ...] | None = None):
+        self.groups = ("sizes", *(g for g in groups or shard_set.groups if g != "sizes"))
         self.num_atom_features = len(shard_set.manifest.atom_features)
         self.num_graph_tasks = len(shard_set.manifest.tasks_of("graph"))
         self.num_atom_tasks = len(shard_set.manifest.tasks_of("atom"))

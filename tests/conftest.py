@@ -1,6 +1,9 @@
 """Shared fixtures: tables in the layout of PM6_83M, shard sets built of them, and a small set of real molecules."""
 
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from shards import ShardSet
-from shards.build import BuildOptions, build
+from shards.build import BuildOptions, WorkOptions, build
 from shards.splits import SplitFractions
 from shards.tables import pm6
 
@@ -52,11 +55,16 @@ def pm6_table(tmp_path) -> Callable[..., Path]:
 
 @pytest.fixture
 def build_set(tmp_path, pm6_table) -> Callable[..., ShardSet]:
-    """build_set(rows or paths, name="set", fractions="98,1,1", **options) -> ShardSet built in this test's folder."""
+    """build_set(rows or paths, name="set", fractions="98,1,1", work={}, **options) -> ShardSet built in this test's folder.
 
-    def make(source: list, name: str = "set", fractions: str = "98,1,1", **options) -> ShardSet:
+    Any row may be rejected, and atom labels are f32 unless told otherwise.
+    """
+
+    def make(source: list, name: str = "set", fractions: str = "98,1,1", work: dict | None = None, **options) -> ShardSet:
         inputs = [str(pm6_table(source))] if isinstance(source[0], dict) else [str(s) for s in source]
-        build(inputs, tmp_path / name, BuildOptions(split_fractions=SplitFractions.parse(fractions), **options))
+        options = {"atom_labels": "f32", "split_fractions": SplitFractions.parse(fractions)} | options
+        limits = WorkOptions(**{"max_reject_fraction": 1.0} | (work or {}))
+        build(inputs, tmp_path / name, BuildOptions(**options), work=limits)
         return ShardSet(tmp_path / name)
 
     return make
@@ -100,6 +108,24 @@ def folder_bytes() -> Callable[[Path], dict[str, bytes]]:
     return lambda folder: {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
+_RUN = "import json, runpy, sys; sys.path[:] = json.loads(sys.argv[1]); sys.argv[:] = sys.argv[2:]; "
+
+
+@pytest.fixture(scope="session")
+def run_python() -> Callable[..., subprocess.CompletedProcess]:
+    """run_python(script or "-m", ..., timeout=100) -> a finished Python process with this one's import path."""
+
+    def run(*args: object, timeout: float = 100) -> subprocess.CompletedProcess:
+        words = [str(a) for a in args]
+        how = "runpy.run_path(sys.argv[0], run_name='__main__')"
+        if words[0] == "-m":
+            how = "name = sys.argv.pop(1); runpy.run_module(name, run_name='__main__', alter_sys=True)"
+        command = [sys.executable, "-c", _RUN + how, json.dumps(sys.path), *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder of sample data that MOLSTREAM_DATA names."""
@@ -130,16 +156,33 @@ def sample_smiles(sample_table) -> list[str]:
     return pq.read_table(sample_table, columns=["ordered_smiles"])["ordered_smiles"].to_pylist()
 
 
+def sample_options(**changes) -> BuildOptions:
+    """The options of `sample_set`."""
+    options = {"split_fractions": SplitFractions.parse("80,10,10"), "block_molecules": 32, "shard_molecules": 100}
+    return BuildOptions(**options | {"atom_labels": "f32"} | changes)
+
+
+@pytest.fixture(scope="session", name="sample_options")
+def sample_options_fixture() -> Callable[..., BuildOptions]:
+    """sample_options(**changes) -> BuildOptions of `sample_set`."""
+    return sample_options
+
+
 @pytest.fixture(scope="session")
 def sample_set(sample_table) -> ShardSet:
     """`sample_table` as a shard set of three splits with several shards and blocks. Shared: copy it before you damage it."""
     out = sample_table.parent / "set"
-    options = BuildOptions(split_fractions=SplitFractions.parse("80,10,10"), block_molecules=32, shard_molecules=100)
-    build([str(sample_table)], out, options)
+    build([str(sample_table)], out, sample_options())
     return ShardSet(out)
 
 
 @pytest.fixture(scope="session")
 def same() -> Callable[[np.ndarray, np.ndarray], bool]:
-    """same(a, b): same dtype, shape and values, NaN equal to NaN."""
-    return lambda a, b: a.dtype == b.dtype and a.shape == b.shape and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+    """same(a, b): same dtype, shape and values, NaN equal to NaN; or a column that is not there on either side."""
+
+    def equal(a: np.ndarray | None, b: np.ndarray | None) -> bool:
+        if a is None or b is None:
+            return a is b
+        return a.dtype == b.dtype and a.shape == b.shape and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+
+    return equal

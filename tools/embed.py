@@ -92,8 +92,6 @@ def read_table(path: Path, column: str | None) -> tuple[str, int]:
 
 def featurize(smiles: list[str | None], first_row: int) -> tuple:
     """Rows of a table as molecules, and why the others are none."""
-    from shards.build import featurize_rows
-    from shards.tables import unlabelled_rows
+    from shards.mapper import featurize_smiles
 
-    molecules, rejects = featurize_rows(unlabelled_rows(smiles, first_row))
-    return molecules, {r["row"]: r["reason"] for r in rejects}
+    return featurize_smiles(smiles, first_row)

@@ -178,6 +178,9 @@ def test_packing_equals_its_twin_also_where_graphs_and_edges_bind(case, data):
     order = shuffled(len(sizes), key=seed)
     expect = reference.pack_molecules(sizes, bonds, order.tolist(), num_packs=packs, capacity=capacity)
     if expect is None:
+        # the second way, where edges or graphs are in the way of the first
+        expect = reference.pack_window_jointly(sizes, bonds, order.tolist(), num_packs=packs, capacity=capacity)
+    if expect is None:
         with pytest.raises(PackingError, match="finds no room"):
             pack_molecules(np.array(sizes), np.array(bonds), order, num_packs=packs, capacity=capacity)
     else:

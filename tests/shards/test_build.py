@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from rdkit import Chem
 
 from shards import InputError, OutputError, SchemaError, ShardError, ShardSet
-from shards.build import BuildOptions, build
-from shards.manifest import Statistics
+from shards.build import BuildOptions, WorkOptions, build
+from shards.errors import StorageError
+from shards.manifest import Dropped, Statistics
 from shards.splits import SplitFractions
 from shards.tables import pm6
 from shards.verify import verify
@@ -207,24 +208,27 @@ def test_hostile_molecules_end_in_the_set_or_among_the_rejects(build_set, by_id,
 def test_all_rows_rejected_is_an_error_that_says_why(pm6_table, tmp_path):
     path = pm6_table([{"ordered_smiles": "restricted"}, {"ordered_smiles": "restricted"}, {"ordered_smiles": ""}])
     with pytest.raises(SchemaError, match="none of 3 rows can become a molecule; 2 of them: not a SMILES"):
-        build([str(path)], tmp_path / "out", BuildOptions())
+        build([str(path)], tmp_path / "out", BuildOptions(), work=WorkOptions(max_reject_fraction=1.0))
     assert not (tmp_path / "out").exists()
 
 
 # the whole
 
 
-def test_the_same_input_gives_the_same_bytes(sample_table, sample_set, tmp_path, folder_bytes):
-    options = BuildOptions(split_fractions=SplitFractions.parse("80,10,10"), block_molecules=32, shard_molecules=100)
+def test_the_same_input_gives_the_same_bytes(sample_table, sample_set, sample_options, tmp_path, folder_bytes):
     (tmp_path / "elsewhere").mkdir()
-    build([str(sample_table)], tmp_path / "elsewhere", options, lambda *progress: None)
+    build([str(sample_table)], tmp_path / "elsewhere", sample_options(), lambda *progress: None)
     assert folder_bytes(tmp_path / "elsewhere") == folder_bytes(sample_set.path)
 
 
-def test_how_many_rows_are_featurised_at_once_changes_no_byte(sample_table, sample_set, tmp_path, folder_bytes, monkeypatch):
-    monkeypatch.setattr("shards.build.MAP_ROWS", 41)
-    options = BuildOptions(split_fractions=SplitFractions.parse("80,10,10"), block_molecules=32, shard_molecules=100)
-    build([str(sample_table)], tmp_path / "set", options)
+def test_how_rows_are_cut_into_ranges_batches_and_runs_changes_no_byte(
+    sample_table, sample_set, sample_options, tmp_path, folder_bytes, monkeypatch
+):
+    monkeypatch.setattr("shards.tables.RANGE_ROWS", 70)
+    monkeypatch.setattr("shards.tables.MIN_RANGE_ROWS", 70)
+    monkeypatch.setattr("shards.mapper.BATCH_ROWS", 13)
+    monkeypatch.setattr("shards.spill.MAX_RUN_ROWS", 30)
+    build([str(sample_table)], tmp_path / "set", sample_options())
     assert folder_bytes(tmp_path / "set") == folder_bytes(sample_set.path)
 
 
@@ -284,7 +288,7 @@ def test_labels_are_stored_as_the_float32_they_were(sample_set, sample_table, by
 @given(st.lists(st.floats(width=32, allow_nan=True, allow_infinity=False), min_size=4, max_size=30))
 def test_any_float32_is_stored_bit_by_bit(pm6_table, tmp_path, by_id, values):
     path = pm6_table([{"ordered_smiles": "[CH4:0]", "graph_mw": v, MULLIKEN: [v]} for v in values])
-    build([str(path)], tmp_path / "set", BuildOptions())
+    build([str(path)], tmp_path / "set", BuildOptions(atom_labels="f32"))
     molecules = by_id(ShardSet(tmp_path / "set"))
     shutil.rmtree(tmp_path / "set")
     for found in (
@@ -297,7 +301,7 @@ def test_any_float32_is_stored_bit_by_bit(pm6_table, tmp_path, by_id, values):
         assert np.isnan(found[~real]).all()
 
 
-def test_infinite_labels_are_dropped_and_counted(build_set, pm6_table, by_id):
+def test_infinite_and_nan_labels_are_dropped_and_counted(build_set, pm6_table, by_id):
     inf = float("inf")
     path = pm6_table(
         [
@@ -309,7 +313,11 @@ def test_infinite_labels_are_dropped_and_counted(build_set, pm6_table, by_id):
     )
     shard_set = build_set([path], fractions="1,0,0")
     molecules, manifest = by_id(shard_set), shard_set.manifest
-    assert manifest.dropped_labels == {"graph_mw": 2, MULLIKEN: 4}
+    assert manifest.dropped_labels == {
+        "graph_mw": Dropped(infinite=2, nan=0),
+        "graph_qed": Dropped(infinite=0, nan=1),
+        MULLIKEN: Dropped(infinite=4, nan=0),
+    }
     assert [molecules[k].graph[GRAPH.index("graph_mw")].item() for k in (0, 1, 2)] == pytest.approx([NAN, NAN, 3], nan_ok=True)
     assert [labels(molecules[k]) for k in (0, 1, 2)] == [{"C": 1}, {}, {"C": 2}]
     assert manifest.labels["graph_mw"] == {"train": 1, "val": 0, "test": 0}
@@ -492,7 +500,7 @@ def test_an_output_that_holds_anything_is_not_touched(tmp_path, sample_table, sa
     file.write_text("text")
     before = folder_bytes(sample_set.path)
     for out, reason in (
-        (sample_set.path, "already holds a shard set"),
+        (sample_set.path, "already holds a shard set, built with split_fractions"),
         (other, "not empty and not a shard set"),
         (file, "a file, expected a folder"),
         (below, "below: cannot be written to: Not a directory"),
@@ -507,16 +515,20 @@ def test_an_output_that_holds_anything_is_not_touched(tmp_path, sample_table, sa
     assert not (tmp_path / "good").exists()
 
 
-@pytest.mark.parametrize("existing", [False, True])
-def test_an_interruption_anywhere_leaves_nothing(tmp_path, sample_table, existing):
-    options = BuildOptions(split_fractions=SplitFractions.parse("80,10,10"), shard_molecules=150)
+def test_an_interruption_anywhere_can_be_gone_on_from(
+    tmp_path, sample_table, sample_set, sample_options, folder_bytes, monkeypatch
+):
+    monkeypatch.setattr("shards.tables.RANGE_ROWS", 100)
+    monkeypatch.setattr("shards.tables.MIN_RANGE_ROWS", 100)
+    monkeypatch.setattr("shards.mapper.BATCH_ROWS", 100)
     calls = []
-    build([str(sample_table)], tmp_path / "whole", options, lambda *call: calls.append(call))
+    build([str(sample_table)], tmp_path / "whole", sample_options(), lambda *call: calls.append(call))
     assert {phase for phase, _, _ in calls} == {"check", "featurize", "write"}
     last = {phase: (done, total) for phase, done, total in calls}
     assert all(done == total for done, total in last.values())
-    out = tmp_path / "out"
-    for stop in range(len(calls)):
+    assert folder_bytes(tmp_path / "whole") == folder_bytes(sample_set.path)
+    for stop, (phase, done, _) in enumerate(calls):
+        out = tmp_path / f"out{stop}"
         left = [stop]
 
         def interrupt(*call, left=left):
@@ -524,40 +536,58 @@ def test_an_interruption_anywhere_leaves_nothing(tmp_path, sample_table, existin
                 raise KeyboardInterrupt("now")
             left[0] -= 1
 
-        if existing:
-            out.mkdir(exist_ok=True)
         with pytest.raises(KeyboardInterrupt, match="now"):
-            build([str(sample_table)], out, options, interrupt)
-        assert out.exists() == existing
-        assert not existing or not list(out.iterdir())
+            build([str(sample_table)], out, sample_options(), interrupt)
+        # what is left is finished work or nothing: a range here has a hundred rows
+        assert out.exists() == (phase == "write" or (phase == "featurize" and done > 100)), (phase, done)
+        seen = []
+        build([str(sample_table)], out, sample_options(), lambda *call, seen=seen: seen.append(call))
+        assert folder_bytes(out) == folder_bytes(sample_set.path)
+        if phase == "write":
+            assert [call for call in seen if call[0] == "featurize"] == [("featurize", 300, 300)]
 
 
-def test_a_full_disk_leaves_nothing(tmp_path, sample_table, monkeypatch):
+@pytest.mark.parametrize("existing", [False, True])
+def test_an_interruption_before_anything_is_finished_leaves_nothing(tmp_path, sample_table, sample_options, existing):
+    def interrupt(phase, done, total):
+        if phase == "featurize":
+            raise KeyboardInterrupt("now")
+
+    out = tmp_path / "new" / "out"
+    if existing:
+        out.mkdir(parents=True)
+    with pytest.raises(KeyboardInterrupt, match="now"):
+        build([str(sample_table)], out, sample_options(), interrupt)
+    assert (tmp_path / "new").exists() == existing
+    assert not existing or not list(out.iterdir())
+
+
+def test_a_failing_disk_is_one_line(tmp_path, sample_table, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space left on device"):
+    with pytest.raises(StorageError, match=r"plan\.json: cannot be written: No space left on device; run again to go on"):
         build([str(sample_table)], tmp_path / "out", BuildOptions())
     assert not (tmp_path / "out").exists()
 
 
-def test_what_a_killed_build_left_is_replaced(tmp_path, sample_table, sample_set, folder_bytes):
+def test_what_a_build_of_another_version_left_is_replaced(tmp_path, sample_table, sample_set, sample_options, folder_bytes):
     out = tmp_path / "out"
     (out / ".building").mkdir(parents=True)
     for name in (
-        ".building/train-00000",
+        ".building/0123456789abcdef-00000.spill",
+        ".building/0123456789abcdef-00001.spill.0123.part",
         "train-00000.tar",
         "train-00007.tar",
-        "val-00000.tar.part",
+        "val-00000.tar.0123.part",
         "index.parquet",
         "rejects.parquet",
     ):
         (out / name).write_bytes(b"half")
     with pytest.raises(ShardError, match="incomplete build"):
         ShardSet(out)
-    options = BuildOptions(split_fractions=SplitFractions.parse("80,10,10"), block_molecules=32, shard_molecules=100)
-    build([str(sample_table)], out, options)
+    build([str(sample_table)], out, sample_options())
     assert folder_bytes(out) == folder_bytes(sample_set.path)
 
 
@@ -567,26 +597,18 @@ def test_options_out_of_range_are_refused(options):
         BuildOptions(**options)
 
 
-def test_a_second_build_into_the_same_folder_is_refused_while_the_first_runs(sample_table, tmp_path):
+def test_a_second_build_into_the_same_folder_is_refused_while_the_first_runs(sample_table, tmp_path, folder_bytes):
     refused = []
 
     def start_another(phase, done, total):
         if phase == "write" and not refused:
+            before = folder_bytes(tmp_path / "set")
             with pytest.raises(OutputError, match="another build is writing to it"):
                 build([str(sample_table)], tmp_path / "set", BuildOptions())
+            assert folder_bytes(tmp_path / "set") == before
             refused.append(True)
 
     build([str(sample_table)], tmp_path / "set", BuildOptions(), start_another)
     assert refused
     assert not verify(ShardSet(tmp_path / "set")).problems
     assert not (tmp_path / "set" / ".building").exists()
-
-
-def test_what_a_killed_build_left_behind_is_replaced(sample_table, tmp_path, folder_bytes):
-    work = tmp_path / "set" / ".building"
-    work.mkdir(parents=True)
-    (work / "train-00000").write_bytes(b"half a spill file")
-    (tmp_path / "set" / "train-00007.tar").write_bytes(b"of a larger build")
-    build([str(sample_table)], tmp_path / "set", BuildOptions())
-    build([str(sample_table)], tmp_path / "fresh", BuildOptions())
-    assert folder_bytes(tmp_path / "set") == folder_bytes(tmp_path / "fresh")

@@ -171,7 +171,7 @@ def test_a_missing_index_is_named(copied_set):
 def test_a_newer_set_is_refused_with_its_place_and_version(copied_set):
     fields = json.loads((copied_set / "manifest.json").read_text()) | {"format_version": 7}
     (copied_set / "manifest.json").write_text(json.dumps(fields))
-    with pytest.raises(FormatError, match=rf"{copied_set}: manifest\.json: format version 7, this molstream reads 1"):
+    with pytest.raises(FormatError, match=rf"{copied_set}: manifest\.json: format version 7, this molstream reads 2"):
         ShardSet(copied_set)
 
 
@@ -198,7 +198,7 @@ def test_a_split_that_is_not_there_is_named(sample_set):
 def test_a_code_beyond_its_feature_is_refused_before_it_indexes_a_table(sample_set):
     contents = sample_set.read_contents(0)
     arrays = format.decode_arrays(contents["structure"], group="structure")
-    for name, at, value in (("atom_codes", 0, 119), ("atom_codes", -1, 2), ("bond_codes", 5, 70)):
+    for name, at, value in (("atom_rows", 0, 119), ("atom_rows", -1, 2), ("bond_kinds", 0, 70)):
         codes = arrays[name].copy()
         codes[at] = value
         damaged = contents | {"structure": format.encode_arrays(arrays | {name: codes})}

@@ -24,7 +24,7 @@ def plain(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def test_parts_merged_in_order_have_the_moments_of_the_whole(parts):
     moments = Moments.empty(3)
     for part in parts:
-        moments.add(part)
+        moments.merge(Moments.measure(part))
     whole = np.concatenate(parts)
     count, mean, std = plain(whole)
     assert moments.count.tolist() == count.tolist()
@@ -38,7 +38,7 @@ def test_parts_merged_in_order_have_the_moments_of_the_whole(parts):
 def test_equal_labels_have_no_spread_at_all(value, sizes):
     moments = Moments.empty(1)
     for size in sizes:
-        moments.add(np.full((size, 1), value, np.float32))
+        moments.merge(Moments.measure(np.full((size, 1), value, np.float32)))
     assert moments.std.tolist() == [1]
     assert moments.mean.tolist() == [value if sum(sizes) else 0]
 
@@ -47,13 +47,13 @@ def test_a_large_offset_does_not_eat_the_spread():
     values = np.random.default_rng(0).normal(1e4, 0.25, (10_000, 1)).astype(np.float32)
     moments = Moments.empty(1)
     for part in np.array_split(values, 17):
-        moments.add(part)
+        moments.merge(Moments.measure(part))
     assert moments.std[0] == pytest.approx(values.astype(np.float64).std(), rel=1e-12)
 
 
 def test_a_task_without_labels_or_without_spread_has_std_one():
     moments = Moments.empty(3)
-    moments.add(np.array([[np.nan, 5, 1], [np.nan, 5, 3]], np.float32))
+    moments.merge(Moments.measure(np.array([[np.nan, 5, 1], [np.nan, 5, 3]], np.float32)))
     assert moments.count.tolist() == [0, 2, 2]
     assert moments.mean.tolist() == [0, 5, 2]
     assert moments.std.tolist() == [1, 1, 1]
@@ -62,7 +62,7 @@ def test_a_task_without_labels_or_without_spread_has_std_one():
 
 def test_a_block_counts_graph_tasks_first_and_atom_tasks_after():
     moments = Moments.empty(3)
-    moments.add_block(np.array([[1, np.nan]], np.float32), np.array([[4], [6], [np.nan]], np.float32))
+    moments.merge(Moments.measure(np.array([[1, np.nan]], np.float32), np.array([[4], [6], [np.nan]], np.float32)))
     assert moments.count.tolist() == [1, 0, 2]
     assert moments.mean.tolist() == [1, 0, 5]
     assert moments.std.tolist() == [1, 1, 1]
@@ -70,5 +70,5 @@ def test_a_block_counts_graph_tasks_first_and_atom_tasks_after():
 
 def test_the_largest_floats_do_not_overflow():
     moments = Moments.empty(1)
-    moments.add(np.array([[3.4e38], [-3.4e38]], np.float32))
+    moments.merge(Moments.measure(np.array([[3.4e38], [-3.4e38]], np.float32)))
     assert np.isfinite(moments.std).all()

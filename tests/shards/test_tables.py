@@ -10,14 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shards import InputError, SchemaError
-from shards.tables import check_input, iter_rows, iter_smiles, natural_key, pm6, resolve_inputs
+from shards.tables import TableReader, check_input, cut_ranges, iter_smiles, natural_key, pm6, resolve_inputs
 
 PM6 = pm6()
 MULLIKEN = "node_S0_charges_mulliken"
 
 
 def read_rows(path, batch_rows=1000):
-    return list(iter_rows([check_input(str(path), PM6)], PM6, batch_rows=batch_rows))
+    found = check_input(str(path), PM6)
+    with TableReader(PM6, batch_rows=batch_rows) as reader:
+        return [rows for part in cut_ranges([found]) for rows in reader.iter_rows(found, part)]
 
 
 def test_pm6_has_62_graph_and_7_atom_tasks_of_which_40_and_7_belong_to_a_state():
@@ -35,6 +37,30 @@ def test_the_columns_are_those_of_the_sample_files(data_dir):
     for path in sorted((data_dir / "pm6_sample").glob("*.parquet")):
         names = pq.read_schema(path).names
         assert [n for n in names if n.startswith(("graph_", "node_"))] == [t.name for t in PM6.tasks]
+
+
+@pytest.mark.parametrize("group_rows", [300, 70])
+@pytest.mark.parametrize("batch_rows", [7, 64, 1000])
+def test_ranges_hold_the_same_rows_in_whatever_order_they_are_read(tmp_path, sample_table, monkeypatch, group_rows, batch_rows):
+    pq.write_table(pq.read_table(sample_table), tmp_path / "a.parquet", row_group_size=group_rows)
+    monkeypatch.setattr("shards.tables.RANGE_ROWS", 40)
+    monkeypatch.setattr("shards.tables.MIN_RANGE_ROWS", 40)
+    found = check_input(str(tmp_path / "a.parquet"), PM6)
+    ranges = cut_ranges([found])
+    assert len(ranges) == {300: 8, 70: 9}[group_rows]
+    smiles = pq.read_table(sample_table)["ordered_smiles"].to_pylist()
+    draw, opened = random.Random(batch_rows), []
+    with TableReader(PM6, batch_rows=batch_rows) as reader:
+        seek = reader._seek
+        monkeypatch.setattr(reader, "_seek", lambda *a: (seek(*a), opened.append(reader._file)))
+        for order in (ranges, draw.sample(ranges, len(ranges)), ranges[::2], ranges[::-1]):
+            for part in order:
+                rows = list(reader.iter_rows(found, part))
+                assert [r.first_row for r in rows][:1] == [part.first_row]
+                assert [s for r in rows for s in r.smiles] == smiles[part.first_row : part.first_row + part.num_rows]
+        if group_rows == 300:
+            # in rising order the file is opened once
+            assert len({id(f) for f in opened[: len(ranges)]}) == 1
 
 
 def test_rows_carry_nan_for_null_and_an_empty_list_for_a_null_list(pm6_table):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from shards import ShardSet, Task, TaskSet, schema
-from shards.format import GROUP_ARRAYS
+from shards.format import GROUP_ARRAYS, GROUPS, LABEL_DTYPES
 from shards.index import encode_index
 from shards.manifest import INDEX, MANIFEST, Manifest, Statistics, fingerprint
 from shards.types import Molecules, offsets
@@ -54,7 +54,7 @@ def write_set(folder: Path, molecules: Molecules, *, block: int, blocks_a_shard:
     parts = [molecules.take(np.arange(i, min(i + block, len(molecules)))) for i in range(0, len(molecules), block)]
     rows = []
     for number, i in enumerate(range(0, len(parts), blocks_a_shard)):
-        rows += write_shard(folder, "train", number, parts[i : i + blocks_a_shard])
+        rows += write_shard(folder, "train", number, parts[i : i + blocks_a_shard], label_dtypes=LABEL_DTYPES)
     index = encode_index(rows)
     write_atomic(folder / INDEX, index)
     totals = {"shards": rows[-1]["shard"] + 1, "blocks": len(rows), "molecules": len(molecules)}
@@ -68,7 +68,7 @@ def write_set(folder: Path, molecules: Molecules, *, block: int, blocks_a_shard:
         task_sets=tuple(TaskSet(name=t.name, level=t.level, kind=t.kind, source=t.source, tasks=(t.name,)) for t in TASKS),
         atom_features=schema.ATOM_FEATURES,
         bond_features=schema.BOND_FEATURES,
-        column_groups=GROUP_ARRAYS,
+        column_groups={group: GROUP_ARRAYS[group] for group in GROUPS},
         statistics={t.name: Statistics(count=1, mean=0.0, std=1.0) for t in TASKS},
         splits={"train": totals},
         labels={},

@@ -60,6 +60,6 @@ def test_a_damaged_sample_is_refused(sample_set):
     with pytest.raises(FormatError, match="not a zstd frame"):
         decoder(sample | {"atom_labels.zst": bytes(damaged)})
     with pytest.raises(FormatError, match=r"member sizes: .*too short"):
-        decoder(sample | {"sizes.zst": format.compress(b"MSA1")})
+        decoder(sample | {"sizes.zst": format.compress(b"MSA2")})
     with pytest.raises(KeyError, match=r"smiles\.zst"):
         decoder({k: v for k, v in sample.items() if k != "smiles.zst"})

@@ -36,7 +36,8 @@ def test_atom_labels_stand_at_the_atoms_of_the_printed_smiles(molecules, table):
         assert sorted(maps) == list(range(len(maps)))
         for atom in there.GetAtoms():
             atom.SetAtomMapNum(0)
-        labels = np.array([row[name] for name in names], np.float32).T
+        # atom labels are stored in 16 bits unless told otherwise
+        labels = np.array([row[name] for name in names], np.float16).astype(np.float32).T
         printed = np.array([record["atom"][name] for name in names], np.float32).T
         matches = there.GetSubstructMatches(here, uniquify=False, maxMatches=10_000)
         assert any(np.array_equal(labels[[maps[a] for a in match]], printed) for match in matches), record["smiles"]

@@ -9,7 +9,8 @@ from shards import InputError
 from tools import main
 
 OPTIONS = {
-    "build": "INPUT... --out --dataset --split-fractions --seed",
+    "build": "INPUT... --out --dataset --split-fractions --seed --label-dtype --pe --shard-molecules --block-molecules --workers "
+    "--engine --ray-address --max-reject-fraction --molecule-s --molecule-mib",
     "inspect": "DIR --json",
     "cat": "DIR --split --limit --ids",
     "verify": "DIR --json",

@@ -6,8 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from shards.build import featurize_rows
-from shards.tables import unlabelled_rows
+from shards.mapper import featurize_smiles as featurize
 from trainers import embed
 from trainers.embed import embed_shard_set, embed_table
 
@@ -18,11 +17,6 @@ def vectors_of(folder) -> np.ndarray:
 
 def batches_of(smiles: list[str | None], size: int) -> list[list[str | None]]:
     return [smiles[first : first + size] for first in range(0, len(smiles), size)]
-
-
-def featurize(smiles, first_row):
-    molecules, rejects = featurize_rows(unlabelled_rows(smiles, first_row))
-    return molecules, {r["row"]: r["reason"] for r in rejects}
 
 
 def test_embeddings_of_a_shard_set_come_in_shard_order_with_their_ids(sample_set, trained, tmp_path):

@@ -1,0 +1,56 @@
+"""Compiled passes over label columns: laying lists onto stored atoms, and moments. Rules as in `_numba.py`."""
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True, nogil=True)
+def align_list(values, start, size, atom_ptr, label_index, readable, num_heavy, num_all, task, out, status):
+    """Write one task's lists into out[:, task]; see `align.align_lists`."""
+    for m in range(atom_ptr.size - 1):
+        first = start[m]
+        empty = True
+        for k in range(first, first + size[m]):
+            if not np.isnan(values[k]):
+                empty = False
+                break
+        if empty or status[m, 0] != 0:
+            continue
+        if not readable[m]:
+            status[m, 0] = 1
+        elif size[m] != num_heavy[m] and size[m] != num_all[m]:
+            status[m, 0] = 2
+            status[m, 1] = size[m]
+        else:
+            for a in range(atom_ptr[m], atom_ptr[m + 1]):
+                k = label_index[a]
+                if 0 <= k < size[m]:
+                    out[a, task] = values[first + k]
+
+
+@njit(cache=True, nogil=True)
+def moments(values, count, mean, m2, low, high):
+    """Count, mean, sum of squared deviations, least and largest of each column's numbers; two passes, in row order."""
+    num_rows, num_tasks = values.shape
+    for t in range(num_tasks):
+        count[t] = 0
+        mean[t] = 0.0
+        m2[t] = 0.0
+        low[t] = np.inf
+        high[t] = -np.inf
+    for r in range(num_rows):
+        for t in range(num_tasks):
+            x = values[r, t]
+            if not np.isnan(x):
+                count[t] += 1
+                mean[t] += np.float64(x)
+                low[t] = min(low[t], np.float64(x))
+                high[t] = max(high[t], np.float64(x))
+    for t in range(num_tasks):
+        mean[t] /= max(1, count[t])
+    for r in range(num_rows):
+        for t in range(num_tasks):
+            x = values[r, t]
+            if not np.isnan(x):
+                d = np.float64(x) - mean[t]
+                m2[t] += d * d

@@ -1,0 +1,53 @@
+"""A running build, as every worker sees it: the plan, how the work is done, and where the pieces lie."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from shards import format
+from shards.errors import LimitError
+from shards.manifest import BUILDING
+from shards.options import WorkOptions
+from shards.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    plan: Plan
+    work: WorkOptions
+    out: Path
+    """The folder that becomes the shard set; every worker can write to it."""
+
+    @property
+    def building(self) -> Path:
+        """Finished pieces of work until the set is committed."""
+        return self.out / BUILDING
+
+    def spill_path(self, number: int) -> Path:
+        """Of a range of rows. The name says which plan it belongs to: what a lost worker writes late is nobody's."""
+        return self.building / f"{self.plan.map_id}-{number:05d}.spill"
+
+    def facts_path(self, split: str, number: int) -> Path:
+        """Index rows and moments of a finished shard."""
+        return self.building / f"{self.plan.reduce_id}-{split}-{number:05d}.facts"
+
+    def shard_path(self, split: str, number: int) -> Path:
+        """Of a shard."""
+        return self.out / format.shard_name(split, number)
+
+    @property
+    def max_rejects(self) -> int:
+        """Rows that may be rejected."""
+        return int(self.work.max_reject_fraction * self.plan.num_rows)
+
+    def check_rejects(self, num_rejects: int, last: dict | None) -> None:
+        """Raises LimitError when more rows are rejected than may be; `last`: one of them."""
+        if num_rejects > self.max_rejects and last is not None:
+            raise LimitError(
+                f"{num_rejects:,} of {self.plan.num_rows:,} rows rejected so far, more than --max-reject-fraction "
+                f"{self.work.max_reject_fraction:g} allows; the last was row {last['row']}, SMILES {_short(last['smiles'])}: "
+                f"{last['reason']}; mend the input, or allow more and run again to go on from here"
+            )
+
+
+def _short(text: str | None) -> str:
+    return repr(text if text is None or len(text) <= 60 else text[:57] + "...")
