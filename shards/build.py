@@ -10,9 +10,10 @@ on how many workers there were, where they ran, or how often the build was kille
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ import pyarrow as pa
 
 from shards import format, index, schema
 from shards.engine import Engine, InlineEngine, LocalEngine
-from shards.errors import LimitError, SchemaError
+from shards.errors import FormatError, LimitError, SchemaError
 from shards.job import Job
 from shards.manifest import INDEX, REJECTS, Dropped, Manifest, Statistics, fingerprint
 from shards.mapper import close_reader, map_range
@@ -60,8 +61,9 @@ def build(
     work = work or WorkOptions()
     output = Output(Path(out))
     output.committed(options)
-    before = _stamps(resolve_inputs(inputs))
-    files = _check_inputs(inputs, options, progress)
+    urls = resolve_inputs(inputs)
+    before = _stamps(urls)
+    files = _check_inputs(urls, options, progress)
     plan = Plan.make(files, options, _versions())
     if manifest := output.committed(options):
         return _built_before(output, manifest, plan)
@@ -89,9 +91,8 @@ def build(
     return manifest
 
 
-def _check_inputs(inputs: list[str], options: BuildOptions, progress: Progress) -> list[InputFile]:
+def _check_inputs(urls: list[str], options: BuildOptions, progress: Progress) -> list[InputFile]:
     dataset = DATASETS[options.dataset]()
-    urls = resolve_inputs(inputs)
     total = sum(Path(u).stat().st_size for u in urls if Path(u).is_file())
     hashed = 0
 
@@ -101,6 +102,8 @@ def _check_inputs(inputs: list[str], options: BuildOptions, progress: Progress) 
         progress("check", hashed, max(total, hashed))
 
     files = [check_input(url, dataset, on_bytes) for url in urls]
+    # workers on other machines start in other folders
+    files = [f if "://" in f.url else replace(f, url=os.path.abspath(f.url)) for f in files]
     if not sum(f.num_rows for f in files):
         raise SchemaError(f"{', '.join(urls)}: no rows")
     return files
@@ -108,7 +111,7 @@ def _check_inputs(inputs: list[str], options: BuildOptions, progress: Progress) 
 
 def _stamps(urls: list[str]) -> dict[str, tuple[int, int]]:
     """Size and time of change of local files: what they were when they were hashed they must be when they have been read."""
-    found = {url: Path(url).stat() for url in urls if Path(url).is_file()}
+    found = {os.path.abspath(url): Path(url).stat() for url in urls if Path(url).is_file()}
     return {url: (stat.st_size, stat.st_mtime_ns) for url, stat in found.items()}
 
 
@@ -135,7 +138,7 @@ def _make_engine(work: WorkOptions) -> Engine:
 def _map(job: Job, engine: Engine, progress: Progress) -> list[Spill]:
     plan = job.plan
     ranges = range(len(plan.ranges))
-    spills = {k: Spill(job.spill_path(k)) for k in ranges if job.spill_path(k).exists()}
+    spills = {k: spill for k in ranges if (spill := _finished_spill(job, k))}
     total, done = plan.num_rows, sum(plan.ranges[k].num_rows for k in spills)
     rejects = sum(s.facts["rows"] - s.facts["molecules"] for s in spills.values())
     progress("featurize", done, total)
@@ -150,7 +153,8 @@ def _map(job: Job, engine: Engine, progress: Progress) -> list[Spill]:
         spills[number] = Spill(job.spill_path(number))
         facts = spills[number].facts
         rejects += facts["rows"] - facts["molecules"]
-        job.check_rejects(rejects, spills[number].rejects().to_pylist()[-1:])
+        if facts["rejects"]:
+            job.check_rejects(rejects, spills[number].rejects().slice(facts["rows"] - facts["molecules"] - 1).to_pylist()[0])
     ordered = [spills[k] for k in ranges]
     for spill, part in zip(ordered, plan.ranges, strict=True):
         if spill.facts["rows"] != part.num_rows:
@@ -161,6 +165,16 @@ def _map(job: Job, engine: Engine, progress: Progress) -> list[Spill]:
         names = ", ".join(f.url for f in plan.files)
         raise SchemaError(f"{names}: none of {total} rows can become a molecule; {count} of them: {reason}")
     return ordered
+
+
+def _finished_spill(job: Job, number: int) -> Spill | None:
+    """What an earlier run left of a range, if it is whole."""
+    path = job.spill_path(number)
+    try:
+        return Spill(path) if path.exists() else None
+    except FormatError:
+        path.unlink()
+        return None
 
 
 def _check_f16(job: Job, spills: list[Spill]) -> None:
@@ -202,7 +216,8 @@ def _reduce(job: Job, engine: Engine, spills: list[Spill], progress: Progress) -
     for partition, (split, _) in enumerate(job.plan.partitions):
         if counts[partition]:
             shards.append(ShardTask(partition, split, sum(s.split == split for s in shards)))
-    waiting = [s for s in shards if not job.facts_path(s.split, s.number).exists()]
+    done_before = [job.facts_path(s.split, s.number).exists() and job.shard_path(s.split, s.number).exists() for s in shards]
+    waiting = [s for s, is_done in zip(shards, done_before, strict=True) if not is_done]
     total = int(counts.sum())
     done = total - sum(int(counts[s.partition]) for s in waiting)
     progress("write", done, total)

@@ -54,7 +54,7 @@ def reduce_partition(job: Job, task: ShardTask, on_molecules: Callable[[int], No
             yield block
             on_molecules(len(block))
 
-    rows = write_shard(job.out, task.split, task.number, blocks(), label_dtypes=plan.options.label_dtypes)
+    rows = write_shard(job.out, task.split, task.number, blocks(), label_dtypes=plan.options.label_dtypes, scratch=job.building)
     # what index and manifest are made of: the index rows, and each block's moments
     schema = index.schema_of(plan.options.groups).append(pa.field("moments", pa.binary()))
     table = pa.Table.from_pylist([row | {"moments": m} for row, m in zip(rows, moments, strict=True)], schema)

@@ -202,7 +202,9 @@ class Spill:
                     try:
                         parts.append(_decode_piece(data, widths))
                     except (ValueError, struct.error) as error:
-                        raise FormatError(f"{self.path}, partition {partition}: damaged: {error}") from error
+                        raise FormatError(
+                            f"{self.path}, partition {partition}: damaged: {error}; remove this file and run again"
+                        ) from error
         return parts
 
 

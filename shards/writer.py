@@ -17,12 +17,13 @@ from shards.types import Molecules
 
 
 @contextmanager
-def write_beside(path: Path) -> Iterator[BinaryIO]:
+def write_beside(path: Path, *, scratch: Path | None = None) -> Iterator[BinaryIO]:
     """A file that takes the name `path` when the block ends, on disk by then; if the block fails there is nothing.
 
+    Until then it lies in `scratch`, a folder of the same file system, or beside: for a process that is killed leaves it there.
     The name beside is of its own: two that write the same file, as after a lost node, do not meet. Raises StorageError.
     """
-    beside = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.part")
+    beside = (scratch or path.parent) / (f"{path.name}.{uuid.uuid4().hex[:12]}.part")
     try:
         with beside.open("wb") as file:
             yield file
@@ -71,11 +72,17 @@ def sync_folder(path: Path) -> None:
 
 
 def write_shard(
-    folder: Path, split: str, number: int, blocks: Iterable[Molecules], *, label_dtypes: dict[str, str]
+    folder: Path,
+    split: str,
+    number: int,
+    blocks: Iterable[Molecules],
+    *,
+    label_dtypes: dict[str, str],
+    scratch: Path | None = None,
 ) -> list[dict]:
     """Write one shard, a block at a time, and return its index rows, a row a block."""
     rows, at = [], 0
-    with write_beside(folder / format.shard_name(split, number)) as file:
+    with write_beside(folder / format.shard_name(split, number), scratch=scratch) as file:
         for k, molecules in enumerate(blocks):
             contents = format.encode_block(molecules, label_dtypes=label_dtypes)
             row = {"split": split, "shard": number, "block": k} | index.describe_block(molecules)

@@ -276,6 +276,47 @@ def test_too_many_rejects_stop_the_build_which_can_be_gone_on_from(pm6_table, tm
     assert len(by_id(ShardSet(tmp_path / "out"))) == 30
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_rejects_are_added_up_over_ranges_and_runs(pm6_table, tmp_path, monkeypatch, workers):
+    monkeypatch.setattr("shards.tables.RANGE_ROWS", 10)
+    monkeypatch.setattr("shards.tables.MIN_RANGE_ROWS", 10)
+    path = pm6_table([{"ordered_smiles": "CO" if k % 10 else "restricted"} for k in range(60)])
+    work = WorkOptions(max_reject_fraction=0.05, workers=workers)
+    for _ in range(2):
+        # no range alone has more than the 3 rows that are allowed
+        with pytest.raises(LimitError, match=r"[4-6] of 60 rows rejected so far, .*; the last was row \d0, SMILES 'restricted'"):
+            build([str(path)], tmp_path / "out", BuildOptions(), work=work)
+    build([str(path)], tmp_path / "out", BuildOptions(), work=WorkOptions(max_reject_fraction=0.1))
+    assert sum(ShardSet(tmp_path / "out").manifest.rejects.values()) == 6
+
+
+def test_unfinished_work_that_is_damaged_or_gone_is_done_again(sample_table, sample_set, tmp_path, sample_options, folder_bytes):
+    out, draw = tmp_path / "out", random.Random(3)
+
+    def stop(phase, done, total):
+        if phase == "write" and done == total:
+            raise KeyboardInterrupt
+
+    for harm in ("cut a spill file", "remove a shard", "remove facts", "leave parts"):
+        with pytest.raises(KeyboardInterrupt):
+            build([str(sample_table)], out, sample_options(), stop)
+        spills, shards, facts = (sorted(out.rglob(f"*.{kind}")) for kind in ("spill", "tar", "facts"))
+        assert len(shards) == len(facts) > 2
+        if harm == "cut a spill file":
+            spills[0].write_bytes(spills[0].read_bytes()[:-100])
+        elif harm == "remove a shard":
+            draw.choice(shards).unlink()
+        elif harm == "remove facts":
+            draw.choice(facts).unlink()
+        else:
+            (out / "train-00000.tar.0123456789ab.part").write_bytes(b"half")
+            (out / ".building" / "train-00001.tar.0123456789ab.part").write_bytes(b"half")
+        build([str(sample_table)], out, sample_options())
+        assert folder_bytes(out) == folder_bytes(sample_set.path), harm
+        for path in out.iterdir():
+            path.unlink()
+
+
 @pytest.mark.parametrize("values", [[1e4, 1e4 + 1, 1e4 + 2, 1e4 - 1], [1e5, 0.0, 1.0, 2.0]])
 def test_a_task_that_f16_would_spoil_is_refused_and_the_build_goes_on_with_f32(pm6_table, tmp_path, by_id, values):
     rows = [{"ordered_smiles": "[CH4:0]", MULLIKEN: [v], "node_T0_spin": [v / 1e4]} for v in values]
