@@ -54,3 +54,27 @@ def moments(values, count, mean, m2, low, high):
             if not np.isnan(x):
                 d = np.float64(x) - mean[t]
                 m2[t] += d * d
+
+
+@njit(cache=True, nogil=True)
+def f16_errors(values, bits, out):
+    """Sum over each column of what rounding to the nearest float16 changes; `bits` are the values' own."""
+    num_rows, num_tasks = values.shape
+    out[:] = 0.0
+    for r in range(num_rows):
+        for t in range(num_tasks):
+            x = np.float64(values[r, t])
+            if np.isnan(x):
+                continue
+            size = abs(x)
+            if size < 2.0**-14:
+                # float16 is evenly spaced down here
+                near = np.rint(size * 2.0**24) * 2.0**-24
+            else:
+                # 13 of the 23 bits go, ties to even
+                b = bits[r, t] & np.uint32(0x7FFFFFFF)
+                kept = (b + np.uint32(0xFFF) + ((b >> np.uint32(13)) & np.uint32(1))) >> np.uint32(13)
+                near = 2.0 ** (np.int64(kept >> np.uint32(10)) - 127) * (1.0 + (kept & np.uint32(0x3FF)) * 2.0**-10)
+                if near > 65504.0:
+                    near = np.inf
+            out[t] += abs(near - size)

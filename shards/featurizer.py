@@ -29,8 +29,9 @@ from shards.process import Child, describe_exit
 MEMORY_EXIT = 71
 """How a child ends that ran out of the memory it may have."""
 LOOK_EVERY_S = 0.05
-ENVIRONMENT = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=200"}
-"""RDKit makes and frees some hundred small objects a molecule; with more than seven of a size cached it is an eighth faster."""
+ENVIRONMENT = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=200", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+"""RDKit makes and frees some hundred small objects a molecule: with more than seven of a size cached it is an eighth faster, and
+without the thread that pyarrow starts when it is imported, malloc takes no locks."""
 _NOTE_BYTES = 16
 T = TypeVar("T")
 

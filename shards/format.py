@@ -106,6 +106,8 @@ MAGIC = b"MSA2"
 TAR_BLOCK = 512
 TAR_END = bytes(2 * TAR_BLOCK)
 ZSTD_LEVEL = 9
+ENCODING_LEVEL = 5
+"""zstd level of positional encodings: as small as at 9, in less than half of the time."""
 MIN_ZSTD_BLOCK = 2048
 """Bytes between two cuts, at least: shorter blocks cost more time to read than they save space."""
 MAX_MEMBER_BYTES = 2**31

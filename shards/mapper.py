@@ -9,6 +9,7 @@ import numpy as np
 
 from kernels.align import FITS, UNREADABLE, align_lists
 from kernels.hashing import hash_skeletons, hash_u64
+from kernels.moments import measure_f16_errors
 from shards import schema
 from shards.featurizer import Featurized, shared_featurizer
 from shards.job import Job
@@ -93,9 +94,7 @@ class _Tally:
         self.nan += rows.nan
         levels = (molecules.graph_labels, molecules.atom_labels)
         self.moments.merge(Moments.measure(*levels))
-        with np.errstate(over="ignore"):
-            errors = [np.nansum(np.abs(x - x.astype(np.float16)), axis=0, dtype=np.float64) for x in levels]
-        self.f16_error += np.concatenate(errors)
+        self.f16_error += np.concatenate([measure_f16_errors(labels) for labels in levels])
 
     def facts(self, rejects: list[dict]) -> dict:
         return {

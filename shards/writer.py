@@ -87,7 +87,7 @@ def write_shard(
             contents = format.encode_block(molecules, label_dtypes=label_dtypes)
             row = {"split": split, "shard": number, "block": k} | index.describe_block(molecules)
             for group, content in contents.items():
-                data = format.compress(content)
+                data = format.compress(content, level=format.ENCODING_LEVEL if group in format.ENCODINGS else format.ZSTD_LEVEL)
                 member = format.tar_member(format.member_name(split, number, k, group), data)
                 fields = index.describe_member(data, at + format.TAR_BLOCK)
                 row |= {f"{group}_{field}": value for field, value in fields.items()}

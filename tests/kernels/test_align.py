@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from kernels import reference
 from kernels.align import FITS, MISFITS, UNREADABLE, align_lists
-from kernels.moments import measure_columns
+from kernels.moments import measure_columns, measure_f16_errors
 
 
 @st.composite
@@ -101,3 +101,15 @@ def test_moments_are_those_of_the_definition(seed, num_rows, num_tasks):
     scale = np.nanmax(np.abs(values), axis=0, initial=1.0)
     assert np.allclose(found[1], expected[1], rtol=1e-13, atol=1e-13 * scale.max())
     assert np.allclose(found[2], expected[2], rtol=1e-10, atol=1e-12 * scale.max() ** 2)
+
+
+@given(st.lists(st.floats(width=32) | st.floats(-1, 1, width=32) | st.integers(-999, 999).map(lambda k: k * 1.1e-8), max_size=40))
+def test_rounding_errors_are_those_of_numpys_float16(numbers):
+    values = np.array([*numbers, 65504, 65519.996, 2**-14, 2**-24, 2**-25, 1 + 2**-11, 1 + 3 * 2**-11, -0.0, np.nan], np.float32)
+    values = values[~np.isinf(values)]
+    with np.errstate(over="ignore"):
+        expected = np.abs(values.astype(np.float64) - values.astype(np.float16))
+    # a column of one each, so that nothing is summed
+    assert np.array_equal(measure_f16_errors(values[None]), np.nan_to_num(expected, nan=0.0, posinf=np.inf))
+    assert measure_f16_errors(values[:, None])[0] == pytest.approx(np.nansum(expected), rel=1e-12)
+    assert measure_f16_errors(np.array([[65520.0]], np.float32)).tolist() == [np.inf]
