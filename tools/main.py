@@ -74,7 +74,10 @@ def main(argv: list[str] | None = None) -> None:
     command = typer.main.get_command(app)
     try:
         code = _run(command, list(args), debug)
-    except (BrokenPipeError, SystemExit):
+    except (BrokenPipeError, SystemExit) as error:
+        # rich exits with 1 and nothing else where a pipe is broken
+        if isinstance(error, SystemExit) and error.code != 1:
+            raise
         # the reader of our output has gone, as in `molstream cat ... | head` (rich then exits); what is buffered goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
