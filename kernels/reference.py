@@ -5,6 +5,8 @@ a thousand times slower; only tests call them.
 """
 
 import math
+import pickletools
+import random
 import re
 import struct
 from bisect import bisect_left
@@ -68,6 +70,70 @@ def hash_skeletons(
     return hashes
 
 
+def scaffold_atoms(in_ring: Sequence[bool], bonds: Sequence[tuple[int, int, int]]) -> set[int]:
+    """`bonds`: (atom, atom, type). Strike out ends of chains until none is left, then take back what hangs on double bonds."""
+    core = set(range(len(in_ring)))
+    while True:
+        ends = [i for u, v, _ in bonds if u in core and v in core for i in (u, v)]
+        struck = {i for i in core if not in_ring[i] and ends.count(i) <= 1}
+        if not struck:
+            break
+        core -= struck
+    return core | {a for u, v, kind in bonds if kind == 1 for a, b in ((u, v), (v, u)) if b in core}
+
+
+def smallest_ring(bond: int, ring_bonds: dict[int, tuple[int, int]]) -> int:
+    """Number of bonds of the smallest ring through one of `ring_bonds`, 17 for any larger: walk from end to end without it."""
+    start, goal = ring_bonds[bond]
+    reached = {start}
+    for size in range(1, 17):
+        if goal in reached:
+            return size
+        steps = [pair for b, pair in ring_bonds.items() if b != bond]
+        reached |= {v for u, v in steps if u in reached} | {u for u, v in steps if v in reached}
+    return 17
+
+
+def hash_scaffolds(
+    atom_ptr: Sequence[int],
+    bond_ptr: Sequence[int],
+    atom_codes: np.ndarray,
+    bond_atoms: np.ndarray,
+    bond_codes: np.ndarray,
+    *,
+    num_stereo: int,
+    key: int = 0,
+) -> list[int]:
+    """Each molecule alone: its skeleton if nothing is in a ring, or colours of scaffold atoms refined over labelled bonds."""
+    hashes = []
+    for m in range(len(atom_ptr) - 1):
+        atoms = atom_codes[atom_ptr[m] : atom_ptr[m + 1]].tolist()
+        pairs, codes = (x[bond_ptr[m] : bond_ptr[m + 1]].tolist() for x in (bond_atoms, bond_codes))
+        if not any(ring for *_, ring in atoms):
+            elements = [atom[0] for atom in atoms]
+            hashes += hash_skeletons([0, len(atoms)], [0, len(pairs)], elements, np.array(pairs).reshape(-1, 2), key=key)
+            continue
+        kinds = [code // 2 // num_stereo for code in codes]
+        kept = scaffold_atoms([bool(ring) for *_, ring in atoms], [(u, v, kind) for (u, v), kind in zip(pairs, kinds)])
+        inside = [b for b, (u, v) in enumerate(pairs) if u in kept and v in kept]
+        ring_bonds = {b: tuple(pairs[b]) for b in inside if codes[b] % 2}
+        neighbours: dict[int, list[tuple[int, int]]] = {i: [] for i in kept}
+        for b in inside:
+            label = mix64(256 * kinds[b] + (smallest_ring(b, ring_bonds) if b in ring_bonds else 0))
+            u, v = pairs[b]
+            neighbours[u].append((v, label))
+            neighbours[v].append((u, label))
+        color = {}
+        for i in kept:
+            element, _, charge, radicals, _, aromatic, _ = atoms[i]
+            color[i] = mix64(mix64(key) ^ int.from_bytes([element, charge, radicals, aromatic], "big"))
+        for _ in range(16):
+            around = {i: sum(mix64(color[j] ^ label) for j, label in neighbours[i]) & MASK for i in kept}
+            color = {i: mix64(color[i] ^ mix64(around[i])) for i in kept}
+        hashes.append(mix64(sum(mix64(c) for c in color.values()) & MASK ^ mix64(len(kept))))
+    return hashes
+
+
 # permutations
 
 
@@ -110,6 +176,47 @@ def shuffled(n: int, *, key: int) -> list[int]:
         bag[j] = bag[-1]
         bag.pop()
     return bag + drawn[::-1]
+
+
+def python_shuffle(n: int, *, seed: int) -> list[int]:
+    """Python itself."""
+    numbers = list(range(n))
+    random.Random(seed).shuffle(numbers)
+    return numbers
+
+
+# splits
+
+
+def read_pickled_ints(data: bytes, *, at: int) -> tuple[list[int], int]:
+    """The standard library's reading of the opcodes, a number held back until something appends it."""
+    numbers: list[int] = []
+    pending: list[int] = []
+    marked, end = False, at
+    try:
+        for opcode, value, place in pickletools.genops(data[at:]):
+            if opcode.name in ("BININT", "BININT1", "BININT2", "LONG1") and (marked or not pending):
+                pending.append(int(value or 0))
+                if not -(2**63) <= pending[-1] < 2**63:
+                    break
+            elif opcode.name == "MARK" and not marked and not pending:
+                marked = True
+            elif (opcode.name == "APPENDS" and marked) or (opcode.name == "APPEND" and not marked and pending):
+                numbers, pending, marked, end = numbers + pending, [], False, at + int(place or 0) + 1
+            elif opcode.name != "FRAME":
+                break
+    except ValueError:
+        pass  # an opcode that is none, or breaks off
+    return numbers, end
+
+
+def assign_rows(assignment: list[int], *, rows: Sequence[int], codes: Sequence[int], free: int) -> int:
+    """One at a time."""
+    for k, (row, code) in enumerate(zip(rows, codes, strict=True)):
+        if assignment[row] != free:
+            return k
+        assignment[row] = code
+    return -1
 
 
 # bytes
@@ -754,6 +861,65 @@ def align_lists(lists, *, atom_ptr, label_index, readable, num_heavy, num_all):
             for a in range(atom_ptr[m], atom_ptr[m + 1]):
                 if 0 <= label_index[a] < len(entries):
                     out[a, t] = entries[label_index[a]]
+    return out, status
+
+
+def align_bonds(lists, *, bond_ptr, bond_index, is_reversed):
+    """Twin of `align.align_bonds`: bond by bond, as a dictionary of directed edges."""
+    num_molecules = len(bond_ptr) - 1
+    out = np.full((int(bond_ptr[-1]), len(lists), 2), np.nan, np.float32)
+    status = np.zeros((num_molecules, 2), np.int64)
+    for m in range(num_molecules):
+        bonds = range(bond_ptr[m], bond_ptr[m + 1])
+        for t, (values, start, size) in enumerate(lists):
+            entries = values[start[m] : start[m] + size[m]]
+            if np.isnan(entries).all():
+                continue
+            if len(entries) not in (len(bonds), 2 * len(bonds)):
+                status[m] = 2, len(entries)
+                break
+            for b in bonds:
+                if len(entries) == len(bonds):
+                    out[b, t, 0] = entries[bond_index[b]]
+                else:
+                    ways = {"begin to end": entries[2 * bond_index[b]], "end to begin": entries[2 * bond_index[b] + 1]}
+                    # stored bonds go from the smaller atom to the larger
+                    smaller_first = "end to begin" if is_reversed[b] else "begin to end"
+                    out[b, t, 0] = ways.pop(smaller_first)
+                    (out[b, t, 1],) = ways.values()
+    return out, status
+
+
+def align_pairs(lists, *, atom_ptr, pair_ptr, label_index, readable, num_heavy):
+    """Twin of `align.align_pairs`: by a full matrix a molecule."""
+    num_molecules = len(atom_ptr) - 1
+    out = np.full((int(pair_ptr[-1]), len(lists), 2), np.nan, np.float32)
+    status = np.zeros((num_molecules, 2), np.int64)
+    for m in range(num_molecules):
+        n, atoms = int(num_heavy[m]), label_index[atom_ptr[m] : atom_ptr[m + 1]]
+        for t, (values, start, size) in enumerate(lists):
+            entries = values[start[m] : start[m] + size[m]]
+            if np.isnan(entries).all():
+                continue
+            if len(entries) not in (n * n, n * (n - 1) // 2):
+                status[m] = 2, len(entries)
+                break
+            if not readable[m]:
+                status[m, 0] = 1
+                break
+            matrix = np.full((n, n), np.nan, np.float32)
+            if len(entries) == n * n:
+                matrix[:] = entries.reshape(n, n)
+            else:
+                matrix[np.triu_indices(n, 1)] = entries
+            for j in range(len(atoms)):
+                for i in range(j + 1):
+                    row, known = pair_ptr[m] + j * (j + 1) // 2 + i, 0 <= atoms[i] < n and 0 <= atoms[j] < n
+                    if known and len(entries) == n * n:
+                        out[row, t, 0] = matrix[atoms[i], atoms[j]]
+                        out[row, t, 1] = matrix[atoms[j], atoms[i]] if i < j else np.nan
+                    elif known and i < j:
+                        out[row, t, 0] = matrix[min(atoms[i], atoms[j]), max(atoms[i], atoms[j])]
     return out, status
 
 

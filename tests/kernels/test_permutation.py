@@ -1,12 +1,14 @@
 """Permutations: every number once, any slice alone, the same for ever."""
 
+import random
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels import reference
-from kernels.permutation import permutation, shuffled
+from kernels.permutation import permutation, python_shuffle, shuffled
 
 KEYS = st.integers(0, 2**64 - 1)
 
@@ -67,3 +69,56 @@ def test_first_place_is_even_over_keys():
 def test_a_slice_outside_is_refused(start, stop):
     with pytest.raises(ValueError, match=r"slice .* is not inside \[0, 10\)"):
         permutation(10, key=0, start=start, stop=stop)
+
+
+SEEDS = st.one_of(st.integers(-(2**31), 2**32), st.integers(-(2**200), 2**200))
+
+
+@given(n=st.integers(0, 3000), seed=SEEDS)
+@settings(deadline=None, max_examples=80)
+def test_python_shuffle_is_what_python_shuffles(n, seed):
+    numbers = list(range(n))
+    random.seed(seed)
+    random.shuffle(numbers)
+    shuffle = python_shuffle(n, seed=seed)
+    assert shuffle.dtype == np.uint32
+    assert shuffle.tolist() == numbers == reference.python_shuffle(n, seed=seed)
+
+
+def test_python_shuffle_is_what_python_shuffles_around_powers_of_two():
+    for n in (*range(20), *(2**k + d for k in range(5, 15) for d in (-1, 0, 1)), 100_003):
+        assert python_shuffle(n, seed=42).tolist() == reference.python_shuffle(n, seed=42), n
+
+
+def test_python_shuffle_never_changes():
+    assert python_shuffle(10, seed=42).tolist() == [7, 3, 2, 8, 5, 6, 9, 4, 0, 1]
+    assert python_shuffle(100_000, seed=42)[:5].tolist() == [3813, 99183, 80737, 65674, 53670]
+    assert python_shuffle(10, seed=-42).tolist() == python_shuffle(10, seed=42).tolist()
+
+
+@pytest.mark.slow
+def test_the_shuffle_that_pm6_was_split_by():
+    # as CPython 3.11 made it, in a minute and 3 GB
+    rows = python_shuffle(83_746_835, seed=42)
+    assert rows[:4].tolist() == [80906607, 35370758, 67172470, 75622100]
+    assert rows[82_071_899:][:2].tolist() == [72821092, 82908686]
+    assert rows[-4:].tolist() == [32868828, 36913810, 3356886, 14942603]
+
+
+def test_python_shuffle_leaves_the_state_of_random_alone():
+    random.seed(7)
+    state = random.getstate()
+    python_shuffle(100, seed=42)
+    assert random.getstate() == state
+
+
+@pytest.mark.parametrize("n", [-1, 2**32, 2**40])
+def test_python_shuffle_refuses_what_uint32_does_not_count(n):
+    with pytest.raises(ValueError, match=rf"python_shuffle: got n = {n}, expected 0 <= n < 2\*\*32"):
+        python_shuffle(n, seed=42)
+
+
+@pytest.mark.parametrize("seed", [4.2, "42", None])
+def test_python_shuffle_takes_whole_seeds_only(seed):
+    with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+        python_shuffle(10, seed=seed)
