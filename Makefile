@@ -14,11 +14,11 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 	@touch $@
 
 .venv/.ready-test: .venv/.ready
-	$(INSTALL) --config-settings editable_mode=compat -e ".[test,lint]"
+	$(INSTALL) --config-settings editable_mode=compat -e ".[test,lint,report]"
 	@touch $@
 
 .venv/.ready-slow: .venv/.ready-test
-	$(INSTALL) --config-settings editable_mode=compat -e ".[test,lint,ray]"
+	$(INSTALL) --config-settings editable_mode=compat -e ".[test,lint,report,ray]"
 	@touch $@
 
 demo: .venv/.ready  ## pre-train on the embedded PM6 sample, evaluate, embed: about three minutes on two CPU cores

@@ -6,34 +6,40 @@ is random globally, memory holds one run or one partition a worker, and the byte
 on how many workers there were, where they ran, or how often the build was killed and started again.
 
     inputs ──ranges──► map ──.building/*.spill──► reduce ──shards, .building/*.facts──► index, rejects, manifest
+                          └─by identity─► merge ─┘           where tables are joined
 """
 
 import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from shards import format, index, schema
+from shards.assignment import NO_SPLIT
+from shards.datasets import Dataset
 from shards.engine import Engine, InlineEngine, LocalEngine
-from shards.errors import FormatError, LimitError, SchemaError
+from shards.errors import FormatError, InputError, LimitError, SchemaError
 from shards.job import Job
-from shards.manifest import INDEX, REJECTS, Dropped, Manifest, Statistics, fingerprint
-from shards.mapper import close_reader, map_range
+from shards.manifest import INDEX, MAPPING, REJECTS, Dropped, Join, JoinedTable, Manifest, Statistics, fingerprint
+from shards.mapper import LEFT_OUT, close_reader, map_range
+from shards.merger import merge_partition
 from shards.options import BuildOptions, WorkOptions
 from shards.output import Output
 from shards.plan import Plan
 from shards.reducer import ShardTask, reduce_partition
-from shards.spill import REJECT_SCHEMA, Spill
-from shards.splits import SPLITS
-from shards.statistics import Moments
-from shards.tables import DATASETS, InputFile, check_input, resolve_inputs
-from shards.writer import read_parquet, write_parquet
+from shards.spill import MAPPING_SCHEMA, REJECT_SCHEMA, Spill
+from shards.splitfile import read_split_file
+from shards.splits import RULES, SPLITS, Splits
+from shards.statistics import Moments, merge_histograms
+from shards.tables import InputFile, check_input, resolve_inputs
+from shards.writer import read_parquet, write_atomic, write_parquet
 
 __all__ = ["BuildOptions", "WorkOptions", "build"]
 
@@ -44,15 +50,18 @@ MAX_F16_ERROR = 5e-4
 
 
 def build(
-    inputs: list[str],
+    inputs: Sequence[str] | Sequence[Sequence[str]],
     out: str | Path,
     options: BuildOptions,
     progress: Progress = lambda phase, done, total: None,
     *,
     work: WorkOptions | None = None,
+    split_file: str | None = None,
 ) -> Manifest:
-    """Build the shard set `out` from the tables `inputs` (paths, globs or URLs) and return its manifest.
+    """Build the shard set `out` from tables and return its manifest.
 
+    `inputs`: paths, globs or URLs of the table's files; of several tables a sequence of these for each of `options.tables`.
+    `split_file`: says which row is in which split, where `options.splits` is its name.
     A row that cannot become a molecule goes to rejects.parquet with its number and a reason; ids of the others do not move.
     After a failure or an interruption the same call goes on from the last finished piece of work; where none was finished, or the
     input is at fault, `out` is left as it was found. On a set that is there already, built from the same input with the same
@@ -61,10 +70,11 @@ def build(
     work = work or WorkOptions()
     output = Output(Path(out))
     output.committed(options)
-    urls = resolve_inputs(inputs)
-    before = _stamps(urls)
-    files = _check_inputs(urls, options, progress)
-    plan = Plan.make(files, options, _versions())
+    urls = _resolve(inputs, options)
+    before = _stamps([url for table in urls for url in table])
+    files, datasets = _check_inputs(urls, options, progress)
+    splits, rows = _assign_rows(options, sum(f.num_rows for f in files), split_file)
+    plan = Plan.make(files, datasets, options, splits, _versions())
     if manifest := output.committed(options):
         return _built_before(output, manifest, plan)
     job = Job(plan, work, output.path.absolute())
@@ -73,16 +83,20 @@ def build(
             return _built_before(output, manifest, plan)
         output.claim(job)
         try:
+            if rows is not None:
+                write_atomic(job.rows_path, rows.tobytes())
+                rows = None
             with _make_engine(work) as engine:
                 spills = _map(job, engine, progress)
                 _check_unchanged(plan, before)
                 _check_f16(job, spills)
-                shards = _reduce(job, engine, spills, progress)
-            manifest = _describe(job, spills, shards)
+                merged = _merge(job, engine, progress) if options.join else spills
+                shards = _reduce(job, engine, merged, progress)
+            manifest = _describe(job, spills, merged, shards)
         except LimitError:
             raise
-        except SchemaError:
-            # the input has to change, and then nothing of this can be used
+        except (SchemaError, InputError):
+            # the input or the call has to change, and then nothing of this can be used
             output.keep = False
             raise
         finally:
@@ -91,9 +105,20 @@ def build(
     return manifest
 
 
-def _check_inputs(urls: list[str], options: BuildOptions, progress: Progress) -> list[InputFile]:
-    dataset = DATASETS[options.dataset]()
-    total = sum(Path(u).stat().st_size for u in urls if Path(u).is_file())
+def _resolve(inputs: Sequence[str] | Sequence[Sequence[str]], options: BuildOptions) -> list[list[str]]:
+    """Files of each table."""
+    tables: list[Any] = [inputs] if inputs and all(isinstance(i, str) for i in inputs) else list(inputs)
+    if len(tables) != len(options.tables):
+        raise InputError(f"inputs of {len(tables)} tables, the options describe {len(options.tables)}")
+    urls = [resolve_inputs(list(table)) for table in tables]
+    # once more over all tables, for what is named twice
+    resolve_inputs([url for table in urls for url in table])
+    return urls
+
+
+def _check_inputs(urls: list[list[str]], options: BuildOptions, progress: Progress) -> tuple[list[InputFile], list[Dataset]]:
+    every = [url for table in urls for url in table]
+    total = sum(Path(u).stat().st_size for u in every if Path(u).is_file())
     hashed = 0
 
     def on_bytes(n: int) -> None:
@@ -101,12 +126,37 @@ def _check_inputs(urls: list[str], options: BuildOptions, progress: Progress) ->
         hashed += n
         progress("check", hashed, max(total, hashed))
 
-    files = [check_input(url, dataset, on_bytes) for url in urls]
-    # workers on other machines start in other folders
-    files = [f if "://" in f.url else replace(f, url=os.path.abspath(f.url)) for f in files]
+    files: list[InputFile] = []
+    datasets: list[Dataset] = []
+    for number, (table, spec) in enumerate(zip(urls, options.tables, strict=True)):
+        dataset = None
+        for url in table:
+            found, dataset = check_input(url, spec, dataset, table=number, on_bytes=on_bytes)
+            # workers on other machines start in other folders
+            files.append(found if "://" in url else replace(found, url=os.path.abspath(url)))
+        assert dataset is not None, "a table has a file"
+        datasets.append(dataset)
     if not sum(f.num_rows for f in files):
-        raise SchemaError(f"{', '.join(urls)}: no rows")
-    return files
+        raise SchemaError(f"{', '.join(every)}: no rows")
+    return files, datasets
+
+
+def _assign_rows(options: BuildOptions, num_rows: int, split_file: str | None) -> tuple[Splits, np.ndarray | None]:
+    """The splits of the set, and where rows decide, the split of each (uint8)."""
+    shares = asdict(options.split_fractions)
+    if split_file is not None:
+        found = read_split_file(split_file, num_rows=num_rows)
+        counts = np.bincount(found.assignment, minlength=NO_SPLIT + 1)[: len(found.names)]
+        names, rows = found.names, found.assignment
+        parts = tuple(float(n) / num_rows for n in counts)
+    elif options.splits == "position":
+        seed = options.seed if options.split_seed is None else options.split_seed
+        names, parts, rows = SPLITS, tuple(shares.values()), options.split_fractions.shuffle(num_rows, seed=seed)
+    elif options.splits in RULES:
+        return Splits(rule=options.splits, names=SPLITS, shares=tuple(shares.values())), None
+    else:
+        raise InputError(f"splits {options.splits!r}: expected {', '.join(RULES)}, or a file that says so row by row")
+    return Splits(rule="rows", names=names, shares=parts, rows_sha256=hashlib.sha256(rows.tobytes()).hexdigest()), rows
 
 
 def _stamps(urls: list[str]) -> dict[str, tuple[int, int]]:
@@ -138,9 +188,9 @@ def _make_engine(work: WorkOptions) -> Engine:
 def _map(job: Job, engine: Engine, progress: Progress) -> list[Spill]:
     plan = job.plan
     ranges = range(len(plan.ranges))
-    spills = {k: spill for k in ranges if (spill := _finished_spill(job, k))}
+    spills = {k: spill for k in ranges if (spill := _finished_spill(job.spill_path(k)))}
     total, done = plan.num_rows, sum(plan.ranges[k].num_rows for k in spills)
-    rejects = sum(s.facts["rows"] - s.facts["molecules"] for s in spills.values())
+    rejects = sum(_num_rejects(s) for s in spills.values())
     progress("featurize", done, total)
 
     def report(rows: int) -> None:
@@ -151,10 +201,9 @@ def _map(job: Job, engine: Engine, progress: Progress) -> list[Spill]:
 
     for number, _ in engine.run(map_range, job, [k for k in ranges if k not in spills], report):
         spills[number] = Spill(job.spill_path(number))
-        facts = spills[number].facts
-        rejects += facts["rows"] - facts["molecules"]
-        if facts["rejects"]:
-            job.check_rejects(rejects, spills[number].rejects().slice(facts["rows"] - facts["molecules"] - 1).to_pylist()[0])
+        rejects += _num_rejects(spills[number])
+        if rejects > job.max_rejects and _num_rejects(spills[number]):
+            job.check_rejects(rejects, next(r for r in reversed(spills[number].table().to_pylist()) if r["reason"] != LEFT_OUT))
     ordered = [spills[k] for k in ranges]
     for spill, part in zip(ordered, plan.ranges, strict=True):
         if spill.facts["rows"] != part.num_rows:
@@ -167,9 +216,13 @@ def _map(job: Job, engine: Engine, progress: Progress) -> list[Spill]:
     return ordered
 
 
-def _finished_spill(job: Job, number: int) -> Spill | None:
-    """What an earlier run left of a range, if it is whole."""
-    path = job.spill_path(number)
+def _num_rejects(spill: Spill) -> int:
+    """Rows that could not become molecules."""
+    return spill.facts["rows"] - spill.facts["molecules"] - spill.facts["left_out"]
+
+
+def _finished_spill(path: Path) -> Spill | None:
+    """What an earlier run left, if it is whole."""
     try:
         return Spill(path) if path.exists() else None
     except FormatError:
@@ -179,8 +232,9 @@ def _finished_spill(job: Job, number: int) -> Spill | None:
 
 def _check_f16(job: Job, spills: list[Spill]) -> None:
     """Refuse 16 bits for tasks they would spoil. What is mapped holds 32, so a build with other dtypes goes on from here."""
-    tasks = job.plan.dataset.tasks
-    moments, error = _input_moments(spills), np.sum([s.facts["f16_error"] for s in spills], axis=0)
+    tasks = job.plan.tasks
+    moments = _input_moments(job, spills)
+    error = _sum_by_task(job, spills, "f16_error")
     mean_error = error / np.maximum(moments.count, 1)
     spoiled = [
         t
@@ -198,16 +252,42 @@ def _check_f16(job: Job, spills: list[Spill]) -> None:
         )
 
 
-def _input_moments(spills: list[Spill]) -> Moments:
-    total = None
-    for spill in spills:
+def _range_tasks(job: Job) -> list[np.ndarray]:
+    """Numbers of the tasks that each range of rows has labels of."""
+    places = [job.plan.task_places(t) for t in range(len(job.plan.datasets))]
+    return [places[job.plan.files[r.file].table] for r in job.plan.ranges]
+
+
+def _input_moments(job: Job, spills: list[Spill]) -> Moments:
+    num_tasks = len(job.plan.tasks)
+    total = Moments.empty(num_tasks)
+    for spill, places in zip(spills, _range_tasks(job), strict=True):
         part = Moments(*(np.array(column) for column in spill.facts["moments"].values()))
-        if total is None:
-            total = part
-        else:
-            total.merge(part)
-    assert total is not None
+        total.merge(Moments.scatter(part, places, num_tasks))
     return total
+
+
+def _sum_by_task(job: Job, spills: list[Spill], fact: str) -> np.ndarray:
+    total = np.zeros(len(job.plan.tasks))
+    for spill, places in zip(spills, _range_tasks(job), strict=True):
+        total[places] += spill.facts[fact]
+    return total
+
+
+def _merge(job: Job, engine: Engine, progress: Progress) -> list[Spill]:
+    numbers = range(job.plan.merges)
+    merged = {k: spill for k in numbers if (spill := _finished_spill(job.merge_path(k)))}
+    total, done = job.plan.num_rows, sum(s.facts["rows"] for s in merged.values())
+    progress("join", done, total)
+
+    def report(rows: int) -> None:
+        nonlocal done
+        done = min(total, done + rows)
+        progress("join", done, total)
+
+    for number, _ in engine.run(merge_partition, job, [k for k in numbers if k not in merged], report):
+        merged[number] = Spill(job.merge_path(number))
+    return [merged[k] for k in numbers]
 
 
 def _reduce(job: Job, engine: Engine, spills: list[Spill], progress: Progress) -> list[ShardTask]:
@@ -232,12 +312,13 @@ def _reduce(job: Job, engine: Engine, spills: list[Spill], progress: Progress) -
     return shards
 
 
-def _describe(job: Job, spills: list[Spill], shards: list[ShardTask]) -> Manifest:
-    """Write index and rejects; returns the manifest. Everything in the order of ranges and shards, a file at a time."""
-    plan, dataset = job.plan, job.plan.dataset
-    moments = {split: Moments.empty(len(dataset.tasks)) for split in SPLITS}
+def _describe(job: Job, spills: list[Spill], merged: list[Spill], shards: list[ShardTask]) -> Manifest:
+    """Write index, rejects and mapping; returns the manifest. Everything in the order of ranges and shards, a file at a time."""
+    plan, tasks = job.plan, job.plan.tasks
+    moments = {split: Moments.empty(len(tasks)) for split in plan.splits.names}
     totals: dict[str, Counter] = {}
     contents: list[tuple[str, bytes]] = []
+    histograms: list[dict] = []
     index_path, rejects_path = job.out / INDEX, job.out / REJECTS
 
     def index_tables() -> Iterator[pa.Table]:
@@ -245,39 +326,76 @@ def _describe(job: Job, spills: list[Spill], shards: list[ShardTask]) -> Manifes
             table = read_parquet(job.facts_path(shard.split, shard.number))
             for part in table["moments"].to_pylist():
                 moments[shard.split].merge(Moments.decode(part))
+            histograms[:] = [merge_histograms([*histograms, *map(json.loads, table["histograms"].to_pylist())])]
             contents.extend((shard.split, content) for content in table["content_sha256"].to_pylist())
             totals.setdefault(shard.split, Counter()).update(_totals(table))
-            yield table.drop_columns("moments")
+            yield table.drop_columns(["moments", "histograms"])
 
-    write_parquet(index_path, index.schema_of(plan.options.groups), index_tables())
-    write_parquet(rejects_path, REJECT_SCHEMA, (spill.rejects() for spill in spills))
+    write_parquet(index_path, index.schema_of(plan.groups), index_tables())
+    write_parquet(rejects_path, REJECT_SCHEMA, (spill.table() for spill in spills))
     facts = [s.facts for s in spills]
-    dropped = [np.sum([f[kind] for f in facts], axis=0) for kind in ("infinite", "nan")]
+    dropped = [_sum_by_task(job, spills, kind).astype(np.int64) for kind in ("infinite", "nan")]
+    train = moments["train"]
     return Manifest(
-        fingerprint=fingerprint(dataset.tasks, schema.ATOM_FEATURES, schema.BOND_FEATURES, contents),
-        index_sha256=hashlib.sha256(index_path.read_bytes()).hexdigest(),
-        rejects_sha256=hashlib.sha256(rejects_path.read_bytes()).hexdigest(),
-        tasks=dataset.tasks,
-        task_sets=dataset.task_sets,
+        fingerprint=fingerprint(tasks, schema.ATOM_FEATURES, schema.BOND_FEATURES, contents),
+        index_sha256=_hash_file(index_path),
+        rejects_sha256=_hash_file(rejects_path),
+        tasks=tasks,
+        task_sets=plan.task_sets,
         atom_features=schema.ATOM_FEATURES,
         bond_features=schema.BOND_FEATURES,
-        column_groups={group: format.GROUP_ARRAYS[group] for group in plan.options.groups},
-        statistics={
-            task.name: Statistics(
-                count=int(moments["train"].count[t]), mean=float(moments["train"].mean[t]), std=float(moments["train"].std[t])
-            )
-            for t, task in enumerate(dataset.tasks)
-        },
+        column_groups={group: format.GROUP_ARRAYS[group] for group in plan.groups},
+        statistics={task.name: _statistics(train, t) for t, task in enumerate(tasks)},
         splits={split: dict(counts) for split, counts in totals.items()},
-        labels={t.name: {s: int(moments[s].count[k]) for s in SPLITS} for k, t in enumerate(dataset.tasks)},
+        labels={t.name: {s: int(moments[s].count[k]) for s in plan.splits.names} for k, t in enumerate(tasks)},
         dropped_labels={
             task.name: Dropped(infinite=int(infinite), nan=int(nan))
-            for task, infinite, nan in zip(dataset.tasks, *dropped, strict=True)
+            for task, infinite, nan in zip(tasks, *dropped, strict=True)
             if infinite or nan
         },
         rejects=dict(sorted(sum((Counter(f["rejects"]) for f in facts), Counter()).items())),
+        histograms=histograms[0],
+        join=_describe_join(job, merged) if plan.options.join else None,
         provenance=_provenance(plan),
     )
+
+
+def _statistics(moments: Moments, task: int) -> Statistics:
+    count = int(moments.count[task])
+    return Statistics(
+        count=count,
+        mean=float(moments.mean[task]),
+        std=float(moments.std[task]),
+        min=float(moments.low[task]) if count else None,
+        max=float(moments.high[task]) if count else None,
+    )
+
+
+def _describe_join(job: Job, merged: list[Spill]) -> Join:
+    plan, path = job.plan, job.out / MAPPING
+    write_parquet(path, MAPPING_SCHEMA, (spill.table() for spill in merged))
+    facts = [spill.facts for spill in merged]
+    counts = [np.sum([f["tables"].get(str(t), [0, 0, 0]) for f in facts], axis=0) for t in range(len(plan.datasets))]
+    conflicts = np.array([f["conflicts"] for f in facts], np.int64).sum(axis=0).tolist()
+    return Join(
+        by=plan.options.join,
+        tables=tuple(
+            JoinedTable(name=spec.name or spec.dataset, rows=int(rows), molecules=int(molecules), duplicates=int(duplicates))
+            for spec, (rows, molecules, duplicates) in zip(plan.options.tables, counts, strict=True)
+        ),
+        conflicts={task.name: int(n) for task, n in zip(plan.tasks, conflicts, strict=True) if n},
+        across_splits=sum(f["across_splits"] for f in facts),
+        unmatched=sum(f["unmatched"] for f in facts),
+        mapping_sha256=_hash_file(path),
+    )
+
+
+def _hash_file(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _totals(table: pa.Table) -> dict[str, int]:
@@ -292,6 +410,7 @@ def _provenance(plan: Plan) -> dict:
     return {
         "inputs": [f.describe() for f in plan.files],
         "options": json.loads(json.dumps(asdict(plan.options))),
+        "splits": json.loads(json.dumps(asdict(plan.splits))),
         "versions": plan.versions,
     }
 

@@ -7,7 +7,7 @@ not from RDKit, because RDKit reads `:0` as "no map" (the trap that shifted publ
 import logging
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any
 
@@ -17,6 +17,7 @@ from rdkit import Chem, rdBase
 from kernels import structure
 from shards import schema
 from shards.errors import FeaturizeError
+from shards.identity import hash_texts
 from shards.types import offsets, ragged_rows
 
 ATOM = re.compile(r"\[[^\[\]]*\]|Cl|Br|[BCNOPSFIbcnops*]")
@@ -79,6 +80,10 @@ class Parsed:
     """uint16 (m, 2), smaller first, sorted by (larger, smaller)."""
     bond_codes: np.ndarray
     """uint8 (m)."""
+    bond_index: np.ndarray
+    """int32 (m): number of each bond in the order of the text, as RDKit lists bonds."""
+    is_reversed: np.ndarray
+    """bool (m): there it begins at the larger atom."""
     label_index: np.ndarray | None
     """int64 (n): entry of an atom list that belongs to each stored atom, -1 for none; None if the maps do not say."""
     map_problem: str
@@ -117,9 +122,21 @@ class Structures:
     """Molecule -> why label_index does not say."""
     rejects: dict[int, str]
     """Entry of the batch -> why it is no molecule."""
+    bond_index: np.ndarray | None = None
+    """int32 (B), if asked for: number of each bond in the order of the text, as RDKit lists bonds."""
+    is_reversed: np.ndarray | None = None
+    """bool (B): there it begins at the larger atom."""
+    identity: np.ndarray | None = None
+    """uint64 (N, 2), if asked for: a hash of the fixed-hydrogen InChI."""
 
 
-def featurize(smiles: Sequence[str | None], on_row: Callable[[int], None] = lambda i: None) -> Structures:
+def featurize(
+    smiles: Sequence[str | None],
+    on_row: Callable[[int], None] = lambda i: None,
+    *,
+    with_bond_order: bool = False,
+    with_inchi: bool = False,
+) -> Structures:
     """Parse a batch of SMILES, with or without atom maps. `on_row(i)` is called right before RDKit reads entry i.
 
     Most are read together: RDKit parses and writes each, and their codes come from what it wrote, all at once. What is unusual
@@ -127,10 +144,16 @@ def featurize(smiles: Sequence[str | None], on_row: Callable[[int], None] = lamb
     everything where a version of RDKit writes in a way that is not known here.
     """
     texts = [text or "" for text in smiles]
-    if not _reads_together():
-        return _read_each(texts, range(len(texts)), on_row)
-    together, left = _read_together(texts, on_row)
-    return _merge(together, _read_each(texts, left, on_row)) if left else together
+    if with_bond_order or not _reads_together():
+        # the order of bonds in the text is not in what RDKit writes
+        out = _read_each(texts, range(len(texts)), on_row)
+    else:
+        out, left = _read_together(texts, on_row)
+        if left:
+            out = _merge(out, _read_each(texts, left, on_row))
+    if not with_bond_order:
+        out = replace(out, bond_index=None, is_reversed=None)
+    return replace(out, identity=_hash_inchis(out, on_row)) if with_inchi else out
 
 
 TRIAL = (
@@ -167,7 +190,7 @@ def _reads_together() -> bool:
 
 
 def _same(a: Structures, b: Structures) -> bool:
-    pairs = [(getattr(a, f.name), getattr(b, f.name)) for f in fields(Structures)]
+    pairs = [(getattr(a, f.name), getattr(b, f.name)) for f in fields(Structures) if f.name not in ("bond_index", "is_reversed")]
     return all(np.array_equal(x, y) if isinstance(x, np.ndarray) else x == y for x, y in pairs)
 
 
@@ -259,6 +282,8 @@ def _read_each(texts: Sequence[str], rows: Sequence[int], on_row: Callable[[int]
         num_all=np.array([p.num_all for p in parsed], np.int32),
         map_problems={k: p.map_problem for k, p in enumerate(parsed) if p.label_index is None},
         rejects=rejects,
+        bond_index=np.concatenate([np.empty(0, np.int32), *(p.bond_index for p in parsed)]),
+        is_reversed=np.concatenate([np.empty(0, bool), *(p.is_reversed for p in parsed)]),
     )
 
 
@@ -347,7 +372,7 @@ def parse_molecule(smiles: str) -> Parsed:
     if maps is None and has_hydrogens:
         # hydrogens stand among the heavy atoms of the text, so what order a list over all atoms had is anyone's guess
         num_all = int(heavy.sum())
-    bond_atoms, bond_codes = _bonds(mol, rank)
+    bonds = _bonds(mol, rank)
     label_index, problem = None, ""
     try:
         label_index = _label_index(maps, source, heavy)[order]
@@ -356,8 +381,10 @@ def parse_molecule(smiles: str) -> Parsed:
     return Parsed(
         smiles=canonical,
         atom_codes=np.array([_atom_codes(atom) for atom in atoms], np.uint8)[order],
-        bond_atoms=bond_atoms,
-        bond_codes=bond_codes,
+        bond_atoms=bonds[:, [1, 0]].astype(np.uint16),
+        bond_codes=bonds[:, 2].astype(np.uint8),
+        bond_index=bonds[:, 3].astype(np.int32),
+        is_reversed=bonds[:, 4].astype(bool),
         label_index=label_index,
         map_problem=problem,
         num_heavy=int(heavy.sum()),
@@ -430,15 +457,71 @@ def _atom_codes(atom: Chem.Atom) -> tuple[int, ...]:
     )
 
 
-def _bonds(mol: Chem.Mol, rank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Bonds between stored atoms, sorted so that their order depends on the stored SMILES only."""
+def _bonds(mol: Chem.Mol, rank: np.ndarray) -> np.ndarray:
+    """Larger atom, smaller atom, code, number in the text, whether it begins at the larger atom: int64 (m, 5) of stored atoms.
+
+    Sorted so that the order depends on the stored SMILES only.
+    """
     places = rank.tolist()
-    bonds = sorted(
-        (
-            *sorted((places[b.GetBeginAtomIdx()], places[b.GetEndAtomIdx()]), reverse=True),
-            schema.encode_bond(_KINDS.get(b.GetBondType(), 4), _STEREO.get(b.GetStereo(), 6), int(b.IsInRing())),
-        )
-        for b in mol.GetBonds()
-    )
-    table = np.array(bonds, np.int64).reshape(-1, 3)
-    return table[:, [1, 0]].astype(np.uint16), table[:, 2].astype(np.uint8)
+    bonds = []
+    for number, bond in enumerate(mol.GetBonds()):
+        begin, end = places[bond.GetBeginAtomIdx()], places[bond.GetEndAtomIdx()]
+        code = schema.encode_bond(_KINDS.get(bond.GetBondType(), 4), _STEREO.get(bond.GetStereo(), 6), int(bond.IsInRing()))
+        bonds.append((max(begin, end), min(begin, end), code, number, begin > end))
+    return np.array(sorted(bonds), np.int64).reshape(-1, 5)
+
+
+# one molecule in several tables
+
+
+def _hash_inchis(structures: Structures, on_row: Callable[[int], None]) -> np.ndarray:
+    texts = []
+    with rdBase.BlockLogs():
+        for row, smiles in zip(structures.rows.tolist(), structures.smiles, strict=True):
+            on_row(row)
+            # the standard InChI merges tautomers, whose atoms and labels differ
+            inchi = Chem.MolToInchi(Chem.MolFromSmiles(smiles, _WHOLE), options="/FixedH")
+            # a molecule that InChI knows nothing to say about is itself only
+            texts.append(inchi or smiles)
+    return hash_texts(texts)
+
+
+MAX_MATCHES = 1000
+
+
+def match_atoms(kept: str, other: str) -> np.ndarray | None:
+    """Which atom of `other` is each atom of `kept`, two stored SMILES of one InChI: int64 (n), or None where they do not match.
+
+    By a substructure match of elements, hydrogens and isotopes on bonds of any kind, since it is kinds of bonds and charges that
+    such pairs differ in. Of several matches, which symmetry makes, the one with most charges and bonds in place, then the first
+    in the order of numbers: a function of the two texts.
+    """
+    a, b = (Chem.MolFromSmiles(text, _WHOLE) for text in (kept, other))
+    if a is None or b is None or a.GetNumAtoms() != b.GetNumAtoms() or a.GetNumBonds() != b.GetNumBonds():
+        return None
+    matches = _bare(b).GetSubstructMatches(_bare(a), uniquify=False, useChirality=False, maxMatches=MAX_MATCHES)
+    if not matches:
+        return None
+
+    def misplaced(match: tuple[int, ...]) -> int:
+        charges = sum(x.GetFormalCharge() != b.GetAtomWithIdx(match[x.GetIdx()]).GetFormalCharge() for x in a.GetAtoms())
+        bonds = 0
+        for bond in a.GetBonds():
+            there = b.GetBondBetweenAtoms(match[bond.GetBeginAtomIdx()], match[bond.GetEndAtomIdx()])
+            bonds += there is None or there.GetBondType() != bond.GetBondType()
+        return charges + bonds
+
+    return np.array(min((misplaced(m), m) for m in matches)[1], np.int64)
+
+
+def _bare(mol: Chem.Mol) -> Chem.Mol:
+    """Elements and connections only; hydrogens and isotope go into the isotope, which matches have to keep."""
+    bare: Any = Chem.RWMol()
+    for atom in mol.GetAtoms():
+        new = Chem.Atom(atom.GetAtomicNum())
+        new.SetIsotope(1 + atom.GetTotalNumHs() + 16 * atom.GetIsotope())
+        new.SetNoImplicit(True)
+        bare.AddAtom(new)
+    for bond in mol.GetBonds():
+        bare.AddBond(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), Chem.BondType.SINGLE)
+    return bare.GetMol()

@@ -56,8 +56,10 @@ class _Failure:
 class Featurizer:
     """A persistent child that featurises batches of SMILES. One for each thread that asks."""
 
-    def __init__(self, *, molecule_s: float, molecule_bytes: int):
+    def __init__(self, *, molecule_s: float, molecule_bytes: int, with_bond_order: bool = False, with_inchi: bool = False):
+        """The last two: what `featurize` is asked for."""
         self.molecule_s, self.molecule_bytes = molecule_s, molecule_bytes
+        self._options = {"with_bond_order": with_bond_order, "with_inchi": with_inchi}
         self._file = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as this does
         self._file.truncate(_NOTE_BYTES)
         self._note = memoryview(mmap.mmap(self._file.fileno(), _NOTE_BYTES)).cast("q")
@@ -87,6 +89,12 @@ class Featurizer:
         ((_, done),) = self.run([(None, smiles)])
         return done
 
+    def match(self, kept: str, other: str) -> Any:
+        """`match_atoms`; None also if it takes too much of anything."""
+        self._send((kept, other))
+        answer = self._wait()
+        return None if isinstance(answer, _Failure) else answer
+
     def peak_bytes(self) -> int:
         """Most memory the present child has had resident."""
         if self._child is None:
@@ -108,7 +116,7 @@ class Featurizer:
         self.close()
         self._file.close()
 
-    def _send(self, smiles: list[str | None]) -> None:
+    def _send(self, request: list[str | None] | tuple[str, str]) -> None:
         if self._asked:
             # somebody stopped listening, by an interruption: the answer on its way is not to this question
             self.close()
@@ -118,7 +126,7 @@ class Featurizer:
         self._asked = True
         # an error means that it has died meanwhile: `_wait` will find out
         with suppress(OSError):
-            self._child.connection.send(smiles)
+            self._child.connection.send((request, self._options))
 
     def _start(self) -> Child:
         note = self._file.fileno()
@@ -194,8 +202,9 @@ class Featurizer:
 
 
 def serve(connection: Connection, note_descriptor: int, molecule_bytes: int) -> None:
-    """The child: answer lists of SMILES with Structures, or with a reason for an error that left the process in order."""
-    from shards.featurize import featurize
+    """The child: answer lists of SMILES with Structures and pairs with how their atoms match, or either with a reason for an
+    error that left the process in order."""
+    from shards.featurize import featurize, match_atoms
 
     cells = memoryview(mmap.mmap(note_descriptor, _NOTE_BYTES)).cast("q")
     clock = time.process_time_ns
@@ -213,9 +222,13 @@ def serve(connection: Connection, note_descriptor: int, molecule_bytes: int) -> 
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     connection.send(psutil.Process().memory_info().rss)
     while True:
-        smiles = connection.recv()
+        request, options = connection.recv()
         try:
-            answer: Any = featurize(smiles, note)
+            if isinstance(request, tuple):
+                note(0)
+                answer: Any = match_atoms(*request)
+            else:
+                answer = featurize(request, note, **options)
         except MemoryError:
             os._exit(MEMORY_EXIT)
         except Exception as error:
@@ -223,15 +236,23 @@ def serve(connection: Connection, note_descriptor: int, molecule_bytes: int) -> 
         connection.send(answer)
 
 
-_SHARED: dict[tuple[float, int], Featurizer] = {}
+_SHARED: dict[tuple, Featurizer] = {}
 # before the interpreter is half gone
 atexit.register(_SHARED.clear)
 
 
-def shared_featurizer(*, molecule_s: float = 10.0, molecule_bytes: int = 1 << 30) -> Featurizer:
+def shared_featurizer(
+    *, molecule_s: float = 10.0, molecule_bytes: int = 1 << 30, with_bond_order: bool = False, with_inchi: bool = False
+) -> Featurizer:
     """This process's featuriser with these limits, started once: a start takes longer than a small table."""
-    key = (molecule_s, molecule_bytes)
+    options: dict[str, Any] = {
+        "molecule_s": molecule_s,
+        "molecule_bytes": molecule_bytes,
+        "with_bond_order": with_bond_order,
+        "with_inchi": with_inchi,
+    }
+    key = tuple(options.values())
     if key not in _SHARED:
         _SHARED.clear()
-        _SHARED[key] = Featurizer(molecule_s=molecule_s, molecule_bytes=molecule_bytes)
+        _SHARED[key] = Featurizer(**options)
     return _SHARED[key]

@@ -1,4 +1,4 @@
-"""The bytes of a shard, draft version 2. Little-endian throughout.
+"""The bytes of a shard, draft version 3. Little-endian throughout.
 
 A shard `{split}-{number:05d}.tar` is a plain POSIX ustar archive. A block (a few thousand molecules) is one WebDataset sample:
 consecutive members `{split}-{number:05d}-{block:04d}.{group}.zst`, in the order of GROUPS. All header fields but name, size and
@@ -9,14 +9,18 @@ checksum are constant (mode 0644, owner 0, time 0). Two zero blocks of 512 bytes
       train-00003-0000.structure.zst      atom_rows u1 (K*F), bond_steps u1|u2 (L), bond_kinds u1 (L), tokens u1|u2|u4 (A+B)
       train-00003-0000.graph_labels.zst   encoding u1 (T), count u4 (T), coding u1 (T), planes u1 (T), argument u4 (T), bitmap u1,
                                           rows u4, table f2|f4, values u1
-      train-00003-0000.rw16.zst           codes u1 (16*A)                                 only in a set built with --pe rw16
-      train-00003-0000.lap8.zst           vectors u1 (8*A), values f2 shuffled (8*A)      only with --pe lap8
+      train-00003-0000.rw16.zst           codes u1 (16*A)
+      train-00003-0000.lap8.zst           vectors u1 (8*A), values f2 shuffled (8*A)
+      train-00003-0000.bond_labels.zst    the same as graph_labels, of 2*T columns
+      train-00003-0000.pair_labels.zst    the same, of 2*T columns
       train-00003-0000.atom_labels.zst    the same as graph_labels
       train-00003-0000.ids.zst            ids u8 shuffled (N)
       train-00003-0000.smiles.zst         lengths u2|u4 (N), text u1 (UTF-8)
+      train-00003-0000.identifiers.zst    the same: the user's own names
       train-00003-0001.sizes.zst          ...
 
-Each member is one zstd frame with content size and checksum. Its content is a set of named arrays:
+Every set has sizes, structure, ids and smiles; labels of the levels it has tasks of; rw16, lap8 and identifiers if it was built
+with them. Each member is one zstd frame with content size and checksum. Its content is a set of named arrays:
 
     offset  size  field
     0       4     magic "MSA2"
@@ -37,7 +41,9 @@ atom, then K + l for each of its bonds to earlier atoms. Bonds are sorted by (la
 
 **Labels.** `count[t]` molecules have task t: all (`encoding` 0), those with bit i & 7 of byte i >> 3 set in the next ceil(N / 8)
 bytes of `bitmap` (1), or the next `count[t]` of `rows`, rising (2). At atom level such a molecule has one value an atom, in
-stored order, NaN where that atom has none. The dtype of `table` is the precision of all: labels are f4, or were rounded to f2.
+stored order, NaN where that atom has none; at bond level one a bond; at pair level one for each pair of atoms i <= j, sorted by
+(j, i). A task of bonds or pairs is two columns, 2 t: smaller to larger atom, or both ways, and 2 t + 1: larger to smaller. The
+dtype of `table` is the precision of all: labels are f4, or were rounded to f2.
 The key of a value is its bits as a signed integer of that width, all but the sign inverted if it is negative. Each value is
 stored as a number of `planes[t]` bytes, and `coding` says of what:
 
@@ -54,12 +60,13 @@ atoms of step 1, then of step 2, ... `codes` of step 3 and later are stored less
 are int8.
 
 History: draft 1, 2026-11: first. Draft 2, 2026-11: structure as tokens; labels as f2, tables and differences; zstd blocks
-cut; encodings.
+cut; encodings. Draft 3, 2026-11: labels of bonds and pairs; identifiers; no members without tasks.
 """
 
+import math
 import struct
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
@@ -71,9 +78,10 @@ from kernels.bytes import shuffle_bytes, unshuffle_bytes
 from kernels.labels import SparseLabels, densify_labels, plane_offsets, sparsify_labels
 from kernels.tokens import Tokens, decode_tokens, encode_tokens
 from shards.errors import FormatError
-from shards.types import Molecules, offsets
+from shards.schema import MAX_ATOMS
+from shards.types import LEVELS, Level, Molecules, label_shape, offsets
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _LABELS = {
     "encoding": "u1",
     "count": "u4",
@@ -85,22 +93,26 @@ _LABELS = {
     "table": "f2|f4",
     "values": "u1",
 }
+_TEXTS = {"lengths": "u2|u4", "text": "u1"}
 GROUP_ARRAYS: dict[str, dict[str, str]] = {
     "sizes": {"num_atoms": "u2|u4", "num_bonds": "u2|u4"},
     "structure": {"atom_rows": "u1", "bond_steps": "u1|u2", "bond_kinds": "u1", "tokens": "u1|u2|u4"},
     "graph_labels": _LABELS,
     "rw16": {"codes": "u1"},
     "lap8": {"vectors": "u1", "values": "f2"},
+    "bond_labels": _LABELS,
+    "pair_labels": _LABELS,
     "atom_labels": _LABELS,
     "ids": {"ids": "u8"},
-    "smiles": {"lengths": "u2|u4", "text": "u1"},
+    "smiles": _TEXTS,
+    "identifiers": _TEXTS,
 }
 """Column groups, in the order of their members; their arrays, in order, and the dtypes each may have."""
 ENCODINGS = {"rw16": 16, "lap8": 8}
 """Groups of positional encodings, which a set has if it was asked for, and their columns."""
-GROUPS = tuple(group for group in GROUP_ARRAYS if group not in ENCODINGS)
+GROUPS = ("sizes", "structure", "ids", "smiles")
 """What every set has."""
-LABEL_DTYPES = {"graph": "f4", "atom": "f4"}
+LABEL_DTYPES: dict[Level, str] = dict.fromkeys(LEVELS, "f4")
 """How labels of each level are stored unless the caller says otherwise."""
 MAGIC = b"MSA2"
 TAR_BLOCK = 512
@@ -115,6 +127,12 @@ _HEADER = struct.Struct("<4sHH")
 _ENTRY = struct.Struct("<16s2sB5xQ")
 _DTYPES: dict[str, Any] = {"u1": np.uint8, "u2": np.uint16, "u4": np.uint32, "u8": np.uint64, "f2": np.float16, "f4": np.float32}
 _CODES = {np.dtype(d): code for code, d in _DTYPES.items()}
+
+
+def groups_of(num_tasks: Mapping[Level, int], *, pe: Collection[str] = (), identifiers: bool = False) -> tuple[str, ...]:
+    """Column groups of a set, in the order of their members."""
+    extra = {f"{level}_labels" for level, number in num_tasks.items() if number} | set(pe)
+    return tuple(g for g in GROUP_ARRAYS if g in GROUPS or g in extra or (g == "identifiers" and identifiers))
 
 
 def shard_name(split: str, number: int) -> str:
@@ -221,34 +239,38 @@ def _narrow(values: np.ndarray, *codes: str) -> np.ndarray:
     return values.astype(next(_DTYPES[c] for c in codes if largest <= np.iinfo(_DTYPES[c]).max))
 
 
-def encode_block(molecules: Molecules, *, label_dtypes: Mapping[str, str] = LABEL_DTYPES) -> dict[str, bytes]:
-    """All column groups of a block, not compressed: {group: content}. The same molecules give the same bytes.
+def encode_block(molecules: Molecules, *, label_dtypes: Mapping[Level, str] = LABEL_DTYPES) -> dict[str, bytes]:
+    """The column groups that a block's molecules have, not compressed: {group: content}. The same molecules give the same bytes.
 
     `label_dtypes` says for each level whether labels are stored as they are ("f4") or rounded to float16 ("f2"). Raises
     ValueError when a finite label becomes infinite in float16.
     """
-    text = [s.encode() for s in molecules.smiles]
-    graph_ptr = np.arange(len(molecules) + 1)
     contents = {
         "sizes": encode_arrays(
             {"num_atoms": _narrow(molecules.num_atoms, "u2", "u4"), "num_bonds": _narrow(molecules.num_bonds, "u2", "u4")}
         ),
         "structure": _encode_structure(molecules),
-        "graph_labels": _encode_labels(molecules.graph_labels, graph_ptr, label_dtypes["graph"]),
-        "atom_labels": _encode_labels(molecules.atom_labels, molecules.atom_ptr, label_dtypes["atom"]),
         "ids": encode_arrays({"ids": molecules.ids}, shuffle=frozenset({"ids"})),
-        "smiles": encode_arrays(
-            {
-                "lengths": _narrow(np.array([len(t) for t in text], np.int64), "u2", "u4"),
-                "text": np.frombuffer(b"".join(text), np.uint8),
-            }
-        ),
+        "smiles": _encode_texts(molecules.smiles),
     }
+    for level in LEVELS:
+        labels = molecules.labels(level)
+        if labels is not None and labels.shape[1]:
+            flat = labels.reshape(len(labels), math.prod(labels.shape[1:]))
+            contents[f"{level}_labels"] = _encode_labels(flat, molecules.label_ptr(level), label_dtypes[level])
+    if molecules.identifiers is not None:
+        contents["identifiers"] = _encode_texts(molecules.identifiers)
     if molecules.walks is not None:
         contents["rw16"] = _encode_walks(molecules.walks)
     if molecules.eigenvectors is not None:
         contents["lap8"] = _encode_eigenvectors(molecules.eigenvectors, molecules.eigenvalues)
     return {group: contents[group] for group in GROUP_ARRAYS if group in contents}
+
+
+def _encode_texts(texts: np.ndarray) -> Content:
+    data = [text.encode() for text in texts]
+    lengths = _narrow(np.array([len(t) for t in data], np.int64), "u2", "u4")
+    return encode_arrays({"lengths": lengths, "text": np.frombuffer(b"".join(data), np.uint8)})
 
 
 def _encode_walks(walks: np.ndarray) -> Content:
@@ -285,7 +307,7 @@ def _encode_labels(labels: np.ndarray, ptr: np.ndarray, code: str) -> Content:
 
 
 def decode_block(
-    contents: dict[str, bytes], *, num_molecules: int, num_atom_features: int, num_graph_tasks: int, num_atom_tasks: int
+    contents: dict[str, bytes], *, num_molecules: int, num_atom_features: int, num_tasks: Mapping[Level, int]
 ) -> Molecules:
     """Column groups of a block -> molecules with the columns that are there; `sizes` always is.
 
@@ -300,20 +322,23 @@ def decode_block(
         columns: dict[str, np.ndarray] = {}
         if (group := "structure") in contents:
             columns |= _decode_structure(contents[group], atom_ptr, bond_ptr, num_atom_features)
-        if (group := "graph_labels") in contents:
-            columns[group] = _decode_labels(contents[group], np.arange(num_molecules + 1), num_graph_tasks)
+        bare = Molecules(atom_ptr=atom_ptr, bond_ptr=bond_ptr)
+        for level in LEVELS:
+            if (group := f"{level}_labels") in contents:
+                if level == "pair" and sizes["num_atoms"].max(initial=0) > MAX_ATOMS:
+                    raise FormatError(f"pairs of a molecule of {sizes['num_atoms'].max()} atoms, more than {MAX_ATOMS}")
+                columns[group] = _decode_labels(contents[group], bare.label_ptr(level), level, num_tasks[level])
         if (group := "rw16") in contents:
             columns["walks"] = _decode_walks(contents[group], int(atom_ptr[-1]))
         if (group := "lap8") in contents:
             columns |= _decode_eigenvectors(contents[group], int(atom_ptr[-1]))
-        if (group := "atom_labels") in contents:
-            columns[group] = _decode_labels(contents[group], atom_ptr, num_atom_tasks)
         if (group := "ids") in contents:
             columns[group] = decode_arrays(contents[group], group=group)["ids"]
             if columns[group].size != num_molecules:
                 raise FormatError(f"{columns[group].size} ids for {num_molecules} molecules")
-        if (group := "smiles") in contents:
-            columns[group] = _decode_smiles(contents[group], num_molecules)
+        for group in ("smiles", "identifiers"):
+            if group in contents:
+                columns[group] = _decode_texts(contents[group], num_molecules)
     except ValueError as error:
         raise FormatError(f"member {group}: {error}") from error
     return Molecules(atom_ptr=atom_ptr, bond_ptr=bond_ptr, **columns)
@@ -347,22 +372,23 @@ def _columns(values: np.ndarray, width: int, num_atoms: int) -> np.ndarray:
     return values.reshape(width, num_atoms)
 
 
-def _decode_labels(content: bytes, ptr: np.ndarray, num_tasks: int) -> np.ndarray:
+def _decode_labels(content: bytes, ptr: np.ndarray, level: Level, num_tasks: int) -> np.ndarray:
     sparse = SparseLabels(**decode_arrays(content, group="graph_labels"))
-    if sparse.encoding.size != num_tasks:
-        raise FormatError(f"labels of {sparse.encoding.size} tasks, the manifest lists {num_tasks}")
-    return densify_labels(sparse, ptr)
+    shape = label_shape(level, int(ptr[-1]), num_tasks)
+    if sparse.encoding.size != math.prod(shape[1:]):
+        raise FormatError(f"labels of {sparse.encoding.size} columns, the manifest lists {math.prod(shape[1:])}")
+    return densify_labels(sparse, ptr).reshape(shape)
 
 
-def _decode_smiles(content: bytes, num_molecules: int) -> np.ndarray:
+def _decode_texts(content: bytes, num_molecules: int) -> np.ndarray:
     arrays = decode_arrays(content, group="smiles")
     ptr = offsets(arrays["lengths"])
     if arrays["lengths"].size != num_molecules or ptr[-1] != arrays["text"].size:
-        raise FormatError(f"{arrays['text'].size} bytes of SMILES for {num_molecules} molecules, lengths sum to {ptr[-1]}")
-    text = arrays["text"].tobytes()
-    smiles = np.empty(num_molecules, object)
-    smiles[:] = [text[a:b].decode() for a, b in pairwise(ptr)]
-    return smiles
+        raise FormatError(f"{arrays['text'].size} bytes of text for {num_molecules} molecules, lengths sum to {ptr[-1]}")
+    data = arrays["text"].tobytes()
+    texts = np.empty(num_molecules, object)
+    texts[:] = [data[a:b].decode() for a, b in pairwise(ptr)]
+    return texts
 
 
 # members <-> tar

@@ -83,7 +83,8 @@ def hash_contents(contents: dict[str, bytes]) -> bytes:
 def encode_index(rows: list[dict]) -> bytes:
     """Index rows, in shard order -> Parquet bytes."""
     sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema_of(GROUPS)), sink, compression="zstd")
+    groups = [g for g in GROUP_ARRAYS if f"{g}_bytes" in rows[0]] if rows else GROUPS
+    pq.write_table(pa.Table.from_pylist(rows, schema_of(groups)), sink, compression="zstd")
     return sink.getvalue()
 
 

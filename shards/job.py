@@ -3,11 +3,16 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from kernels.hashing import hash_u64
 from shards import format
 from shards.errors import LimitError
 from shards.manifest import BUILDING
 from shards.options import WorkOptions
 from shards.plan import Plan
+from shards.spill import Widths
+from shards.types import Molecules
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +30,38 @@ class Job:
     def spill_path(self, number: int) -> Path:
         """Of a range of rows. The name says which plan it belongs to: what a lost worker writes late is nobody's."""
         return self.building / f"{self.plan.map_id}-{number:05d}.spill"
+
+    def merge_path(self, number: int) -> Path:
+        """Of a partition of joined tables."""
+        return self.building / f"{self.plan.map_id}-join-{number:05d}.spill"
+
+    def mapped(self) -> list[tuple[Path, Widths]]:
+        """Spill files of all ranges and what is in them."""
+        widths = [self.plan.widths(t) for t in range(len(self.plan.datasets))]
+        return [(self.spill_path(k), widths[self.plan.files[r.file].table]) for k, r in enumerate(self.plan.ranges)]
+
+    def reduced(self) -> list[tuple[Path, Widths]]:
+        """Spill files that are sorted by split."""
+        if not self.plan.options.join:
+            return self.mapped()
+        widths = self.plan.widths(None)
+        return [(self.merge_path(k), widths) for k in range(self.plan.merges)]
+
+    @property
+    def rows_path(self) -> Path:
+        """A byte a row: its split, where rows decide."""
+        return self.building / f"{self.plan.map_id}-splits.u1"
+
+    def assign_splits(self, molecules: Molecules) -> np.ndarray:
+        """Split number of each molecule, uint8 (N); NO_SPLIT for a row that the split file does not name."""
+        plan = self.plan
+        if plan.splits.rule == "rows":
+            return np.asarray(np.memmap(self.rows_path, np.uint8, "r")[molecules.ids.astype(np.int64)])
+        return plan.splits.by_hash(molecules, plan.options.split_fractions, key=plan.split_key)
+
+    def partition(self, molecules: Molecules, split: np.ndarray) -> np.ndarray:
+        """Number of the partition that each molecule of these splits is reduced in, int64 (N)."""
+        return self.plan.partition_of(split, hash_u64(self.plan.order_key, molecules.ids))
 
     def facts_path(self, split: str, number: int) -> Path:
         """Index rows and moments of a finished shard."""

@@ -11,6 +11,7 @@ from shards.types import Feature, Task, TaskSet
 MANIFEST = "manifest.json"
 INDEX = "index.parquet"
 REJECTS = "rejects.parquet"
+MAPPING = "mapping.parquet"
 BUILDING = ".building"
 """A folder inside a shard set that is still being built."""
 
@@ -22,6 +23,9 @@ class Statistics:
     count: int
     mean: float
     std: float
+    min: float | None
+    """Least label; None where there is none."""
+    max: float | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +36,35 @@ class Dropped:
     """Infinite, or too large for float32."""
     nan: int
     """Not null, but not a number."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JoinedTable:
+    """One table of a joined set."""
+
+    name: str
+    rows: int
+    """That could be molecules."""
+    molecules: int
+    """Different ones."""
+    duplicates: int
+    """Rows that repeat a molecule of this table."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Join:
+    """What joining tables did. mapping.parquet says which row became which molecule."""
+
+    by: str
+    """Identity of a molecule: 'smiles' or 'inchi'."""
+    tables: tuple[JoinedTable, ...]
+    conflicts: dict[str, int]
+    """By task: labels that differ from that of an earlier row of the molecule, which stayed."""
+    across_splits: int
+    """Rows that a table or file puts into another split than their molecule's first row, whose split counts."""
+    unmatched: int
+    """Ways to write a molecule of one InChI whose atoms do not match: molecules of their own."""
+    mapping_sha256: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +91,10 @@ class Manifest:
     """By task, where there were any; of all rows, rejected ones too."""
     rejects: dict[str, int]
     """By reason: rows that are not in the set; rejects.parquet names them."""
+    histograms: dict[str, dict[str, int]]
+    """Molecules by number of atoms and of bonds, atoms by element (atomic number), bonds by type."""
+    join: Join | None
+    """What joining tables did; None for one table as it is."""
     provenance: dict
     """Inputs (name, size, SHA-256, rows), options and versions of what decided the bytes."""
 
@@ -93,6 +130,8 @@ class Manifest:
             for key in ("atom_features", "bond_features"):
                 fields[key] = tuple(Feature(**f) for f in fields[key])
             fields["statistics"] = {name: Statistics(**s) for name, s in fields["statistics"].items()}
+            if (join := fields["join"]) is not None:
+                fields["join"] = Join(**join | {"tables": tuple(JoinedTable(**t) for t in join["tables"])})
             fields["dropped_labels"] = {name: Dropped(**d) for name, d in fields["dropped_labels"].items()}
             return cls(**fields)
         except FormatError:

@@ -1,16 +1,17 @@
 """What decides the bytes of a shard set, besides its input; and how the work is done, which decides nothing."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from shards import format
+from shards.datasets import TableSpec
 from shards.errors import InputError
-from shards.splits import SPLITS, SplitFractions
-from shards.tables import DATASETS
+from shards.splits import SplitFractions
+from shards.types import LEVELS, Level
 
 LABEL_DTYPES = {"f32": "f4", "f16": "f2"}
 """Names on the command line -> dtypes of the format."""
+JOINS = ("smiles", "inchi")
 
 
 def parse_label_dtypes(texts: list[str]) -> dict[str, Any]:
@@ -18,8 +19,10 @@ def parse_label_dtypes(texts: list[str]) -> dict[str, Any]:
     fields = {}
     for text in texts:
         level, _, dtype = text.partition("=")
-        if level not in ("graph", "atom") or dtype not in LABEL_DTYPES or f"{level}_labels" in fields:
-            raise InputError(f"label dtype {text!r}: expected graph= or atom=, each at most once, and f32 or f16, like atom=f32")
+        if level not in LEVELS or dtype not in LABEL_DTYPES or f"{level}_labels" in fields:
+            raise InputError(
+                f"label dtype {text!r}: expected {'=, '.join(LEVELS)}=, each at most once, and f32 or f16, like atom=f32"
+            )
         fields[f"{level}_labels"] = dtype
     return fields
 
@@ -28,31 +31,47 @@ def parse_label_dtypes(texts: list[str]) -> dict[str, Any]:
 class BuildOptions:
     """What decides the bytes of a shard set, besides its input."""
 
-    dataset: str = "pm6"
-    """Which columns the input has."""
+    tables: tuple[TableSpec, ...] = (TableSpec(),)
+    """What the input is: one table, of one file or many, or several that are joined."""
+    join: Literal["", "smiles", "inchi"] = ""
+    """What makes rows, of several tables or of one, one molecule: the same stored SMILES or fixed-hydrogen InChI; '': nothing."""
+    splits: str = "skeleton"
+    """How molecules come into splits: 'skeleton', 'scaffold', 'position', or the name of a file that says so row by row."""
     split_fractions: SplitFractions = field(default_factory=lambda: SplitFractions.parse("98,1,1"))
-    """Shares of train, val and test."""
+    """Shares of train, val and test, where no file says."""
+    split_seed: int | None = None
+    """Of the splits; None: the seed."""
     seed: int = 0
     """Decides the order of molecules and which skeleton goes to which split."""
     block_molecules: int = 0
     """Molecules a block, the unit of reading; 0: 4096, less where a split would have fewer than 32 blocks, at least 64."""
     shard_molecules: int = 49_152
-    """Molecules a shard, about: the most that are in memory at once while it is written."""
+    """Molecules a shard, at most about: what is in memory at once while it is written. Fewer where there are very many tasks."""
     graph_labels: Literal["f32", "f16"] = "f32"
     """How labels of molecules are stored."""
     atom_labels: Literal["f32", "f16"] = "f16"
     """How labels of atoms are stored: f16 is what the paper's library uses; f32 loses nothing and takes a third more space."""
+    bond_labels: Literal["f32", "f16"] = "f32"
+    """How labels of bonds are stored."""
+    pair_labels: Literal["f32", "f16"] = "f32"
+    """How labels of pairs of atoms are stored."""
     pe: tuple[str, ...] = ()
     """Positional encodings to store: 'rw16', 'lap8'."""
 
     def __post_init__(self) -> None:
-        if self.dataset not in DATASETS:
-            raise InputError(f"dataset {self.dataset!r}: expected one of {', '.join(DATASETS)}")
+        if not self.tables:
+            raise InputError("no table")
+        if self.join not in ("", *JOINS):
+            raise InputError(f"join {self.join!r}: expected one of {', '.join(JOINS)}")
+        if len(self.tables) > 1 and not self.join:
+            raise InputError(f"{len(self.tables)} tables: expected one, or to be told what to join them by")
         if self.block_molecules < 0 or self.shard_molecules < 1:
             raise InputError("block_molecules must not be negative and shard_molecules at least 1")
-        for name in ("graph_labels", "atom_labels"):
-            if getattr(self, name) not in LABEL_DTYPES:
-                raise InputError(f"{name} {getattr(self, name)!r}: expected one of {', '.join(LABEL_DTYPES)}")
+        for level in LEVELS:
+            if getattr(self, f"{level}_labels") not in LABEL_DTYPES:
+                raise InputError(
+                    f"{level}_labels {getattr(self, f'{level}_labels')!r}: expected one of {', '.join(LABEL_DTYPES)}"
+                )
         known = tuple(format.ENCODINGS)
         if list(self.pe) != [name for name in known if name in self.pe]:
             raise InputError(
@@ -60,26 +79,9 @@ class BuildOptions:
             )
 
     @property
-    def label_dtypes(self) -> dict[str, str]:
+    def label_dtypes(self) -> dict[Level, str]:
         """Dtype of the format for each level."""
-        return {"graph": LABEL_DTYPES[self.graph_labels], "atom": LABEL_DTYPES[self.atom_labels]}
-
-    @property
-    def groups(self) -> tuple[str, ...]:
-        """Column groups of the set, in the order of their members."""
-        return tuple(g for g in format.GROUP_ARRAYS if g in format.GROUPS or g in self.pe)
-
-    def expected_molecules(self, split: str, num_rows: int) -> float:
-        """Molecules of a split among so many rows, about."""
-        return num_rows * getattr(self.split_fractions, split)
-
-    def partitions(self, num_rows: int) -> dict[str, int]:
-        """Shards of each split, about; some may come out empty."""
-        return {s: max(1, math.ceil(self.expected_molecules(s, num_rows) / self.shard_molecules)) for s in SPLITS}
-
-    def block_size(self, split: str, num_rows: int) -> int:
-        """Molecules a block of this split."""
-        return self.block_molecules or min(4096, max(64, math.ceil(self.expected_molecules(split, num_rows) / 32)))
+        return {level: LABEL_DTYPES[getattr(self, f"{level}_labels")] for level in LEVELS}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

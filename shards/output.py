@@ -10,12 +10,12 @@ from pathlib import Path
 
 from shards.errors import OutputError, SchemaError, ShardError
 from shards.job import Job
-from shards.manifest import BUILDING, INDEX, MANIFEST, REJECTS, Manifest
+from shards.manifest import BUILDING, INDEX, MANIFEST, MAPPING, REJECTS, Manifest
 from shards.options import BuildOptions
 from shards.plan import Plan
 from shards.writer import sync_folder, write_atomic
 
-_OURS = re.compile(r"(\w+-\d{5,}\.tar|" + "|".join(map(re.escape, (INDEX, REJECTS, MANIFEST))) + r")(\.\w+\.part)?")
+_OURS = re.compile(r"(\w+-\d{5,}\.tar|" + "|".join(map(re.escape, (INDEX, REJECTS, MAPPING, MANIFEST))) + r")(\.\w+\.part)?")
 PLAN = "plan.json"
 LOCK = "lock"
 
@@ -43,7 +43,7 @@ class Output:
 
     def check_same(self, before: dict, now: dict) -> None:
         """Hold the provenance of a finished build against another's. Raises OutputError where they differ."""
-        names = {kind: _differences(before[kind], now[kind]) for kind in ("options", "versions")}
+        names = {kind: _differences(before.get(kind, {}), now[kind]) for kind in ("options", "splits", "versions")}
         if before["inputs"] != now["inputs"]:
             names["inputs"] = "other input"
         if differ := " and ".join(text for text in names.values() if text):
@@ -99,7 +99,8 @@ class Output:
             raise OutputError(
                 f"{self.path}: holds an unfinished build of another version of molstream; go on with that, or {rest}"
             )
-        if differ := _differences(before["options"], now["options"]) or _differences(before["versions"], now["versions"]):
+        differences = (_differences(before.get(kind, {}), now[kind]) for kind in ("options", "splits", "versions"))
+        if differ := next((text for text in differences if text), ""):
             raise OutputError(f"{self.path}: holds an unfinished build with {differ}; run it with that to go on, or {rest}")
         if len(before["inputs"]) != len(now["inputs"]):
             raise OutputError(
@@ -149,5 +150,18 @@ class Output:
 
 def _differences(before: dict, now: dict) -> str:
     """'seed 0 (now 1)' for what differs."""
+    before, now = _flatten(before), _flatten(now)
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     return ", ".join(f"{name} {before.get(name)} (now {now.get(name)})" for name in names)
+
+
+def _flatten(values: dict, prefix: str = "") -> dict:
+    """{'tables': [{'dataset': 'pm6'}]} -> {'tables.0.dataset': 'pm6'}."""
+    out: dict = {}
+    for name, value in values.items():
+        inner = dict(enumerate(value)) if isinstance(value, (list, tuple)) else value
+        nested = isinstance(inner, dict) and any(isinstance(v, dict) for v in inner.values())
+        out |= (
+            _flatten(inner, f"{prefix}{name}.") if nested or (prefix and isinstance(value, dict)) else {prefix + str(name): value}
+        )
+    return out

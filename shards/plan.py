@@ -2,19 +2,27 @@
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 import numpy as np
 
 from kernels.hashing import mix_key
-from shards.format import FORMAT_VERSION
+from shards.datasets import Dataset, merge_tasks
+from shards.format import FORMAT_VERSION, groups_of
 from shards.options import BuildOptions
-from shards.splits import SPLITS
-from shards.tables import DATASETS, Dataset, InputFile, RowRange, cut_ranges
+from shards.spill import MAX_RUN_ROWS, Widths
+from shards.splits import Splits
+from shards.tables import InputFile, RowRange, cut_ranges
+from shards.types import LEVELS, Level, Task, TaskSet
 
-SPILL_VERSION = 1
+SPILL_VERSION = 2
 """Changes whenever spill files of an older build can no longer be used."""
+RUN_BYTES = 192 << 20
+"""What the molecules of a run may take in memory, about."""
+PARTITION_BYTES = 80 << 20
+"""The same of a partition, of which a worker has several copies while it merges tables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,27 +30,94 @@ class Plan:
     """A build of `files` with `options`."""
 
     files: tuple[InputFile, ...]
+    datasets: tuple[Dataset, ...]
+    """How each table is read."""
     options: BuildOptions
+    splits: Splits
     versions: dict[str, str]
     """Of the libraries that decide bytes."""
     ranges: tuple[RowRange, ...]
+    tasks: tuple[Task, ...]
+    """Of the set: of all tables, level by level."""
+    task_sets: tuple[TaskSet, ...]
 
     @classmethod
-    def make(cls, files: list[InputFile], options: BuildOptions, versions: dict[str, str]) -> "Plan":
-        return cls(tuple(files), options, versions, tuple(cut_ranges(files)))
+    def make(
+        cls, files: list[InputFile], datasets: list[Dataset], options: BuildOptions, splits: Splits, versions: dict[str, str]
+    ) -> "Plan":
+        """Raises InputError where tasks of several tables have one name."""
+        return cls(tuple(files), tuple(datasets), options, splits, versions, tuple(cut_ranges(files)), *merge_tasks(datasets))
 
     @property
     def num_rows(self) -> int:
         return sum(f.num_rows for f in self.files)
 
+    # label columns
+
     @property
-    def dataset(self) -> Dataset:
-        return DATASETS[self.options.dataset]()
+    def num_tasks(self) -> dict[Level, int]:
+        """Label columns of each level."""
+        return {level: sum(task.level == level for task in self.tasks) for level in LEVELS}
+
+    def task_places(self, table: int) -> np.ndarray:
+        """Numbers among all tasks of the tasks of one table (int64)."""
+        names = {task.name: k for k, task in enumerate(self.tasks)}
+        return np.array([names[task.name] for task in self.datasets[table].tasks], np.int64)
+
+    def columns_of(self, table: int, level: Level) -> slice:
+        """Where the label columns of one table are among the set's of one level."""
+        before = sum(d.num_tasks(level) for d in self.datasets[:table])
+        return slice(before, before + self.datasets[table].num_tasks(level))
+
+    @property
+    def has_identifiers(self) -> bool:
+        return any(d.id_column for d in self.datasets)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Column groups of the set."""
+        return groups_of(self.num_tasks, pe=self.options.pe, identifiers=self.has_identifiers)
+
+    def widths(self, table: int | None) -> Widths:
+        """Of the spill files of one table, or (None) of all tables joined."""
+        if table is None:
+            return Widths(num_tasks=self.num_tasks, identifiers=self.has_identifiers, identity=False)
+        dataset = self.datasets[table]
+        num_tasks = {level: dataset.num_tasks(level) for level in LEVELS}
+        return Widths(num_tasks=num_tasks, identifiers=bool(dataset.id_column), identity=bool(self.options.join))
+
+    def run_rows(self, table: int | None) -> int:
+        """Rows of a spill file that are sorted at once."""
+        return max(256, min(MAX_RUN_ROWS, RUN_BYTES // _molecule_bytes(self.widths(table).num_tasks)))
+
+    # splits, partitions, order
+
+    @property
+    def shard_molecules(self) -> int:
+        """Molecules a shard, about."""
+        return max(256, min(self.options.shard_molecules, PARTITION_BYTES // _molecule_bytes(self.num_tasks)))
+
+    def expected_molecules(self, split: str) -> float:
+        """Molecules of a split, about."""
+        return self.num_rows * self.splits.shares[self.splits.names.index(split)]
+
+    def shards_of(self, split: str) -> int:
+        """Shards of a split, about; some may come out empty."""
+        return max(1, math.ceil(self.expected_molecules(split) / self.shard_molecules))
+
+    def block_size(self, split: str) -> int:
+        """Molecules a block of this split."""
+        return self.options.block_molecules or min(4096, max(64, math.ceil(self.expected_molecules(split) / 32)))
 
     @property
     def partitions(self) -> list[tuple[str, int]]:
         """(split, number among the split's partitions) of every partition, in the order of their numbers."""
-        return [(split, k) for split, n in self.options.partitions(self.num_rows).items() for k in range(n)]
+        return [(split, k) for split in self.splits.names for k in range(self.shards_of(split))]
+
+    @property
+    def merges(self) -> int:
+        """Partitions by identity, where tables are joined."""
+        return math.ceil(self.num_rows / self.shard_molecules) if self.options.join else 0
 
     @property
     def order_key(self) -> int:
@@ -52,21 +127,30 @@ class Plan:
     @property
     def split_key(self) -> int:
         """Hashing a skeleton with it gives its split."""
-        return mix_key(self.options.seed, 2)
+        return mix_key(self.split_seed, 2)
+
+    @property
+    def split_seed(self) -> int:
+        """Of the splits."""
+        return self.options.seed if self.options.split_seed is None else self.options.split_seed
 
     def partition_of(self, split: np.ndarray, order: np.ndarray) -> np.ndarray:
         """Partition numbers (int64) of molecules with split numbers and order hashes (N)."""
-        counts = np.array([self.options.partitions(self.num_rows)[s] for s in SPLITS], np.uint64)
+        counts = np.array([self.shards_of(s) for s in self.splits.names], np.uint64)
         first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         return first[split] + (order % counts[split]).astype(np.int64)
+
+    # what may stand in for what
 
     def describe_map(self) -> dict:
         """Everything that decides what the spill files hold."""
         options = asdict(self.options)
+        reduce_only = ("block_molecules", "pe", *(f"{level}_labels" for level in LEVELS))
         return {
             "spills": [SPILL_VERSION, _identify([astuple(r) for r in self.ranges])],
             "inputs": [f.describe() for f in self.files],
-            "options": {k: options[k] for k in ("dataset", "split_fractions", "seed", "shard_molecules")},
+            "options": {k: v for k, v in options.items() if k not in reduce_only},
+            "splits": asdict(self.splits),
             "versions": self.versions,
         }
 
@@ -79,6 +163,12 @@ class Plan:
     def reduce_id(self) -> str:
         """Shards of two builds can stand in for each other if this is the same."""
         return _identify(self.describe_map() | {"all_options": asdict(self.options), "format": FORMAT_VERSION})
+
+
+def _molecule_bytes(num_tasks: dict[Level, int]) -> int:
+    """What a molecule of usual size takes in memory, labels dense."""
+    entries: dict[Level, int] = {"graph": 1, "atom": 25, "bond": 54, "pair": 650}
+    return 500 + sum(4 * entries[level] * number for level, number in num_tasks.items())
 
 
 def _identify(description: Any) -> str:

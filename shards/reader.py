@@ -13,7 +13,7 @@ from shards import format
 from shards.errors import ChecksumError, FormatError, InputError
 from shards.index import Index
 from shards.manifest import BUILDING, INDEX, MANIFEST, Manifest
-from shards.types import Molecules
+from shards.types import LEVELS, Molecules
 
 MAX_GAP = 512 * 1024
 """Bytes of unwanted members that are read through rather than skipped by a second read."""
@@ -120,8 +120,7 @@ class ShardSet:
                 contents,
                 num_molecules=int(self.index.counts["num_molecules"][block]),
                 num_atom_features=len(self.manifest.atom_features),
-                num_graph_tasks=len(self.manifest.tasks_of("graph")),
-                num_atom_tasks=len(self.manifest.tasks_of("atom")),
+                num_tasks={level: len(self.manifest.tasks_of(level)) for level in LEVELS},
             )
         except FormatError as error:
             raise FormatError(f"{self.locate(block)}, {error}") from error

@@ -1,5 +1,6 @@
 """The reduce phase: the molecules of one partition, from all spill files, become one shard."""
 
+import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -12,10 +13,9 @@ from kernels.positional import laplacian, quantize_laplacian, quantize_walk, ran
 from shards import index
 from shards.errors import LimitError
 from shards.job import Job
-from shards.schema import ATOM_FEATURES
-from shards.spill import Spill, Widths
-from shards.statistics import Moments
-from shards.types import Molecules, concat_molecules
+from shards.spill import Spill
+from shards.statistics import Moments, count_structure
+from shards.types import Level, Molecules, concat_molecules
 from shards.writer import write_parquet, write_shard
 
 ENCODE_MOLECULES = 512
@@ -34,39 +34,35 @@ class ShardTask:
 def reduce_partition(job: Job, task: ShardTask, on_molecules: Callable[[int], None]) -> None:
     """Write the shard, then its facts. `on_molecules` is told how many more molecules are written."""
     plan = job.plan
-    dataset = plan.dataset
-    widths = Widths(
-        atom_features=len(ATOM_FEATURES),
-        graph_tasks=len(dataset.columns("graph")),
-        atom_tasks=len(dataset.columns("atom")),
-    )
-    parts = [p for k in range(len(plan.ranges)) for p in Spill(job.spill_path(k)).read(task.partition, widths)]
-    molecules = concat_molecules(parts)
-    parts.clear()
+    num_tasks = plan.num_tasks
+    molecules = concat_molecules([m for path, widths in job.reduced() for m, _ in Spill(path).read(task.partition, widths)])
     order = np.lexsort((molecules.ids, hash_u64(plan.order_key, molecules.ids)))
-    num_blocks = math.ceil(len(order) / plan.options.block_size(task.split, plan.num_rows))
+    num_blocks = math.ceil(len(order) / plan.block_size(task.split))
     moments: list[bytes] = []
+    histograms: list[str] = []
 
     def blocks() -> Iterator[Molecules]:
         for rows in np.array_split(order, num_blocks):
             block = _encode_positions(_round_labels(molecules.take(rows), plan.options.label_dtypes), plan.options.pe)
-            moments.append(Moments.measure(block.graph_labels, block.atom_labels).encode())
+            moments.append(Moments.of(block, num_tasks).encode())
+            histograms.append(json.dumps(count_structure(block)))
             yield block
             on_molecules(len(block))
 
     rows = write_shard(job.out, task.split, task.number, blocks(), label_dtypes=plan.options.label_dtypes, scratch=job.building)
-    # what index and manifest are made of: the index rows, and each block's moments
-    schema = index.schema_of(plan.options.groups).append(pa.field("moments", pa.binary()))
-    table = pa.Table.from_pylist([row | {"moments": m} for row, m in zip(rows, moments, strict=True)], schema)
+    # what index and manifest are made of: the index rows, and each block's moments and histograms
+    schema = index.schema_of(plan.groups).append(pa.field("moments", pa.binary())).append(pa.field("histograms", pa.string()))
+    extra = [{"moments": m, "histograms": h} for m, h in zip(moments, histograms, strict=True)]
+    table = pa.Table.from_pylist([row | more for row, more in zip(rows, extra, strict=True)], schema)
     write_parquet(job.facts_path(task.split, task.number), schema, [table])
 
 
-def _round_labels(molecules: Molecules, dtypes: dict[str, str]) -> Molecules:
+def _round_labels(molecules: Molecules, dtypes: dict[Level, str]) -> Molecules:
     """Labels as they will be read again: statistics are of stored values."""
     rounded = {
-        f"{level}_labels": getattr(molecules, f"{level}_labels").astype(np.float16).astype(np.float32)
+        f"{level}_labels": labels.astype(np.float16).astype(np.float32)
         for level, dtype in dtypes.items()
-        if dtype == "f2"
+        if dtype == "f2" and (labels := molecules.labels(level)) is not None
     }
     return replace(molecules, **rounded)
 

@@ -4,6 +4,8 @@ Group and period are functions of the element, so models look them up instead of
 feature means "any other value".
 """
 
+import numpy as np
+
 from shards.types import Feature
 
 MAX_ELEMENT = 118
@@ -36,3 +38,17 @@ MAX_ATOMS = 10_000
 def encode_bond(kind: int, stereo: int, ring: int) -> int:
     """Mixed radix, first feature most significant."""
     return (kind * len(BOND_STEREO) + stereo) * 2 + ring
+
+
+def split_bond_codes(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Inverse of `encode_bond`: type, stereo, ring."""
+    return codes // (2 * len(BOND_STEREO)), codes // 2 % len(BOND_STEREO), codes % 2
+
+
+SYMBOLS = (
+    "* H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr Nb Mo Tc Ru "
+    "Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn "
+    "Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr Rf Db Sg Bh Hs Mt Ds Rg Cn Nh Fl Mc Lv Ts Og"
+).split()
+"""By atomic number."""
+assert len(SYMBOLS) == MAX_ELEMENT + 1

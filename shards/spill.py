@@ -2,25 +2,28 @@
 
     piece, piece, ...        run 0: the molecules of partition 0, of partition 1, ...; a partition without any has no bytes
     piece, piece, ...        run 1: ...
-    rejects                  Parquet: row, smiles, reason
+    table                    Parquet: rejected rows (row, identifier, smiles, reason), or where rows went (row, id)
     facts                    JSON: counts and moments of the range
     offsets                  u8 (runs * partitions + 1): where each piece starts; the last is where the pieces end
     molecules                u4 (partitions)
-    trailer (40 bytes)       magic "MSS1", u4 runs, u4 partitions, u4 CRC-32 of everything from rejects to molecules,
-                             u8 start of rejects, u8 start of facts, u8 size of the file
+    trailer (40 bytes)       magic "MSS2", u4 runs, u4 partitions, u4 CRC-32 of everything from table to molecules,
+                             u8 start of table, u8 start of facts, u8 size of the file
 
-A piece is one zstd frame of flat arrays without a directory, since a large build makes millions: u4 molecules, atoms, bonds, text
-bytes; then ids u8, num_atoms u4, num_bonds u4, length of SMILES u4, SMILES, atom codes, bonds, bond codes, labels f4
-byte-shuffled. Memory holds one run, at most MAX_RUN_ROWS rows.
+A piece is one zstd frame of flat arrays without a directory, since a large build makes millions: u4 molecules, atoms, bonds,
+bytes of SMILES, bytes of identifiers; then ids u8, num_atoms u4, num_bonds u4, length of each SMILES u4, SMILES, atom codes,
+bonds, bond codes, labels f4 byte-shuffled, level by level; where there are such columns, lengths u4 and text of identifiers,
+identity u8 twice.
+Memory holds one run, at most MAX_RUN_ROWS rows.
 """
 
 import io
 import json
+import math
 import os
 import struct
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -32,49 +35,62 @@ import pyarrow.parquet as pq
 from kernels.bytes import shuffle_bytes, unshuffle_bytes
 from shards import format
 from shards.errors import FormatError
-from shards.types import Molecules, concat_molecules, offsets
+from shards.schema import ATOM_FEATURES
+from shards.types import LEVELS, Level, Molecules, concat_molecules, label_shape, offsets
 from shards.writer import write_beside
 
 MAX_RUN_ROWS = 131_072
 LEVEL = 1
 """zstd level: read once, soon."""
-REJECT_SCHEMA = pa.schema([("row", pa.uint64()), ("smiles", pa.string()), ("reason", pa.string())])
-_MAGIC = b"MSS1"
+REJECT_SCHEMA = pa.schema([("row", pa.uint64()), ("identifier", pa.string()), ("smiles", pa.string()), ("reason", pa.string())])
+MAPPING_SCHEMA = pa.schema([("row", pa.uint64()), ("id", pa.uint64())])
+_MAGIC = b"MSS2"
 _TRAILER = struct.Struct("<4sIIIQQQ")
-_PIECE = struct.Struct("<4I")
+_PIECE = struct.Struct("<5I")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Widths:
     """Columns of the arrays in a piece."""
 
-    atom_features: int
-    graph_tasks: int
-    atom_tasks: int
+    num_tasks: dict[Level, int]
+    identifiers: bool
+    identity: bool
+    """Molecules come with what they are joined by."""
 
 
-def _encode_piece(molecules: Molecules) -> bytes:
-    text = [s.encode() for s in molecules.smiles]
-    joined = b"".join(text)
+def _encode_texts(texts: np.ndarray) -> list[bytes]:
+    data = [text.encode() for text in texts]
+    return [np.array([len(t) for t in data], np.uint32).tobytes(), b"".join(data)]
+
+
+def _encode_piece(molecules: Molecules, identity: np.ndarray | None) -> bytes:
+    smiles = _encode_texts(molecules.smiles)
+    identifiers = [] if molecules.identifiers is None else _encode_texts(molecules.identifiers)
+    sizes = (len(molecules), len(molecules.atom_codes), len(molecules.bond_codes), len(smiles[1]), sum(map(len, identifiers[1:])))
     parts = [
-        _PIECE.pack(len(molecules), len(molecules.atom_codes), len(molecules.bond_codes), len(joined)),
+        _PIECE.pack(*sizes),
         molecules.ids.tobytes(),
         molecules.num_atoms.astype(np.uint32).tobytes(),
         molecules.num_bonds.astype(np.uint32).tobytes(),
-        np.array([len(t) for t in text], np.uint32).tobytes(),
-        joined,
+        *smiles,
         np.ascontiguousarray(molecules.atom_codes.T).tobytes(),
         molecules.bond_atoms.tobytes(),
         molecules.bond_codes.tobytes(),
-        shuffle_bytes(np.ascontiguousarray(molecules.graph_labels.T).reshape(-1)).tobytes(),
-        shuffle_bytes(np.ascontiguousarray(molecules.atom_labels.T).reshape(-1)).tobytes(),
+        *(
+            shuffle_bytes(np.ascontiguousarray(np.moveaxis(labels, 0, -1)).reshape(-1)).tobytes()
+            for level in LEVELS
+            if (labels := molecules.labels(level)) is not None
+        ),
+        *identifiers,
+        *([] if identity is None else [np.ascontiguousarray(identity).tobytes()]),
     ]
     return format.compress(b"".join(parts), level=LEVEL)
 
 
-def _decode_piece(data: bytes, widths: Widths) -> Molecules:
+def _decode_piece(data: bytes, widths: Widths) -> tuple[Molecules, np.ndarray | None]:
     content = format.decompress(data)
-    n, a, b, num_text = _PIECE.unpack_from(content)
+    n, a, b, num_smiles, num_identifiers = _PIECE.unpack_from(content)
     at = _PIECE.size
 
     def read(dtype: Any, count: int) -> np.ndarray:
@@ -83,57 +99,65 @@ def _decode_piece(data: bytes, widths: Widths) -> Molecules:
         at += out.nbytes
         return out
 
+    def read_texts(num_bytes: int) -> np.ndarray:
+        ptr = offsets(read(np.uint32, n)).tolist()
+        text = read(np.uint8, num_bytes).tobytes()
+        out = np.empty(n, object)
+        out[:] = [text[i:j].decode() for i, j in pairwise(ptr)]
+        return out
+
     ids, num_atoms, num_bonds = read(np.uint64, n), read(np.uint32, n), read(np.uint32, n)
-    text_ptr = offsets(read(np.uint32, n)).tolist()
-    text = read(np.uint8, num_text).tobytes()
-    smiles = np.empty(n, object)
-    smiles[:] = [text[i:j].decode() for i, j in pairwise(text_ptr)]
-    codes = read(np.uint8, a * widths.atom_features).reshape(widths.atom_features, a)
+    smiles = read_texts(num_smiles)
+    codes = read(np.uint8, a * len(ATOM_FEATURES)).reshape(len(ATOM_FEATURES), a)
     bonds, bond_codes = read(np.uint16, 2 * b).reshape(b, 2), read(np.uint8, b)
-    labels = [
-        unshuffle_bytes(read(np.uint8, 4 * count * tasks), np.dtype(np.float32)).reshape(tasks, count)
-        for count, tasks in ((n, widths.graph_tasks), (a, widths.atom_tasks))
-    ]
-    if at != len(content):
-        raise FormatError(f"{len(content) - at} bytes after the last array")
-    return Molecules(
+    molecules = Molecules(
         atom_ptr=offsets(num_atoms),
         bond_ptr=offsets(num_bonds),
         atom_codes=codes.T,
         bond_atoms=bonds,
         bond_codes=bond_codes,
-        graph_labels=labels[0].T,
-        atom_labels=labels[1].T,
         ids=ids,
         smiles=smiles,
     )
+    columns: dict[str, Any] = {}
+    for level, num_tasks in widths.num_tasks.items():
+        if num_tasks:
+            rows, *rest = label_shape(level, int(molecules.label_ptr(level)[-1]), num_tasks)
+            values = unshuffle_bytes(read(np.uint8, 4 * rows * math.prod(rest)), np.dtype(np.float32))
+            columns[f"{level}_labels"] = np.moveaxis(values.reshape(*rest, rows), -1, 0)
+    if widths.identifiers:
+        columns["identifiers"] = read_texts(num_identifiers)
+    identity = read(np.uint64, 2 * n).reshape(n, 2) if widths.identity else None
+    if at != len(content):
+        raise FormatError(f"{len(content) - at} bytes after the last array")
+    return replace(molecules, **columns), identity
 
 
 class SpillWriter:
     """Collects molecules with their partitions and writes them run by run."""
 
-    def __init__(self, file: BinaryIO, num_partitions: int):
-        self.file, self.num_partitions = file, num_partitions
+    def __init__(self, file: BinaryIO, num_partitions: int, *, run_rows: int):
+        self.file, self.num_partitions, self.run_rows = file, num_partitions, run_rows
         self.starts: list[int] = []
         self.molecules = np.zeros(num_partitions, np.int64)
         self._at = self._rows = 0
-        self._batches: list[tuple[Molecules, np.ndarray]] = []
+        self._batches: list[tuple[Molecules, np.ndarray | None, np.ndarray]] = []
 
-    def add(self, molecules: Molecules, partition: np.ndarray) -> None:
-        """`partition` (N): the number of each molecule's partition."""
-        if self._rows + len(molecules) > MAX_RUN_ROWS:
+    def add(self, molecules: Molecules, partition: np.ndarray, identity: np.ndarray | None = None) -> None:
+        """`partition` (N): the number of each molecule's partition; `identity` uint64 (N, 2): what it is joined by."""
+        if self._rows + len(molecules) > self.run_rows:
             self._flush()
         order = np.argsort(partition, kind="stable")
         counts = np.bincount(partition, minlength=self.num_partitions)
-        self._batches.append((molecules.take(order), offsets(counts)))
+        self._batches.append((molecules.take(order), None if identity is None else identity[order], offsets(counts)))
         self._rows += len(molecules)
         self.molecules += counts
 
-    def finish(self, rejects: list[dict], facts: dict) -> None:
+    def finish(self, table: pa.Table, facts: dict) -> None:
         """Write the last run and all that comes after."""
         self._flush()
         sink = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist(rejects, REJECT_SCHEMA), sink, compression="zstd")
+        pq.write_table(table, sink, compression="zstd")
         tail = [
             sink.getvalue(),
             json.dumps(facts).encode(),
@@ -152,9 +176,10 @@ class SpillWriter:
             return
         for p in range(self.num_partitions):
             self.starts.append(self._at)
-            parts = [m.slice(int(ptr[p]), int(ptr[p + 1])) for m, ptr in self._batches if ptr[p + 1] > ptr[p]]
-            if parts:
-                data = _encode_piece(concat_molecules(parts))
+            picks = [(m, i, slice(int(ptr[p]), int(ptr[p + 1]))) for m, i, ptr in self._batches if ptr[p + 1] > ptr[p]]
+            if picks:
+                identity = None if picks[0][1] is None else np.concatenate([i[rows] for _, i, rows in picks if i is not None])
+                data = _encode_piece(concat_molecules([m.slice(rows.start, rows.stop) for m, _, rows in picks]), identity)
                 self.file.write(data)
                 self._at += len(data)
         self._batches, self._rows = [], 0
@@ -172,27 +197,27 @@ class Spill:
             trailer = file.read()
             if len(trailer) != _TRAILER.size:
                 raise FormatError(f"{path}: {size} bytes, too short for a spill file")
-            magic, self.runs, self.num_partitions, crc, self.rejects_at, self.facts_at, said = _TRAILER.unpack(trailer)
-            if magic != _MAGIC or said != size or not self.rejects_at <= self.facts_at <= size:
+            magic, self.runs, self.num_partitions, crc, self.table_at, self.facts_at, said = _TRAILER.unpack(trailer)
+            if magic != _MAGIC or said != size or not self.table_at <= self.facts_at <= size:
                 raise FormatError(f"{path}: not a whole spill file")
-            file.seek(self.rejects_at)
-            body = file.read(size - _TRAILER.size - self.rejects_at)
+            file.seek(self.table_at)
+            body = file.read(size - _TRAILER.size - self.table_at)
         table = 8 * (self.runs * self.num_partitions + 1)
         facts_end = len(body) - table - 4 * self.num_partitions
-        if zlib.crc32(body) != crc or facts_end < self.facts_at - self.rejects_at:
+        if zlib.crc32(body) != crc or facts_end < self.facts_at - self.table_at:
             raise FormatError(f"{path}: damaged")
-        self._rejects = body[: self.facts_at - self.rejects_at]
-        self.facts: dict = json.loads(body[self.facts_at - self.rejects_at : facts_end])
+        self._table = body[: self.facts_at - self.table_at]
+        self.facts: dict = json.loads(body[self.facts_at - self.table_at : facts_end])
         self._starts = np.frombuffer(body, np.uint64, table // 8, facts_end).astype(np.int64)
         self.molecules = np.frombuffer(body, np.uint32, self.num_partitions, facts_end + table).astype(np.int64)
         """Molecules of each partition (int64)."""
 
-    def rejects(self) -> pa.Table:
-        """Rows that became no molecule, in order."""
-        return pq.ParquetFile(io.BytesIO(self._rejects)).read(use_threads=False)
+    def table(self) -> pa.Table:
+        """Of the map phase: rows that became no molecule, in order."""
+        return pq.ParquetFile(io.BytesIO(self._table)).read(use_threads=False)
 
-    def read(self, partition: int, widths: Widths) -> list[Molecules]:
-        """Molecules of one partition, run by run."""
+    def read(self, partition: int, widths: Widths) -> list[tuple[Molecules, np.ndarray | None]]:
+        """Molecules of one partition, run by run, and what they are joined by."""
         parts = []
         with self.path.open("rb", buffering=0) as file:
             for run in range(self.runs):
@@ -208,10 +233,13 @@ class Spill:
         return parts
 
 
-def write_spill(path: Path, num_partitions: int, batches: Iterable[tuple[Molecules, np.ndarray]], finish: Any) -> None:
-    """Write a spill file beside `path` and rename it. `finish()` -> (rejects, facts), asked when all batches are in."""
+def write_spill(path: Path, num_partitions: int, batches: Iterable[tuple], finish: Any, *, run_rows: int = MAX_RUN_ROWS) -> None:
+    """Write a spill file beside `path` and rename it.
+
+    `batches`: arguments of `SpillWriter.add`. `finish()` -> (table, facts), asked when all are in.
+    """
     with write_beside(path) as file:
-        writer = SpillWriter(file, num_partitions)
-        for molecules, partition in batches:
-            writer.add(molecules, partition)
+        writer = SpillWriter(file, num_partitions, run_rows=run_rows)
+        for batch in batches:
+            writer.add(*batch)
         writer.finish(*finish())

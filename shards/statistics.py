@@ -1,10 +1,14 @@
 """Count, mean and spread of each task, merged in a fixed order, so that every build of the same data agrees to the last bit."""
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
 
 from kernels.moments import measure_columns
+from shards.schema import BOND_TYPES, split_bond_codes
+from shards.types import LEVELS, Level, Molecules
 
 
 @dataclass(slots=True)
@@ -39,6 +43,19 @@ class Moments:
         parts = [measure_columns(labels) for labels in levels]
         return cls(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
+    @classmethod
+    def of(cls, molecules: Molecules, num_tasks: Mapping[Level, int]) -> "Moments":
+        """Of the labels of molecules, level by level; both directions of a bond or pair count, where both have a label."""
+        return cls.measure(*flat_labels(molecules, num_tasks))
+
+    @classmethod
+    def scatter(cls, part: "Moments", places: np.ndarray, num_tasks: int) -> "Moments":
+        """Moments of some tasks as those of `num_tasks`, of which they are number `places`."""
+        out = cls.empty(num_tasks)
+        for f in fields(cls):
+            getattr(out, f.name)[places] = getattr(part, f.name)
+        return out
+
     def merge(self, other: "Moments") -> None:
         """Merge in the moments of other rows (Chan, Golub and LeVeque 1983, equation 2.1)."""
         total = np.maximum(self.count + other.count, 1)
@@ -63,3 +80,43 @@ class Moments:
         """Inverse of `encode`."""
         columns = np.frombuffer(data, np.float64).reshape(len(fields(cls)), -1)
         return cls(columns[0].astype(np.int64), *columns[1:])
+
+
+def flat_labels(molecules: Molecules, num_tasks: Mapping[Level, int]) -> list[np.ndarray]:
+    """Label columns of each level as rows of all its tasks: float32 (M, T), both directions of bonds and pairs as rows."""
+    out = []
+    for level in LEVELS:
+        labels = molecules.labels(level)
+        if labels is None:
+            labels = np.empty((0, num_tasks[level]), np.float32)
+        out.append(np.concatenate([labels[..., 0], labels[..., 1]]) if labels.ndim == 3 else labels)
+    return out
+
+
+HISTOGRAMS = ("atoms", "bonds", "elements", "bond_types")
+
+
+def count_structure(molecules: Molecules) -> dict[str, dict[str, int]]:
+    """Histograms of a run of molecules: atoms and bonds a molecule, elements (atomic numbers) and types of bonds."""
+    columns = {
+        "atoms": molecules.num_atoms,
+        "bonds": molecules.num_bonds,
+        "elements": molecules.atom_codes[:, 0],
+        "bond_types": split_bond_codes(molecules.bond_codes)[0],
+    }
+    out = {}
+    for name, column in columns.items():
+        values, counts = np.unique(column, return_counts=True)
+        keys = [BOND_TYPES[v] for v in values] if name == "bond_types" else values.tolist()
+        out[name] = {str(k): int(n) for k, n in zip(keys, counts, strict=True)}
+    return out
+
+
+def merge_histograms(parts: list[dict[str, dict[str, int]]]) -> dict[str, dict[str, int]]:
+    """The sum, keys in rising order (types of bonds in the order of their codes)."""
+    out = {}
+    for name in HISTOGRAMS:
+        total = sum((Counter(part[name]) for part in parts), Counter())
+        order = BOND_TYPES if name == "bond_types" else sorted(total, key=int)
+        out[name] = {key: total[key] for key in order if total[key]}
+    return out

@@ -1,4 +1,4 @@
-"""Input tables: which columns a data set has, and its rows as arrays, a bounded number at a time."""
+"""Input tables: Parquet, CSV or TSV with a header, or text with a SMILES a line; their rows, a bounded number at a time."""
 
 import csv
 import glob
@@ -7,102 +7,23 @@ import itertools
 import math
 import os
 import re
+import zlib
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from shards.columns import Rows, check_columns, decode_rows, text_batch
+from shards.datasets import SMILES_COLUMNS, Dataset, TableSpec, list_names, resolve_dataset
 from shards.errors import InputError, SchemaError
-from shards.types import Level, Task, TaskSet
 
-STATES = ("S0", "T0", "cation", "anion")
-_STATE_UNITS = {
-    "alpha_homo": "eV",
-    "alpha_gap": "eV",
-    "beta_homo": "eV",
-    "beta_gap": "eV",
-    "energy_total": "eV",
-    "principal_length_a": "angstrom",
-    "principal_length_b": "angstrom",
-    "principal_length_c": "angstrom",
-    "spherocity": "1",
-    "plane_best_fit": "angstrom",
-}
-_DESCRIPTOR_UNITS = {"mw": "g/mol", "tpsa": "angstrom^2"}
-_DESCRIPTORS = (
-    "mw fsp3 n_lipinski_hba n_lipinski_hbd n_rings n_hetero_atoms n_heavy_atoms n_rotatable_bonds n_radical_electrons tpsa qed "
-    "clogp sas n_aliphatic_carbocycles n_aliphatic_heterocyles n_aliphatic_rings n_aromatic_carbocycles n_aromatic_heterocyles "
-    "n_aromatic_rings n_saturated_carbocycles n_saturated_heterocyles n_saturated_rings"
-).split()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Dataset:
-    """How to read one data set's tables."""
-
-    name: str
-    smiles_column: str
-    tasks: tuple[Task, ...]
-    """Graph-level tasks first; names are the input's columns."""
-    task_sets: tuple[TaskSet, ...]
-
-    def columns(self, level: str) -> list[str]:
-        """Names of the label columns of one level."""
-        return [task.name for task in self.tasks if task.level == level]
-
-
-def pm6() -> Dataset:
-    """PM6_83M of arXiv 2310.04292: 62 graph-level tasks (4 states x 10, 22 descriptors), 7 atom-level tasks."""
-    graph = {f"graph_{state}_{name}": unit for state in STATES for name, unit in _STATE_UNITS.items()}
-    graph |= {f"graph_{name}": _DESCRIPTOR_UNITS.get(name, "1") for name in _DESCRIPTORS}
-    atom = {f"node_{state}_charges_mulliken": "e" for state in STATES} | {f"node_{state}_spin": "1" for state in STATES[1:]}
-    units: dict[Level, dict[str, str]] = {"graph": graph, "atom": atom}
-    return Dataset(
-        name="pm6",
-        smiles_column="ordered_smiles",
-        tasks=tuple(
-            Task(name=name, level=level, kind="regression", unit=unit, source="pm6")
-            for level, names in units.items()
-            for name, unit in names.items()
-        ),
-        task_sets=(
-            TaskSet(name="g62", level="graph", kind="regression", source="pm6", tasks=tuple(graph)),
-            TaskSet(name="n7", level="atom", kind="regression", source="pm6", tasks=tuple(atom)),
-        ),
-    )
-
-
-DATASETS: dict[str, Callable[[], Dataset]] = {"pm6": pm6}
-
-
-@dataclass(frozen=True, slots=True)
-class AtomLists:
-    """One atom-level column of a batch of rows."""
-
-    values: np.ndarray
-    """float32, NaN where null, infinite or not a number."""
-    ptr: np.ndarray
-    """int64 (N + 1); a null list is empty."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """A batch of N input rows; a label that is no finite float32 is absent."""
-
-    first_row: int
-    """Global row number of the first."""
-    smiles: list[str | None]
-    graph: np.ndarray
-    """float32 (N, Tg), NaN where absent."""
-    atom: list[AtomLists]
-    infinite: np.ndarray
-    """int64 (T): labels of each task that were infinite, or are in float32."""
-    nan: np.ndarray
-    """int64 (T): labels that were not null but not a number."""
+T = TypeVar("T")
+MAX_FIELD_BYTES = 1 << 27
+"""Longest field of a text table: a list of the pairs of a large molecule is long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +35,9 @@ class InputFile:
     num_bytes: int
     sha256: str
     group_rows: tuple[int, ...]
-    """Rows of each row group."""
+    """Rows of each row group; a text table is one."""
+    table: int = 0
+    """Which of the tables that are joined it belongs to."""
 
     @property
     def name(self) -> str:
@@ -123,7 +46,7 @@ class InputFile:
 
     def describe(self) -> dict:
         """What identifies the content."""
-        return {"name": self.name, "rows": self.num_rows, "bytes": self.num_bytes, "sha256": self.sha256}
+        return {"name": self.name, "rows": self.num_rows, "bytes": self.num_bytes, "sha256": self.sha256, "table": self.table}
 
 
 def natural_key(text: str) -> list:
@@ -152,22 +75,36 @@ def resolve_inputs(patterns: list[str]) -> list[str]:
     return urls
 
 
-def check_input(url: str, dataset: Dataset, on_bytes: Callable[[int], None] = lambda n: None) -> InputFile:
-    """Check that a table has the data set's columns, count its rows, hash its bytes.
+def check_input(
+    url: str,
+    spec: TableSpec,
+    dataset: Dataset | None = None,
+    *,
+    table: int = 0,
+    on_bytes: Callable[[int], None] = lambda n: None,
+) -> tuple[InputFile, Dataset]:
+    """Check that a table has the columns it should have, count its rows, hash its bytes.
 
-    Raises InputError when it is missing, SchemaError when it is no Parquet, lacks columns or has other types.
+    `dataset`: what an earlier file of the same table was found to have; this one must have the same. Raises InputError when the
+    file is missing or what the call says does not fit it, SchemaError when it is unreadable, lacks columns or has other types.
     """
     try:
-        with fsspec.open(url, "rb") as file:
-            try:
-                parquet = pq.ParquetFile(file)
-                _check_columns(url, parquet.schema_arrow, dataset)
-            except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-                raise SchemaError(f"{url}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
-            metadata = parquet.metadata
+        if not is_text(url):
+            with fsspec.open(url, "rb") as file:
+                try:
+                    parquet = pq.ParquetFile(file)
+                    schema, metadata = parquet.schema_arrow, parquet.metadata
+                except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+                    raise SchemaError(f"{url}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
+            found = _resolve(url, spec, schema.names, dataset)
+            check_columns(url, schema, found)
             group_rows = tuple(metadata.row_group(g).num_rows for g in range(metadata.num_row_groups))
-            file.seek(0)
-            digest, size = hashlib.sha256(), 0
+        else:
+            with _open_text(url) as (names, rows):
+                found = _resolve(url, spec, names, dataset)
+                group_rows = (sum(1 for _ in rows),)
+        digest, size = hashlib.sha256(), 0
+        with fsspec.open(url, "rb") as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
                 size += len(chunk)
@@ -175,43 +112,69 @@ def check_input(url: str, dataset: Dataset, on_bytes: Callable[[int], None] = la
     except FileNotFoundError as error:
         raise InputError(f"{url}: no such file") from error
     except IsADirectoryError as error:
-        raise InputError(f"{url}: a folder, expected a Parquet file; name its files, for example {url}/*.parquet") from error
-    except OSError as error:
-        raise InputError(f"{url}: cannot be read: {error.strerror or error}") from error
-    return InputFile(url, metadata.num_rows, size, digest.hexdigest(), group_rows)
+        raise InputError(f"{url}: a folder, expected a table; name its files, for example {url}/*.parquet") from error
+    except _UNREADABLE as error:
+        raise _unreadable(url, error) from error
+    return InputFile(url, sum(group_rows), size, digest.hexdigest(), group_rows, table), found
 
 
-def _check_columns(url: str, schema: pa.Schema, dataset: Dataset) -> None:
-    wanted = [dataset.smiles_column, *dataset.columns("graph"), *dataset.columns("atom")]
-    missing = [name for name in wanted if name not in schema.names]
-    if missing:
+def _resolve(url: str, spec: TableSpec, names: list[str], before: Dataset | None) -> Dataset:
+    found = resolve_dataset(spec, url, names)
+    if before is None:
+        return found
+    if differ := sorted(set(found.columns) ^ set(before.columns)):
         raise SchemaError(
-            f"{url}: {len(missing)} of {len(wanted)} columns of --dataset {dataset.name} are missing: {_list(missing)}; "
-            f"found {len(schema.names)}: {_list(schema.names)}"
+            f"{url}: {len(found.columns)} label columns, the first file of this table has {len(before.columns)}; only one of "
+            f"them has {list_names(differ)}; expected the same in every file"
         )
-    if twice := [name for name in wanted if schema.names.count(name) > 1]:
-        raise SchemaError(f"{url}: columns that are there more than once: {_list(twice)}")
-    is_text = (pa.types.is_string, pa.types.is_large_string)
-    is_list = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    for name in wanted:
-        dtype = schema.field(name).type
-        if name == dataset.smiles_column:
-            ok, expected = any(f(dtype) for f in is_text), "string"
-        elif name in dataset.columns("graph"):
-            ok, expected = _is_number(dtype), "a number"
+    if absent := [name for name in before.wanted if name not in names]:
+        raise SchemaError(f"{url}: no column {absent[0]}, which the first file of this table has")
+    return before
+
+
+# files of each kind
+
+
+LINES, FIELDS, PARQUET = (".smi", ".smiles", ".txt"), (".csv", ".tsv"), (".parquet", ".pq")
+
+
+def is_text(url: str) -> bool:
+    """By the file's name; what is no text is taken for Parquet."""
+    return url.removesuffix(".gz").endswith(LINES + FIELDS)
+
+
+_UNREADABLE = (pa.ArrowException, UnicodeDecodeError, csv.Error, EOFError, zlib.error, OSError)
+
+
+def _unreadable(url: str, error: Exception) -> SchemaError | InputError:
+    if isinstance(error, OSError) and error.strerror:
+        return InputError(f"{url}: cannot be read: {error.strerror}")
+    return SchemaError(f"{url}: unreadable: {(str(error) or type(error).__name__).splitlines()[0]}")
+
+
+@contextmanager
+def _open_text(url: str) -> Iterator[tuple[list[str], Iterator[list[str | None]]]]:
+    """Column names and rows of a text table. A blank line is a row; a field that is not there is None.
+
+    Raises SchemaError for a row with more fields than the header.
+    """
+    plain = url.removesuffix(".gz")
+    is_lines = plain.endswith(LINES)
+    csv.field_size_limit(MAX_FIELD_BYTES)
+    with fsspec.open(url, "rt", compression="infer", newline=None if is_lines else "", encoding="utf-8-sig") as file:
+        if is_lines:
+            yield ["smiles"], ([line.rstrip("\n")] for line in file)
         else:
-            is_numbers = any(f(dtype) for f in is_list) and _is_number(dtype.value_type)
-            ok, expected = is_numbers or pa.types.is_null(dtype), "a list of numbers"
-        if not ok:
-            raise SchemaError(f"{url}: column {name} is of type {dtype}, expected {expected}")
+            reader = csv.reader(file, delimiter="\t" if plain.endswith(".tsv") else ",", strict=True)
+            names = [name.strip() for name in next(reader, [])]
+            yield names, _pad(url, reader, len(names))
 
 
-def _is_number(dtype: pa.DataType) -> bool:
-    return pa.types.is_floating(dtype) or pa.types.is_integer(dtype) or pa.types.is_null(dtype)
-
-
-def _list(names: list[str], limit: int = 6) -> str:
-    return ", ".join(names[:limit]) + (f", ... ({len(names) - limit} more)" if len(names) > limit else "")
+def _pad(url: str, reader: Any, width: int) -> Iterator[list[str | None]]:
+    for number, row in enumerate(reader):
+        if len(row) > width:
+            raise SchemaError(f"{url}: row {number}, line {reader.line_num}: {len(row)} fields, the header has {width}")
+        yield row + [None] * (width - len(row))
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,10 +232,11 @@ class TableReader:
     """Reads ranges of rows. A row group cannot be entered in the middle, so the reader stays where the last range ended: a worker
     that gets ranges in rising order decodes a row group once, however many ranges it is cut into. Not for several threads."""
 
-    def __init__(self, dataset: Dataset, *, batch_rows: int):
-        self.dataset, self.batch_rows = dataset, batch_rows
+    def __init__(self, datasets: tuple[Dataset, ...], *, batch_rows: int):
+        """`datasets`: of each table."""
+        self.datasets, self.batch_rows = datasets, batch_rows
         self._groups: tuple[str, int, int] | None = None
-        self._file: Any = None
+        self._opened = ExitStack()
         self._batches: Iterator[pa.RecordBatch] = iter(())
         self._rest: pa.RecordBatch | None = None
         self._at = 0
@@ -284,26 +248,34 @@ class TableReader:
             self._seek(source, rows)
             while left:
                 part = self._next(left)
-                yield _decode_batch(part, self.dataset, first_row)
+                yield decode_rows(part, self.datasets[source.table], first_row=first_row, url=source.url)
                 first_row, left = first_row + part.num_rows, left - part.num_rows
         except StopIteration:
             raise SchemaError(f"{source.url}: ends at row {first_row}, {left} rows early: it changed while it was read") from None
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        except _UNREADABLE as error:
             self.close()
-            raise SchemaError(f"{source.url}: unreadable at or after row {first_row}: {str(error).splitlines()[0]}") from error
+            text = (str(error) or type(error).__name__).splitlines()[0]
+            raise SchemaError(f"{source.url}: unreadable at or after row {first_row}: {text}") from error
 
     def _seek(self, source: InputFile, rows: RowRange) -> None:
         groups = (source.url, rows.first_group, rows.num_groups)
         if self._groups != groups or self._at > rows.skip:
             self.close()
-            self._file = fsspec.open(source.url, "rb").open()
-            parquet = pq.ParquetFile(self._file, pre_buffer=False, buffer_size=READ_BUFFER_BYTES)
-            columns = [self.dataset.smiles_column, *(t.name for t in self.dataset.tasks)]
-            numbers = list(range(rows.first_group, rows.first_group + rows.num_groups))
-            self._batches = parquet.iter_batches(self.batch_rows, row_groups=numbers, columns=columns, use_threads=False)
+            self._batches = self._open(source, rows)
             self._groups, self._at = groups, 0
         while self._at < rows.skip:
             self._next(rows.skip - self._at)
+
+    def _open(self, source: InputFile, rows: RowRange) -> Iterator[pa.RecordBatch]:
+        columns = self.datasets[source.table].wanted
+        if is_text(source.url):
+            names, lines = self._opened.enter_context(_open_text(source.url))
+            places = {name: names.index(name) for name in columns}
+            return (text_batch(places, part) for part in _batches(lines, self.batch_rows))
+        file = self._opened.enter_context(fsspec.open(source.url, "rb"))
+        parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=READ_BUFFER_BYTES)
+        numbers = list(range(rows.first_group, rows.first_group + rows.num_groups))
+        return parquet.iter_batches(self.batch_rows, row_groups=numbers, columns=columns, use_threads=False)
 
     def _next(self, most: int) -> pa.RecordBatch:
         """At least one row and at most `most`. Raises StopIteration."""
@@ -317,9 +289,7 @@ class TableReader:
     def close(self) -> None:
         """Let go of the file."""
         self._groups, self._batches, self._rest = None, iter(()), None
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._opened.close()
 
     def __enter__(self) -> "TableReader":
         return self
@@ -328,71 +298,30 @@ class TableReader:
         self.close()
 
 
-def _decode_batch(batch: pa.RecordBatch, dataset: Dataset, first_row: int) -> Rows:
-    graph = np.empty((batch.num_rows, len(dataset.columns("graph"))), np.float32)
-    infinite, nan = np.zeros(len(dataset.tasks), np.int64), np.zeros(len(dataset.tasks), np.int64)
-    atom = []
-    for t, task in enumerate(dataset.tasks):
-        column = batch.column(task.name)
-        if task.level == "graph":
-            graph[:, t], infinite[t], nan[t] = _floats(column)
-        else:
-            column = column.cast(pa.large_list(column.type.value_type if pa.types.is_nested(column.type) else pa.float32()))
-            ptr = np.concatenate([[0], np.cumsum(column.value_lengths().fill_null(0).to_numpy())])
-            values, infinite[t], nan[t] = _floats(column.flatten())
-            atom.append(AtomLists(values, ptr))
-    return Rows(first_row, batch.column(dataset.smiles_column).to_pylist(), graph, atom, infinite, nan)
-
-
-def _floats(array: pa.Array) -> tuple[np.ndarray, int, int]:
-    """Numbers -> float32 with NaN for whatever is no finite float32, and how many of these were infinite and NaN."""
-    # unsafe: whole numbers may be rounded, as float64 ones are
-    values = array.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
-    finite = np.isfinite(values)
-    if finite.all():
-        return values, 0, 0
-    infinite = np.isinf(values)
-    num_infinite = int(infinite.sum())
-    if num_infinite:
-        values = np.where(infinite, np.float32(np.nan), values)
-    return values, num_infinite, int(finite.size - finite.sum()) - num_infinite - array.null_count
-
-
-SMILES_COLUMNS = ("smiles", "ordered_smiles", "canonical_smiles", "SMILES", "Smiles")
-"""Names a SMILES column is looked for under."""
-
-
 def iter_smiles(url: str, *, column: str | None = None, batch_rows: int = 8192) -> Iterator[list[str | None]]:
     """SMILES of a table, a batch of rows at a time: Parquet, CSV or TSV with a header (also .gz), or text with one SMILES a line.
 
     A blank line of a text table is a row. Raises InputError for a missing file or column, SchemaError for an unreadable table.
     """
-    plain = url.removesuffix(".gz")
+    if not is_text(url) and not url.endswith(PARQUET):
+        raise InputError(f"{url}: expected a shard set, or a table ending in .parquet, .csv, .tsv, .smi or .txt (also .gz)")
     try:
-        if plain.endswith((".parquet", ".pq")):
+        if not is_text(url):
             with fsspec.open(url, "rb") as file:
                 parquet = pq.ParquetFile(file)
                 name = _smiles_column(url, parquet.schema_arrow.names, column)
                 for batch in parquet.iter_batches(batch_rows, columns=[name]):
                     yield [None if s is None else str(s) for s in batch.column(0).to_pylist()]
-        elif plain.endswith((".csv", ".tsv")):
-            with fsspec.open(url, "rt", compression="infer", newline="", encoding="utf-8-sig") as file:
-                reader = csv.reader(file, delimiter="\t" if plain.endswith(".tsv") else ",", strict=True)
-                head = next(reader, [])
-                place = head.index(_smiles_column(url, head, column))
-                # csv skips nothing but gives a blank line as an empty row
-                yield from _batches((row[place] if place < len(row) else None for row in reader), batch_rows)
-        elif plain.endswith((".smi", ".smiles", ".txt")):
-            if column:
-                raise InputError(f"{url}: a text file of one SMILES a line has no column {column}; leave out --smiles-column")
-            with fsspec.open(url, "rt", compression="infer", encoding="utf-8-sig") as file:
-                yield from _batches((line.rstrip("\r\n") for line in file), batch_rows)
         else:
-            raise InputError(f"{url}: expected a shard set, or a table ending in .parquet, .csv, .tsv, .smi or .txt (also .gz)")
+            with _open_text(url) as (names, rows):
+                if column and names == ["smiles"] and column != "smiles":
+                    raise InputError(f"{url}: a text file of one SMILES a line has no column {column}; leave out --smiles-column")
+                place = names.index(_smiles_column(url, names, column))
+                yield from _batches((row[place] for row in rows), batch_rows)
     except FileNotFoundError as error:
         raise InputError(f"{url}: no such file") from error
-    except (pa.ArrowException, UnicodeDecodeError, csv.Error, EOFError, OSError) as error:
-        raise SchemaError(f"{url}: unreadable: {str(error).splitlines()[0]}") from error
+    except _UNREADABLE as error:
+        raise _unreadable(url, error) from error
 
 
 def _smiles_column(url: str, names: list[str], column: str | None) -> str:
@@ -400,10 +329,10 @@ def _smiles_column(url: str, names: list[str], column: str | None) -> str:
         if name in names:
             return name
     raise InputError(
-        f"{url}: no column {column or ' or '.join(SMILES_COLUMNS)}, found {_list(names)}; name it with --smiles-column"
+        f"{url}: no column {column or ' or '.join(SMILES_COLUMNS)}, found {list_names(names)}; name it with --smiles-column"
     )
 
 
-def _batches(rows: Iterator[str | None], size: int) -> Iterator[list[str | None]]:
+def _batches(rows: Iterator[T], size: int) -> Iterator[list[T]]:
     while batch := list(itertools.islice(rows, size)):
         yield batch

@@ -9,9 +9,10 @@ import numpy as np
 
 from shards import format, index
 from shards.errors import ShardError
-from shards.manifest import REJECTS, fingerprint
+from shards.manifest import MAPPING, REJECTS, fingerprint
 from shards.reader import ShardSet
-from shards.statistics import Moments
+from shards.statistics import Moments, count_structure, merge_histograms
+from shards.types import LEVELS
 
 
 @dataclass(slots=True)
@@ -48,8 +49,9 @@ class _Verifier:
     def __init__(self, shard_set: ShardSet):
         self.shard_set, self.report = shard_set, Report()
         self.hashes: list[tuple[str, bytes]] = []
-        num_tasks = len(shard_set.manifest.tasks)
-        self.moments = {split: Moments.empty(num_tasks) for split in shard_set.manifest.splits}
+        self.num_tasks = {level: len(shard_set.manifest.tasks_of(level)) for level in LEVELS}
+        self.histograms: list[dict] = []
+        self.moments = {split: Moments.empty(len(shard_set.manifest.tasks)) for split in shard_set.manifest.splits}
         self.totals = {split: np.zeros(4, np.int64) for split in shard_set.manifest.splits}
 
     def check_archive(self, blocks: list[int]) -> None:
@@ -97,17 +99,22 @@ class _Verifier:
         for name, value in row.items():
             if stored[name] != value:
                 self._problem(f"{shard_set.locate(block)}: {name} is {value}, the index says {stored[name]}")
-        self.moments[split].merge(Moments.measure(molecules.graph_labels, molecules.atom_labels))
+        self.moments[split].merge(Moments.of(molecules, self.num_tasks))
         self.totals[split] += [1, len(molecules), molecules.atom_ptr[-1], molecules.bond_ptr[-1]]
+        self.histograms = [merge_histograms([*self.histograms, count_structure(molecules)])]
         self.report.blocks += 1
         self.report.molecules += len(molecules)
 
     def check_manifest(self) -> None:
         """Totals, label counts, statistics, fingerprint and the list of rejected rows."""
         manifest = self.shard_set.manifest
-        rejects = self.shard_set.path / REJECTS
-        if not rejects.is_file() or hashlib.sha256(rejects.read_bytes()).hexdigest() != manifest.rejects_sha256:
-            self._problem(f"{rejects}: missing or damaged")
+        beside = {REJECTS: manifest.rejects_sha256} | ({MAPPING: manifest.join.mapping_sha256} if manifest.join else {})
+        for name, digest in beside.items():
+            path = self.shard_set.path / name
+            if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+                self._problem(f"{path}: missing or damaged")
+        if [manifest.histograms] != self.histograms:
+            self._problem("manifest.json: histograms of atoms, bonds, elements or bond types are not those of the shards")
         for split, totals in self.totals.items():
             for name, value in zip(("blocks", "molecules", "atoms", "bonds"), totals, strict=True):
                 if manifest.splits[split][name] != value:
@@ -123,8 +130,9 @@ class _Verifier:
                     )
             if "train" in self.moments:
                 said, found = manifest.statistics[task.name], self.moments["train"]
-                if (said.mean, said.std) != (float(found.mean[t]), float(found.std[t])):
-                    self._problem(f"manifest.json: mean and std of {task.name} are not those of the training split")
+                ends = (float(found.low[t]), float(found.high[t])) if found.count[t] else (None, None)
+                if (said.mean, said.std, said.min, said.max) != (float(found.mean[t]), float(found.std[t]), *ends):
+                    self._problem(f"manifest.json: mean, std and range of {task.name} are not those of the training split")
         content = fingerprint(manifest.tasks, manifest.atom_features, manifest.bond_features, self.hashes)
         if content != manifest.fingerprint:
             self._problem(f"manifest.json: fingerprint {manifest.fingerprint[:12]}, the content has {content[:12]}")

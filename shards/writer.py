@@ -3,7 +3,7 @@
 import io
 import os
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from shards import format, index
 from shards.errors import StorageError
-from shards.types import Molecules
+from shards.types import Level, Molecules
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def write_shard(
     number: int,
     blocks: Iterable[Molecules],
     *,
-    label_dtypes: dict[str, str],
+    label_dtypes: Mapping[Level, str],
     scratch: Path | None = None,
 ) -> list[dict]:
     """Write one shard, a block at a time, and return its index rows, a row a block."""

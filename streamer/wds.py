@@ -5,6 +5,7 @@ dataset = webdataset.WebDataset(urls, shardshuffle=False).map(BlockDecoder(shard
 
 from shards import Molecules, ShardSet
 from shards.format import decode_block, decompress
+from shards.types import LEVELS
 
 
 class BlockDecoder:
@@ -13,8 +14,7 @@ class BlockDecoder:
     def __init__(self, shard_set: ShardSet, *, groups: tuple[str, ...] | None = None):
         self.groups = ("sizes", *(g for g in groups or shard_set.groups if g != "sizes"))
         self.num_atom_features = len(shard_set.manifest.atom_features)
-        self.num_graph_tasks = len(shard_set.manifest.tasks_of("graph"))
-        self.num_atom_tasks = len(shard_set.manifest.tasks_of("atom"))
+        self.num_tasks = {level: len(shard_set.manifest.tasks_of(level)) for level in LEVELS}
 
     def __call__(self, sample: dict) -> Molecules:
         """Decode; raises FormatError for a damaged member, KeyError for a sample of another kind."""
@@ -25,6 +25,5 @@ class BlockDecoder:
             contents,
             num_molecules=num_molecules,
             num_atom_features=self.num_atom_features,
-            num_graph_tasks=self.num_graph_tasks,
-            num_atom_tasks=self.num_atom_tasks,
+            num_tasks=self.num_tasks,
         )

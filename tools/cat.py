@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from math import isnan
 from pathlib import Path
 from typing import Annotated
 
@@ -41,7 +42,6 @@ def iter_records(shard_set, split: str | None, wanted: set[int] | None) -> Itera
     """Molecules as JSON types, in stored order."""
     import numpy as np
 
-    names = {level: [t.name for t in shard_set.manifest.tasks_of(level)] for level in ("graph", "atom")}
     chosen = None if wanted is None else np.array([i for i in sorted(wanted) if i < 2**64], np.uint64)
     blocks = range(len(shard_set.index)) if split is None else shard_set.blocks(split)
     for block in blocks:
@@ -49,17 +49,54 @@ def iter_records(shard_set, split: str | None, wanted: set[int] | None) -> Itera
             continue
         molecules = shard_set.read_block(int(block))
         for i in range(len(molecules)):
-            if chosen is not None and molecules.ids[i] not in chosen:
-                continue
-            graph = molecules.graph_labels[i]
-            atoms = molecules.atom_labels[molecules.atom_ptr[i] : molecules.atom_ptr[i + 1]]
-            yield {
-                "id": int(molecules.ids[i]),
-                "smiles": molecules.smiles[i],
-                "graph": {name: float(v) for name, v in zip(names["graph"], graph, strict=True) if not np.isnan(v)},
-                "atom": {
-                    name: [None if np.isnan(v) else float(v) for v in column]
-                    for name, column in zip(names["atom"], atoms.T, strict=True)
-                    if not np.isnan(column).all()
-                },
-            }
+            if chosen is None or molecules.ids[i] in chosen:
+                yield _record(shard_set.manifest, molecules.slice(i, i + 1))
+
+
+def _record(manifest, molecule) -> dict:
+    """One molecule; `bonds` (atoms of each) where bonds have labels."""
+    record = {"id": int(molecule.ids[0]), "smiles": molecule.smiles[0]}
+    if molecule.identifiers is not None and molecule.identifiers[0]:
+        record["identifier"] = molecule.identifiers[0]
+    if molecule.bond_labels is not None:
+        record["bonds"] = molecule.bond_atoms.tolist()
+    lists = {"graph": lambda x: x, "atom": lambda x: x, "bond": _bond_list, "pair": _pair_list}
+    for level, to_list in lists.items():
+        labels = molecule.labels(level)
+        if labels is None:
+            if level in ("graph", "atom"):
+                record[level] = {}
+            continue
+        columns = {task.name: to_list(labels[:, k]) for k, task in enumerate(manifest.tasks_of(level))}
+        record[level] = {name: _numbers(column) for name, column in columns.items() if not _all_nan(column)}
+        if level == "graph":
+            record[level] = {name: values[0] for name, values in record[level].items()}
+    return record
+
+
+def _all_nan(values) -> bool:
+    import numpy as np
+
+    return bool(np.isnan(values).all())
+
+
+def _numbers(values) -> list[float | None]:
+    return [None if isnan(v) else v for v in values.tolist()]
+
+
+def _bond_list(labels):
+    """float32 (bonds, 2) -> an entry a bond, or two a bond if any is labelled both ways."""
+    return labels[:, 0] if _all_nan(labels[:, 1]) else labels.reshape(-1)
+
+
+def _pair_list(labels):
+    """float32 (pairs, 2) -> n * n entries, or n * (n - 1) / 2 for i < j row by row, if no pair is labelled both ways."""
+    import numpy as np
+
+    n = int((2 * len(labels) + 0.25) ** 0.5)
+    matrix = np.full((n, n), np.nan, np.float32)
+    j, i = np.tril_indices(n)
+    matrix[j, i] = labels[:, 1]
+    matrix[i, j] = labels[:, 0]
+    is_full = not (_all_nan(labels[:, 1]) and _all_nan(np.diagonal(matrix)))
+    return matrix.reshape(-1) if is_full else matrix[np.triu_indices(n, 1)]

@@ -150,11 +150,13 @@ def embed_shard_set(
     num_threads: int = 1,
     on_rows: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
-    """Write the embeddings of a shard set in shard order: columns split, id, embedding; a part a window.
+    """Write the embeddings of a shard set in shard order: columns split, id, identifier where the set has them, embedding; a part
+    a window.
 
     Parts that an earlier call of the same job wrote are kept. Returns the number of rows. Raises RunError, TrainError.
     """
-    differ = checkpoint.spec.difference(DataSpec.of(shard_set))
+    # of its tasks none matters here
+    differ = checkpoint.spec.difference(DataSpec.of(shard_set, with_heads=False))
     if differ and "features" in differ:
         raise TrainError(f"checkpoint and {shard_set.path} do not fit: the model reads {differ}")
     encoder = Encoder.load(checkpoint, device)
@@ -180,11 +182,11 @@ def embed_shard_set(
             for window, ids, vectors in embed_windows(
                 encoder, shard_set, split=split, budget=budget, first=done, num_threads=num_threads
             ):
-                columns = {
-                    "split": pa.array([split] * len(ids)).dictionary_encode(),
-                    "id": pa.array(ids),
-                    "embedding": fixed_size_list(vectors, dtype),
-                }
+                columns = {"split": pa.array([split] * len(ids)).dictionary_encode(), "id": pa.array(ids)}
+                if "identifiers" in shard_set.groups:
+                    blocks = [shard_set.read_block(int(b), ("identifiers",)).identifiers for b in plan.window_blocks(window)]
+                    columns["identifier"] = pa.array([name or None for names in blocks for name in names], pa.string())
+                columns["embedding"] = fixed_size_list(vectors, dtype)
                 folder.write(number + window, columns)
                 rows += len(ids)
                 on_rows(rows, total)

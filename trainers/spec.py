@@ -4,6 +4,7 @@ to load one."""
 from dataclasses import asdict, dataclass
 
 from streamer import ShardSet
+from trainers.errors import TrainError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,11 +32,16 @@ class DataSpec:
     heads: tuple[HeadSpec, ...]
 
     @classmethod
-    def of(cls, shard_set: ShardSet) -> "DataSpec":
-        """The spec of a shard set."""
+    def of(cls, shard_set: ShardSet, *, with_heads: bool = True) -> "DataSpec":
+        """The spec of a shard set, or of its features alone. Raises TrainError for tasks that nothing can train yet."""
         manifest = shard_set.manifest
         heads = []
-        for task_set in manifest.task_sets:
+        for task_set in manifest.task_sets if with_heads else ():
+            if task_set.kind != "regression" or task_set.level not in ("graph", "atom"):
+                raise TrainError(
+                    f"{shard_set.path}: task set {task_set.name} is {task_set.level}-level {task_set.kind}; training is there "
+                    f"for regression on graphs and atoms, expected a shard set of such tasks only"
+                )
             names = [task.name for task in manifest.tasks_of(task_set.level)]
             stats = [manifest.statistics[name] for name in task_set.tasks]
             heads.append(
