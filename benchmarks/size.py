@@ -27,12 +27,12 @@ import pyarrow.parquet as pq
 
 from shards import Molecules, ShardSet, format
 from shards.build import BuildOptions, build
+from shards.datasets import preset_dataset
 from shards.sample import sample_path
 from shards.splits import SplitFractions
-from shards.tables import pm6
 from shards.types import concat_molecules, offsets
 
-GRAPH, ATOM = pm6().columns("graph"), pm6().columns("atom")
+GRAPH, ATOM = ([t.name for t in preset_dataset("pm6").tasks if t.level == level] for level in ("graph", "atom"))
 GEOMETRY = [t for t, name in enumerate(GRAPH) if "_S0_" not in name and any(x in name for x in ("length", "spherocity", "plane"))]
 LEVELS = (1, 3, 6, 9, 12)
 READ_TO_TRAIN = ("sizes", "structure", "graph_labels", "atom_labels")
