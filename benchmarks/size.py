@@ -34,6 +34,8 @@ from shards.types import concat_molecules, offsets
 
 GRAPH, ATOM = ([t.name for t in preset_dataset("pm6").tasks if t.level == level] for level in ("graph", "atom"))
 GEOMETRY = [t for t, name in enumerate(GRAPH) if "_S0_" not in name and any(x in name for x in ("length", "spherocity", "plane"))]
+NUM_TASKS = {"graph": len(GRAPH), "atom": len(ATOM), "bond": 0, "pair": 0}
+GROUPS = format.groups_of(NUM_TASKS)
 LEVELS = (1, 3, 6, 9, 12)
 READ_TO_TRAIN = ("sizes", "structure", "graph_labels", "atom_labels")
 
@@ -161,8 +163,7 @@ def decode(block: dict[str, bytes], num_molecules: int) -> None:
         {group: format.decompress(data) for group, data in block.items()},
         num_molecules=num_molecules,
         num_atom_features=7,
-        num_graph_tasks=len(GRAPH),
-        num_atom_tasks=len(ATOM),
+        num_tasks=NUM_TASKS,
     )
 
 
@@ -174,7 +175,7 @@ def seconds(work) -> float:
 
 def measure_reading(blocks: dict[str, list[Molecules]], runs: int) -> None:
     """Nanoseconds a molecule of one block, from compressed bytes to columns, group by group, interleaved."""
-    groups = {g: ("sizes", g) for g in format.GROUPS[1:]} | {"sizes": ("sizes",), "to train": READ_TO_TRAIN}
+    groups = {g: ("sizes", g) for g in GROUPS[1:]} | {"sizes": ("sizes",), "to train": READ_TO_TRAIN}
     work, times = {}, {}
     for size, cut_blocks in blocks.items():
         for atom in ("f2", "f4"):
@@ -186,12 +187,12 @@ def measure_reading(blocks: dict[str, list[Molecules]], runs: int) -> None:
         for key, arguments in work.items():
             times[key].append(seconds(lambda arguments=arguments: decode(*arguments)) / arguments[1] * 1e9)
     median = {key: statistics.median(t[1:]) for key, t in times.items()}
-    names = [*format.GROUPS, "to train"]
+    names = [*GROUPS, "to train"]
     print("\nns a molecule to read, decompressed and decoded (a group's less the sizes it needs); in brackets the least")
     print(f"{'blocks':8} {'atoms':5} " + " ".join(f"{n:>12}" for n in names))
     for size in blocks:
         for atom in ("f2", "f4"):
-            row = [median[size, atom, n] - (median[size, atom, "sizes"] if n in format.GROUPS[1:] else 0) for n in names]
+            row = [median[size, atom, n] - (median[size, atom, "sizes"] if n in GROUPS[1:] else 0) for n in names]
             print(f"{size:8} {atom:5} " + " ".join(f"{x:12,.0f}" for x in row) + f" ({min(times[size, atom, 'to train']):,.0f})")
 
 
@@ -228,18 +229,14 @@ def main() -> None:
     print(f"{number:,} molecules, {molecules.atom_ptr[-1] / number:.1f} atoms each; graph labels f4")
 
     print("\nbytes a molecule")
-    print(f"{'blocks':8} {'atoms':5} " + " ".join(f"{g:>12}" for g in format.GROUPS) + f" {'total':>8} {'apart':>8}")
+    print(f"{'blocks':8} {'atoms':5} " + " ".join(f"{g:>12}" for g in GROUPS) + f" {'total':>8} {'apart':>8}")
     totals = {}
     for size, cut_blocks in blocks.items():
         for atom in ("f2", "f4"):
             sizes = group_sizes(encode(cut_blocks, atom))
             total, other = (sum(x.values()) / number for x in (sizes, group_sizes(encode(apart[size], atom))))
             totals[size, atom] = total, other
-            print(
-                f"{size:8} {atom:5} "
-                + " ".join(f"{sizes[g] / number:12.1f}" for g in format.GROUPS)
-                + f" {total:8.1f} {other:8.1f}"
-            )
+            print(f"{size:8} {atom:5} " + " ".join(f"{sizes[g] / number:12.1f}" for g in GROUPS) + f" {total:8.1f} {other:8.1f}")
 
     print("\nParquet, bytes a molecule; in brackets the set's share of it, (as is, apart)")
     stored, references = as_table(molecules), {}

@@ -179,8 +179,8 @@ class _Column:
         if wrong.any():
             at = int(wrong.argmax())
             raise SchemaError(
-                f"{self._at(int(rows[at]))}: {values[at]:g} is no class of a task with classes 0 to {most} ({self.task.kind}); mend "
-                f"the input, or use the data set or --task-kind that has this class"
+                f"{self._at(int(rows[at]))}: {values[at]:g} is no class of a task with classes 0 to {most} ({self.task.kind}); "
+                f"mend the input, or use the data set or --task-kind that has this class"
             )
         return np.clip(values - 1, 0, 2) if self.merge_classes else values
 

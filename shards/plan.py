@@ -95,7 +95,7 @@ class Plan:
     @property
     def shard_molecules(self) -> int:
         """Molecules a shard, about."""
-        return max(256, min(self.options.shard_molecules, PARTITION_BYTES // _molecule_bytes(self.num_tasks)))
+        return min(self.options.shard_molecules, max(256, PARTITION_BYTES // _molecule_bytes(self.num_tasks)))
 
     def expected_molecules(self, split: str) -> float:
         """Molecules of a split, about."""

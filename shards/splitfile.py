@@ -34,7 +34,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shards.assignment import CHUNK_ROWS, NO_SPLIT, Assignment, SplitFile
-from shards.errors import InputError, SchemaError, ShardError
+from shards.errors import InputError, ShardError
 from shards.pickled import show
 from shards.splits import SPLITS
 from shards.torchfile import read_torch_file
@@ -75,13 +75,13 @@ def read_split_file(url: str, *, num_rows: int) -> SplitFile:
     """Read the split of a data set of `num_rows` rows from a path or URL; the formats are in the module's docstring.
 
     A split may be empty, but for train, and rows may be in none. Takes a byte for each row, and for .pt 8 for each row number and
-    the file; other formats go through piece by piece. Raises InputError for a file that is not there, SchemaError for one that
-    cannot be read, or says something else than at most one split for each of these rows.
+    the file; other formats go through piece by piece. Raises InputError for a file that is not there or of no known kind,
+    SchemaError for one that cannot be read, or says something else than at most one split for each of these rows.
     """
     name = urlsplit(url).path if "://" in url else url
     extension = next((e for e in _READERS if name.lower().endswith(e)), None)
     if extension is None:
-        raise SchemaError(f"{url}: not a kind of split file that is known; expected one of {' '.join(_READERS)}")
+        raise InputError(f"{url}: not a kind of split file that is known; expected one of {' '.join(_READERS)}")
     splits = Assignment(url, num_rows)
     try:
         opened = fsspec.open(url, "rb")

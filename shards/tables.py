@@ -171,9 +171,9 @@ def _open_text(url: str) -> Iterator[tuple[list[str], Iterator[list[str | None]]
 
 
 def _pad(url: str, reader: Any, width: int) -> Iterator[list[str | None]]:
-    for number, row in enumerate(reader):
+    for row in reader:
         if len(row) > width:
-            raise SchemaError(f"{url}: row {number}, line {reader.line_num}: {len(row)} fields, the header has {width}")
+            raise SchemaError(f"{url}: line {reader.line_num}: {len(row)} fields, the header has {width}")
         yield row + [None] * (width - len(row))
 
 

@@ -16,14 +16,14 @@ from hypothesis import HealthCheck, settings
 
 from shards import ShardSet
 from shards.build import BuildOptions, WorkOptions, build
+from shards.datasets import preset_dataset
 from shards.splits import SplitFractions
-from shards.tables import pm6
 
 # the first call of a kernel compiles it
 settings.register_profile("molstream", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.load_profile("molstream")
 
-GRAPH, ATOM = pm6().columns("graph"), pm6().columns("atom")
+GRAPH, ATOM = ([t.name for t in preset_dataset("pm6").tasks if t.level == level] for level in ("graph", "atom"))
 PM6_SCHEMA = pa.schema(
     [
         ("ordered_smiles", pa.string()),

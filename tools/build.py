@@ -155,11 +155,12 @@ def build(
     # where tables are joined these are about those that no preset describes
     own = [key for key in tables if not table or key[1] == "table"]
     if not own and (given := next((name for name, value in columns.items() if value), None)):
-        raise InputError(
-            f"--{given.replace('_', '-').removesuffix('s')}: no table of the data set 'table' that it could be about"
-        )
+        option = "--" + {"task_kinds": "task_kind"}.get(given, given).replace("_", "-")
+        raise InputError(f"{option}: no table of the data set 'table' that it could be about")
     specs = tuple(TableSpec(dataset=key[1], name=key[0], **(columns if key in own else {})) for key in tables)
     split_file = None if splits in RULES else splits
+    if split_file is not None and "." not in split_file:
+        raise InputError(f"--splits {splits}: expected {', '.join(RULES)}, or a file that says which row is in which split")
     if split_file is not None and split_fractions is not None:
         raise InputError("--split-fractions and a file of splits: expected one of them")
     options = BuildOptions(
@@ -239,8 +240,8 @@ def _print_join(join, out: Path) -> None:
     if join.conflicts:
         most = max(join.conflicts, key=lambda task: join.conflicts[task])
         typer.echo(
-            f"  {sum(join.conflicts.values()):,} labels of {len(join.conflicts)} tasks differ from that of an earlier row of the "
-            f"molecule, which stayed; most of {most}: {join.conflicts[most]:,}"
+            f"  {sum(join.conflicts.values()):,} labels of {len(join.conflicts):,} tasks differ from that of an earlier row of "
+            f"the molecule, which stayed; most of {most}: {join.conflicts[most]:,}"
         )
     if join.across_splits:
         typer.echo(f"  {join.across_splits:,} rows are of another split than the first row of their molecule, which decides")

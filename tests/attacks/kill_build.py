@@ -1,4 +1,6 @@
-"""Build a shard set and die by SIGKILL at one moment of writing: python kill_build.py MOMENT OUT INPUT...
+"""Build a shard set and die by SIGKILL at one moment of writing: python kill_build.py MOMENT OUT INPUT [PCBA-INPUT]
+
+With a second input, in PCBA's columns, the two are joined.
 
 Moments are counted: before and after each file is synced, before and after it takes its name, before and after the folder of
 unfinished work is removed. With a number beyond the last the build ends, and their number is printed.
@@ -8,14 +10,17 @@ import os
 import shutil
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from shards import mapper, tables
 from shards.build import build
+from shards.datasets import TableSpec
 from shards.options import BuildOptions
 from shards.splits import SplitFractions
 
 OPTIONS = BuildOptions(split_fractions=SplitFractions.parse("80,10,10"), block_molecules=16, shard_molecules=60)
+JOINED = replace(OPTIONS, tables=(TableSpec(), TableSpec(dataset="pcba")), join="smiles")
 seen = 0
 
 
@@ -42,5 +47,6 @@ if __name__ == "__main__":
     os.fsync = at_moments(os.fsync)
     Path.replace = at_moments(Path.replace)
     shutil.rmtree = at_moments(shutil.rmtree)
-    build(sys.argv[3:], sys.argv[2], OPTIONS)
+    tables_of = [[path] for path in sys.argv[3:]]
+    build(tables_of, sys.argv[2], OPTIONS if len(tables_of) == 1 else JOINED)
     print(seen)

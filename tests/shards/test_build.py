@@ -3,7 +3,7 @@ import re
 import runpy
 import shutil
 import socket
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +16,16 @@ from rdkit import Chem
 
 from shards import InputError, OutputError, SchemaError, ShardError, ShardSet
 from shards.build import BuildOptions, WorkOptions, build
+from shards.datasets import TableSpec, preset_dataset
 from shards.errors import StorageError
 from shards.manifest import Dropped, Statistics
+from shards.options import parse_label_dtypes
+from shards.spill import Spill
 from shards.splits import SplitFractions
-from shards.tables import pm6
 from shards.verify import verify
 
 ATTACKS = runpy.run_path(str(Path(__file__).parents[1] / "attacks" / "molecules.py"))
-GRAPH, ATOM = pm6().columns("graph"), pm6().columns("atom")
+GRAPH, ATOM = ([t.name for t in preset_dataset("pm6").tasks if t.level == level] for level in ("graph", "atom"))
 MULLIKEN, SPIN = "node_S0_charges_mulliken", "node_T0_spin"
 S0, T0 = ATOM.index(MULLIKEN), ATOM.index(SPIN)
 NAN = float("nan")
@@ -227,9 +229,17 @@ def test_how_rows_are_cut_into_ranges_batches_and_runs_changes_no_byte(
     monkeypatch.setattr("shards.tables.RANGE_ROWS", 70)
     monkeypatch.setattr("shards.tables.MIN_RANGE_ROWS", 70)
     monkeypatch.setattr("shards.mapper.BATCH_ROWS", 13)
-    monkeypatch.setattr("shards.spill.MAX_RUN_ROWS", 30)
-    build([str(sample_table)], tmp_path / "set", sample_options())
+    monkeypatch.setattr("shards.plan.Plan.run_rows", lambda plan, table: 30)
+    runs = []
+
+    def look_at_spills(phase, done, total):
+        if phase == "write" and not runs:
+            runs.extend(Spill(path).runs for path in (tmp_path / "set" / ".building").glob("*.spill"))
+
+    build([str(sample_table)], tmp_path / "set", sample_options(), look_at_spills)
     assert folder_bytes(tmp_path / "set") == folder_bytes(sample_set.path)
+    assert len(runs) == 5
+    assert min(runs) > 1
 
 
 def test_a_set_holds_the_documented_files_and_nothing_else(sample_set, folder_bytes):
@@ -340,13 +350,28 @@ def test_statistics_are_those_of_the_training_split(sample_set, by_id):
             assert said.count == train.size > 0
             assert said.mean == pytest.approx(train.mean(), rel=1e-11, abs=1e-12)
             assert said.std == pytest.approx(train.std() or 1, rel=1e-9)
+            assert (said.min, said.max) == (train.min(), train.max())
+
+
+def test_histograms_are_those_of_all_molecules(sample_set, by_id):
+    molecules = [(m, Chem.MolFromSmiles(m.smiles)) for m in by_id(sample_set).values()]
+    names = {"SINGLE": "single", "DOUBLE": "double", "TRIPLE": "triple", "AROMATIC": "aromatic"}
+    expected = {
+        "atoms": Counter(str(len(m.codes)) for m, _ in molecules),
+        "bonds": Counter(str(len(m.bonds)) for m, _ in molecules),
+        "elements": Counter(str(atom.GetAtomicNum()) for _, mol in molecules for atom in mol.GetAtoms()),
+        "bond_types": Counter(names[str(bond.GetBondType())] for _, mol in molecules for bond in mol.GetBonds()),
+    }
+    assert sample_set.manifest.histograms == expected
+    for name in ("atoms", "bonds", "elements"):
+        assert [int(key) for key in sample_set.manifest.histograms[name]] == sorted(map(int, expected[name]))
 
 
 def test_a_task_without_labels_in_training_has_mean_zero_and_std_one(build_set):
     shard_set = build_set([{"ordered_smiles": "CO", "graph_mw": 32.0}])
     statistics = shard_set.manifest.statistics
-    assert statistics["graph_qed"] == Statistics(count=0, mean=0.0, std=1.0)
-    assert statistics["graph_mw"] == Statistics(count=1, mean=32.0, std=1.0)
+    assert statistics["graph_qed"] == Statistics(count=0, mean=0.0, std=1.0, min=None, max=None)
+    assert statistics["graph_mw"] == Statistics(count=1, mean=32.0, std=1.0, min=32.0, max=32.0)
 
 
 def test_ids_are_row_numbers_over_all_files_in_natural_order(build_set, pm6_table, tmp_path, by_id):
@@ -453,7 +478,7 @@ def broken_inputs(folder: Path, sample_table: Path) -> dict[str, tuple[list[str]
     return {
         "missing": ([f"{folder}/absent.parquet"], InputError, "absent.parquet: no such file"),
         "glob": ([f"{folder}/absent*.parquet"], InputError, r"absent\*.parquet: no file matches"),
-        "folder": ([str(folder)], InputError, "a folder, expected a Parquet file"),
+        "folder": ([str(folder)], InputError, "a folder, expected a table; name its files, for example "),
         "twice": ([str(sample_table)] * 2, InputError, "named twice among the inputs"),
         "text": ([f"{folder}/text.parquet"], SchemaError, "text.parquet: not a readable Parquet file"),
         "nothing": ([f"{folder}/nothing.parquet"], SchemaError, "nothing.parquet: not a readable Parquet file"),
@@ -464,7 +489,7 @@ def broken_inputs(folder: Path, sample_table: Path) -> dict[str, tuple[list[str]
             SchemaError,
             r"68 of 70 columns of --dataset pm6 are missing: graph_S0_alpha_homo, .*; found 2: ordered_smiles, graph_mw",
         ),
-        "type": ([f"{folder}/type.parquet"], SchemaError, "column graph_mw is of type string, expected a number"),
+        "type": ([f"{folder}/type.parquet"], SchemaError, "column graph_mw is of type string, expected numbers"),
         "middle": ([f"{folder}/middle.parquet"], SchemaError, "middle.parquet: unreadable at or after row 0"),
         "second": (
             [str(sample_table), f"{folder}/middle.parquet"],
@@ -591,10 +616,22 @@ def test_what_a_build_of_another_version_left_is_replaced(tmp_path, sample_table
     assert folder_bytes(out) == folder_bytes(sample_set.path)
 
 
-@pytest.mark.parametrize("options", [{"dataset": "pm7"}, {"block_molecules": -1}, {"shard_molecules": 0}])
-def test_options_out_of_range_are_refused(options):
-    with pytest.raises(InputError, match=r"dataset 'pm7': expected one of pm6|must not be negative"):
-        BuildOptions(**options)
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda: BuildOptions(tables=(TableSpec(dataset="pm7"),)), r"dataset 'pm7': expected one of pm6, "),
+        (lambda: BuildOptions(block_molecules=-1), "block_molecules must not be negative"),
+        (lambda: BuildOptions(shard_molecules=0), "shard_molecules at least 1"),
+        (lambda: BuildOptions(tables=()), "no table"),
+        (lambda: BuildOptions(tables=(TableSpec(), TableSpec())), "2 tables: expected one, or to be told what to join them by"),
+        (lambda: BuildOptions(join="name"), "join 'name': expected one of smiles, inchi"),
+        (lambda: BuildOptions(pair_labels="f64"), "pair_labels 'f64': expected one of f32, f16"),
+        (lambda: parse_label_dtypes(["edge=f32"]), "label dtype 'edge=f32': expected graph=, atom=, bond=, pair=, "),
+    ],
+)
+def test_options_out_of_range_are_refused(make, reason):
+    with pytest.raises(InputError, match=reason):
+        make()
 
 
 def test_a_second_build_into_the_same_folder_is_refused_while_the_first_runs(sample_table, tmp_path, folder_bytes):

@@ -11,11 +11,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from kernels import reference
+from kernels.labels import SparseLabels, densify_labels
 from kernels.tokens import decode_tokens, encode_tokens
 from shards import FormatError, Molecules, format, schema
-from shards.types import offsets
+from shards.types import LEVELS, Level, offsets
 
-NUM_FEATURES, NUM_GRAPH, NUM_ATOM = len(schema.ATOM_FEATURES), 3, 2
+NUM_FEATURES, NUM_GRAPH, NUM_ATOM, NUM_BOND, NUM_PAIR = len(schema.ATOM_FEATURES), 3, 2, 2, 1
+NUM_TASKS: dict[Level, int] = {"graph": NUM_GRAPH, "atom": NUM_ATOM, "bond": NUM_BOND, "pair": NUM_PAIR}
+GROUPS = format.groups_of(NUM_TASKS, identifiers=True)
+LABELS = tuple(f"{level}_labels" for level in LEVELS)
 FLOATS = st.floats(width=32, allow_nan=True, allow_infinity=True) | st.just(float("nan"))
 
 
@@ -29,9 +33,10 @@ def molecule_columns(draw, max_molecules: int = 6) -> Molecules:
         pairs = [(high, low) for high in range(n) for low in range(high)]
         bonds.append(sorted(draw(st.lists(st.sampled_from(pairs), unique=True))) if pairs else [])
     flat = np.array([pair for part in bonds for pair in part], np.uint16).reshape(-1, 2)[:, ::-1]
-    num_atoms = sum(sizes)
-    smiles = np.empty(num_molecules, object)
+    num_atoms, num_pairs = sum(sizes), sum(n * (n + 1) // 2 for n in sizes)
+    smiles, identifiers = np.empty(num_molecules, object), np.empty(num_molecules, object)
     smiles[:] = [draw(st.text("CNOcn()=#[]@+-/\\123", max_size=12)) for _ in sizes]
+    identifiers[:] = [draw(st.text(st.characters(codec="utf-8"), max_size=6)) for _ in sizes]
     return Molecules(
         atom_ptr=offsets(np.array(sizes, np.int64)),
         bond_ptr=offsets(np.array([len(b) for b in bonds], np.int64)),
@@ -40,8 +45,11 @@ def molecule_columns(draw, max_molecules: int = 6) -> Molecules:
         bond_codes=draw(hnp.arrays(np.uint8, len(flat), elements=st.integers(0, 255))),
         graph_labels=draw(hnp.arrays(np.float32, (num_molecules, NUM_GRAPH), elements=FLOATS)),
         atom_labels=draw(hnp.arrays(np.float32, (num_atoms, NUM_ATOM), elements=FLOATS)),
+        bond_labels=draw(hnp.arrays(np.float32, (len(flat), NUM_BOND, 2), elements=FLOATS)),
+        pair_labels=draw(hnp.arrays(np.float32, (num_pairs, NUM_PAIR, 2), elements=FLOATS)),
         ids=draw(hnp.arrays(np.uint64, num_molecules, elements=st.integers(0, 2**64 - 1))),
         smiles=smiles,
+        identifiers=identifiers,
     )
 
 
@@ -56,28 +64,40 @@ def tiny() -> Molecules:
         bond_codes=np.array([0, 14, 3, 69], np.uint8),
         graph_labels=np.array([[1, nan, nan], [2, nan, -1.5], [3, nan, 7]], np.float32),
         atom_labels=np.array([[0.1, nan], [nan, nan], [0.3, nan], [1, 4], [2, 5], [3, 6]], np.float32),
+        # one label a bond, and one for each direction
+        bond_labels=np.array(
+            [[[1.5, nan], [1, 2]], [[1, nan], [nan, nan]], [[2, nan], [nan, nan]], [[3, nan], [nan, nan]]], np.float32
+        ),
+        # i <= j by (j, i): of two atoms, of one, of three
+        pair_labels=np.array(
+            [[[nan, nan]], [[0.5, 0.25]], [[nan, nan]], [[7, nan]], *([[k, nan if k % 3 else -k]] for k in range(6))], np.float32
+        ),
         ids=np.array([5, 2**40, 7], np.uint64),
         smiles=np.array(["CO", "", "C1CC1"], object),
+        identifiers=np.array(["CHEMBL1", "", "\u00e9"], object),
     )
 
 
 def varied() -> Molecules:
-    """120 molecules of 0 to 4 atoms; at each level a plain task, one near it in half of the molecules, counts, one in few."""
+    """120 chains of 0 to 4 atoms; at each level a plain column, one near it in half of the molecules, counts, one in few."""
     rng = np.random.default_rng(0)
     sizes = np.arange(120) % 5
-    tokens = {"atom_codes": np.zeros((sizes.sum(), NUM_FEATURES), np.uint8), "bond_codes": np.empty(0, np.uint8)}
+    num_bonds = np.maximum(sizes - 1, 0)
+    bonds = np.concatenate([np.stack([np.arange(n), np.arange(n) + 1], axis=1) for n in num_bonds])
+    tokens = {"atom_codes": np.zeros((sizes.sum(), NUM_FEATURES), np.uint8), "bond_codes": np.zeros(len(bonds), np.uint8)}
     labels = {}
-    for level, widths in (("graph_labels", np.ones(120, int)), ("atom_labels", sizes)):
+    for level, widths in zip(LABELS, (np.ones(120, int), sizes, num_bonds, sizes * (sizes + 1) // 2), strict=True):
         x = rng.normal(1, 1 / 8, size=(widths.sum(), 4)).astype(np.float32)
         x[:, 1] = x[:, 0] * (1 + rng.normal(size=len(x)) / 1000)
         x[:, 2] = rng.integers(0, 3, len(x)) / 10
         x[np.repeat(rng.random(120) < 0.5, widths), 1] = np.nan
         x[np.repeat(np.arange(120) % 50 > 0, widths), 3] = np.nan
-        labels[level] = x
+        # of bonds and pairs these are the two directions of two tasks
+        labels[level] = x.reshape(-1, 2, 2) if level in ("bond_labels", "pair_labels") else x
     return Molecules(
         atom_ptr=offsets(sizes),
-        bond_ptr=np.zeros(121, np.int64),
-        bond_atoms=np.empty((0, 2), np.uint16),
+        bond_ptr=offsets(num_bonds),
+        bond_atoms=bonds.astype(np.uint16),
         ids=np.arange(120, dtype=np.uint64),
         smiles=np.array([""] * 120, object),
         **tokens,
@@ -85,16 +105,8 @@ def varied() -> Molecules:
     )
 
 
-def decode(
-    contents: dict[str, bytes], num_molecules: int, *, num_graph_tasks: int = NUM_GRAPH, num_atom_tasks: int = NUM_ATOM
-) -> Molecules:
-    return format.decode_block(
-        contents,
-        num_molecules=num_molecules,
-        num_atom_features=NUM_FEATURES,
-        num_graph_tasks=num_graph_tasks,
-        num_atom_tasks=num_atom_tasks,
-    )
+def decode(contents: dict[str, bytes], num_molecules: int, *, num_tasks: dict[Level, int] = NUM_TASKS) -> Molecules:
+    return format.decode_block(contents, num_molecules=num_molecules, num_atom_features=NUM_FEATURES, num_tasks=num_tasks)
 
 
 def assert_same(found: Molecules, expected: Molecules) -> None:
@@ -115,14 +127,18 @@ def assert_well_formed(m: Molecules, num_molecules: int) -> None:
         assert ptr[0] == 0
         assert (np.diff(ptr) >= 0).all()
     num_atoms, num_bonds = m.atom_ptr[-1], m.bond_ptr[-1]
+    num_pairs = sum(n * (n + 1) // 2 for n in np.diff(m.atom_ptr).tolist())
     expected = {
         "atom_codes": (np.uint8, (num_atoms, NUM_FEATURES)),
         "bond_atoms": (np.uint16, (num_bonds, 2)),
         "bond_codes": (np.uint8, (num_bonds,)),
         "graph_labels": (np.float32, (num_molecules, NUM_GRAPH)),
         "atom_labels": (np.float32, (num_atoms, NUM_ATOM)),
+        "bond_labels": (np.float32, (num_bonds, NUM_BOND, 2)),
+        "pair_labels": (np.float32, (num_pairs, NUM_PAIR, 2)),
         "ids": (np.uint64, (num_molecules,)),
         "smiles": (object, (num_molecules,)),
+        "identifiers": (object, (num_molecules,)),
     }
     for name, (dtype, shape) in expected.items():
         column = getattr(m, name)
@@ -136,27 +152,44 @@ def assert_well_formed(m: Molecules, num_molecules: int) -> None:
 
 @given(molecule_columns())
 def test_a_block_comes_back_as_it_was(molecules):
-    contents = format.encode_block(molecules, label_dtypes={"graph": "f4", "atom": "f4"})
-    assert tuple(contents) == format.GROUPS
+    contents = format.encode_block(molecules, label_dtypes=dict.fromkeys(LEVELS, "f4"))
+    assert tuple(contents) == GROUPS
     again = decode({group: format.decompress(format.compress(c)) for group, c in contents.items()}, len(molecules))
     assert_same(again, molecules)
     assert format.encode_block(again) == contents
 
 
-@given(molecule_columns(max_molecules=3), st.sets(st.sampled_from(format.GROUPS)))
+def test_every_set_has_the_same_four_groups_and_others_as_it_needs_them_in_one_order():
+    assert format.groups_of(NUM_TASKS, pe=("lap8", "rw16"), identifiers=True) == tuple(format.GROUP_ARRAYS)
+    nothing = dict.fromkeys(LEVELS, 0)
+    assert format.groups_of(nothing) == format.GROUPS == ("sizes", "structure", "ids", "smiles")
+    pm6 = nothing | {"graph": 62, "atom": 7}
+    assert format.groups_of(pm6) == ("sizes", "structure", "graph_labels", "atom_labels", "ids", "smiles")
+    assert format.groups_of(nothing | {"pair": 1}, pe=("lap8",), identifiers=True) == (
+        *("sizes", "structure", "lap8", "pair_labels"),
+        *("ids", "smiles", "identifiers"),
+    )
+
+
+@given(molecule_columns(max_molecules=3), st.sets(st.sampled_from([*LABELS, "identifiers"])), st.booleans())
+def test_columns_that_a_set_does_not_have_are_no_members(molecules, absent, as_empty_columns):
+    # labels of no tasks at all are no labels
+    empty = {name: None if getattr(molecules, name).ndim == 1 else getattr(molecules, name)[:, :0] for name in absent}
+    molecules = replace(molecules, **dict.fromkeys(absent))
+    contents = format.encode_block(replace(molecules, **empty) if as_empty_columns else molecules)
+    num_tasks = {level: 0 if f"{level}_labels" in absent else n for level, n in NUM_TASKS.items()}
+    assert tuple(contents) == format.groups_of(num_tasks, identifiers="identifiers" not in absent)
+    assert_same(decode(contents, len(molecules), num_tasks=num_tasks), molecules)
+
+
+@given(molecule_columns(max_molecules=3), st.sets(st.sampled_from(GROUPS)))
 def test_any_groups_beside_the_sizes_can_be_read_alone(molecules, groups):
     contents = {g: c for g, c in format.encode_block(molecules).items() if g in groups | {"sizes"}}
     again = decode(contents, len(molecules))
     assert_well_formed(again, len(molecules))
-    columns = {
-        "structure": "atom_codes",
-        "graph_labels": "graph_labels",
-        "atom_labels": "atom_labels",
-        "ids": "ids",
-        "smiles": "smiles",
-    }
-    for group, column in columns.items():
-        assert (getattr(again, column) is not None) == (group in groups)
+    for group in GROUPS[1:]:
+        column = getattr(again, "atom_codes" if group == "structure" else group)
+        assert (column is not None) == (group in groups)
 
 
 def test_a_label_that_one_in_many_molecules_has_comes_back_from_a_row_list():
@@ -196,13 +229,40 @@ def test_molecules_of_more_than_255_and_65535_atoms_take_wider_arrays():
         bond_codes=np.zeros(1, np.uint8),
         graph_labels=np.zeros((2, NUM_GRAPH), np.float32),
         atom_labels=np.full((n + 300, NUM_ATOM), np.nan, np.float32),
+        bond_labels=np.ones((1, NUM_BOND, 2), np.float32),
         ids=np.arange(2, dtype=np.uint64),
         smiles=np.array(["C" * n, "C" * 300], object),
+        identifiers=np.array(["", "\u00e9" * n], object),
     )
     contents = format.encode_block(molecules)
     assert format.decode_arrays(contents["sizes"], group="sizes")["num_atoms"].dtype == np.uint32
-    assert format.decode_arrays(contents["smiles"], group="smiles")["lengths"].dtype == np.uint32
+    for group in ("smiles", "identifiers"):
+        assert format.decode_arrays(contents[group], group=group)["lengths"].dtype == np.uint32
     assert_same(decode(contents, 2), molecules)
+
+
+def test_labels_of_bonds_and_pairs_are_two_columns_a_task():
+    molecules = tiny()
+    contents = format.encode_block(molecules)
+    for level, counts in (("bond", [2, 0, 1, 1]), ("pair", [3, 2])):
+        arrays = format.decode_arrays(contents[f"{level}_labels"], group=f"{level}_labels")
+        assert arrays["count"].tolist() == counts
+        flat = molecules.labels(level).reshape(len(molecules.labels(level)), len(counts))
+        ptr = molecules.label_ptr(level)
+        rows = densify_labels(SparseLabels(**arrays), ptr)
+        assert np.array_equal(rows, flat, equal_nan=True)
+        assert np.array_equal(rows[:, ::2], molecules.labels(level)[..., 0], equal_nan=True)
+        assert np.array_equal(rows[:, 1::2], molecules.labels(level)[..., 1], equal_nan=True)
+
+
+def test_pairs_of_a_molecule_that_no_set_can_hold_are_refused_before_there_is_room_for_them():
+    n = schema.MAX_ATOMS
+    sizes = {k: np.array([k, 0, 0], np.uint16) for k in (n, n + 1)}
+    contents = {"pair_labels": format.encode_block(tiny())["pair_labels"]}
+    for k, reason in ((n + 1, f"pairs of a molecule of {n + 1} atoms, more than {n}"), (n, "bytes of label values, expected")):
+        arrays = {"num_atoms": sizes[k], "num_bonds": np.zeros(3, np.uint16)}
+        with pytest.raises(FormatError, match=f"member pair_labels: .*{reason}"):
+            decode(contents | {"sizes": format.encode_arrays(arrays)}, 3)
 
 
 def test_the_bytes_are_those_of_the_documented_layout():
@@ -239,7 +299,7 @@ def test_every_flipped_bit_of_a_decoded_member_is_refused_or_harmless():
 @given(molecule_columns(max_molecules=3), st.data())
 def test_damage_to_decoded_members_never_ends_in_anything_but_a_format_error(molecules, data):
     contents = format.encode_block(molecules)
-    group = data.draw(st.sampled_from(format.GROUPS))
+    group = data.draw(st.sampled_from(GROUPS))
     damaged = bytearray(contents[group])
     for _ in range(data.draw(st.integers(1, 4))):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
@@ -254,8 +314,8 @@ def test_damage_to_decoded_members_never_ends_in_anything_but_a_format_error(mol
 @given(st.data())
 def test_damage_to_labels_of_every_coding_never_ends_in_anything_but_a_format_error(atom, data):
     molecules = varied()
-    contents = format.encode_block(molecules, label_dtypes={"graph": "f4", "atom": atom})
-    group = data.draw(st.sampled_from(["graph_labels", "atom_labels"]))
+    contents = format.encode_block(molecules, label_dtypes={"graph": "f4", "atom": atom, "bond": "f4", "pair": atom})
+    group = data.draw(st.sampled_from(LABELS))
     head = 8 + 32 * len(format.GROUP_ARRAYS[group])
     assert set(format.decode_arrays(contents[group], group=group)["coding"]) == {0, 1, 2}
     damaged = bytearray(contents[group])
@@ -263,13 +323,13 @@ def test_damage_to_labels_of_every_coding_never_ends_in_anything_but_a_format_er
         # mostly in what comes before the values: there is more to go wrong
         last = data.draw(st.sampled_from([head + 200, len(damaged) - 1]))
         damaged[data.draw(st.integers(head, last))] = data.draw(st.integers(0, 5) | st.integers(0, 255))
-    sizes = {"num_graph_tasks": molecules.graph_labels.shape[1], "num_atom_tasks": molecules.atom_labels.shape[1]}
+    num_tasks = {level: molecules.labels(level).shape[1] for level in LEVELS}
     try:
-        again = decode(contents | {group: bytes(damaged)}, len(molecules), **sizes)
+        again = decode(contents | {group: bytes(damaged)}, len(molecules), num_tasks=num_tasks)
     except FormatError:
         return
-    assert again.graph_labels.shape == molecules.graph_labels.shape
-    assert again.atom_labels.shape == molecules.atom_labels.shape
+    for level in LEVELS:
+        assert again.labels(level).shape == molecules.labels(level).shape
 
 
 def test_every_truncation_of_a_decoded_member_is_refused():
@@ -315,6 +375,7 @@ def test_any_directory_is_refused_or_read(tail):
         ),
         ({"ids": np.zeros(3, np.float32)}, "ids"),
         ({"lengths": np.array([2**64 - 1, 1, 7], np.uint64), "text": np.zeros(7, np.uint8)}, "smiles"),
+        ({"lengths": np.array([2**64 - 1, 1, 7], np.uint64), "text": np.zeros(7, np.uint8)}, "identifiers"),
     ],
 )
 def test_arrays_of_another_dtype_are_refused_before_they_are_summed(arrays, group):
@@ -402,22 +463,38 @@ def test_bonds_in_another_order_cannot_be_stored():
 
 
 def test_labels_are_stored_in_the_precision_that_is_asked_for_each_level():
-    molecules = replace(tiny(), atom_labels=np.float32(0.1) * tiny().atom_labels)
-    contents = format.encode_block(molecules, label_dtypes={"graph": "f4", "atom": "f2"})
-    dtypes = [format.decode_arrays(contents[f"{g}_labels"], group=f"{g}_labels")["table"].dtype for g in ("graph", "atom")]
-    assert dtypes == [np.float32, np.float16]
-    again = decode(contents, 3)
-    assert_same(again, replace(molecules, atom_labels=molecules.atom_labels.astype(np.float16).astype(np.float32)))
-    assert format.encode_block(again, label_dtypes={"graph": "f4", "atom": "f2"}) == contents
-    with pytest.raises(ValueError, match="more than float16 can"):
-        format.encode_block(replace(tiny(), graph_labels=tiny().graph_labels * 1e5), label_dtypes={"graph": "f2", "atom": "f2"})
+    molecules = replace(tiny(), **{name: np.float32(0.1) * getattr(tiny(), name) for name in LABELS})
+    for halves in ((), ("atom",), ("graph", "bond"), ("pair",), LEVELS):
+        dtypes = {level: "f2" if level in halves else "f4" for level in LEVELS}
+        contents = format.encode_block(molecules, label_dtypes=dtypes)
+        found = {level: format.decode_arrays(contents[f"{level}_labels"], group=f"{level}_labels")["table"] for level in LEVELS}
+        assert {level: table.dtype for level, table in found.items()} == {
+            level: np.float16 if level in halves else np.float32 for level in LEVELS
+        }
+        again = decode(contents, 3)
+        rounded = {f"{level}_labels": molecules.labels(level).astype(np.float16).astype(np.float32) for level in halves}
+        assert_same(again, replace(molecules, **rounded))
+        assert format.encode_block(again, label_dtypes=dtypes) == contents
+    for level in LEVELS:
+        with pytest.raises(ValueError, match="more than float16 can"):
+            format.encode_block(
+                replace(tiny(), **{f"{level}_labels": tiny().labels(level) * 1e5}), label_dtypes=dict.fromkeys(LEVELS, "f2")
+            )
 
 
 def test_counts_that_contradict_each_other_are_refused():
-    contents, other = format.encode_block(tiny()), format.encode_block(tiny().take(np.array([0, 1])))
-    for group in format.GROUPS:
-        with pytest.raises(FormatError, match="member "):
-            decode(contents | {group: other[group]}, 3)
+    contents = format.encode_block(tiny())
+    for picks in ([0, 1], [0, 2]):
+        other = format.encode_block(tiny().take(np.array(picks)))
+        for group in GROUPS:
+            # of these two only the first has bonds: bitmaps say the same whether one molecule without labels follows or two
+            if (group, picks) != ("bond_labels", [0, 1]):
+                with pytest.raises(FormatError, match="member "):
+                    decode(contents | {group: other[group]}, 3)
+    for level, number in NUM_TASKS.items():
+        for said in (number - 1, number + 1):
+            with pytest.raises(FormatError, match=rf"member {level}_labels: labels of \d columns, the manifest lists \d"):
+                decode(contents, 3, num_tasks=NUM_TASKS | {level: said})
     with pytest.raises(FormatError, match="member sizes: sizes of 3 molecules, the index says 4"):
         decode(contents, 4)
 
@@ -459,17 +536,18 @@ def test_a_frame_is_cut_where_planes_begin_and_read_as_any_other():
 
 
 def test_the_stdlib_reads_a_shard_and_finds_the_documented_members(sample_set):
-    index = sample_set.index
+    index, groups = sample_set.index, sample_set.groups
+    assert groups == ("sizes", "structure", "graph_labels", "atom_labels", "ids", "smiles")
     for path in sorted(sample_set.path.glob("*.tar")):
         rows = [b for b in range(len(index)) if sample_set.shard_path(b) == path]
         with tarfile.open(path, "r:") as tar:
             members = tar.getmembers()
-        expected = [f"{path.stem}-{k:04d}.{group}.zst" for k in range(len(rows)) for group in format.GROUPS]
+        expected = [f"{path.stem}-{k:04d}.{group}.zst" for k in range(len(rows)) for group in groups]
         assert [m.name for m in members] == expected
         for info in members:
             assert (info.mode, info.uid, info.gid, info.mtime, info.uname, info.gname) == (0o644, 0, 0, 0, "", "")
             assert info.isreg()
-        where = [int(index.members[f"{g}_offset"][b]) for b in rows for g in format.GROUPS]
+        where = [int(index.members[f"{g}_offset"][b]) for b in rows for g in groups]
         assert [m.offset_data for m in members] == where
         assert path.read_bytes().endswith(format.TAR_END)
         assert path.stat().st_size == members[-1].offset_data + -(-members[-1].size // 512) * 512 + 1024

@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shards import FormatError, index
-from shards.format import GROUPS, encode_block
+from shards.format import GROUP_ARRAYS, GROUPS, encode_block
+
+SOME = ("sizes", "structure", "graph_labels", "atom_labels", "ids", "smiles")
 
 
-def a_row(block: int) -> dict:
+def a_row(block: int, groups: tuple[str, ...] = SOME) -> dict:
     return {
         "split": "train",
         "shard": 0,
@@ -25,7 +27,7 @@ def a_row(block: int) -> dict:
         "max_bonds_id": 7,
         "histogram_size": [8, 12],
         "histogram_count": [1, 2],
-        **{f"{g}_{f}": v for g in GROUPS for f, v in (("offset", 512 + block), ("bytes", 2**33), ("crc32", 2**32 - 1))},
+        **{f"{g}_{f}": v for g in groups for f, v in (("offset", 512 + block), ("bytes", 2**33), ("crc32", 2**32 - 1))},
         "content_sha256": bytes([block]) * 32,
     }
 
@@ -47,6 +49,13 @@ def test_rows_come_back_as_they_were():
     assert found.content_sha256 == [bytes([k]) * 32 for k in range(3)]
     assert found.sums().tolist() == [[3, 30, 29], [3, 31, 29], [3, 32, 29]]
     assert index.encode_index(rows) == data
+
+
+@pytest.mark.parametrize("groups", [GROUPS, SOME, tuple(GROUP_ARRAYS)], ids=len)
+def test_an_index_has_columns_for_the_members_there_are(groups):
+    found = index.Index.parse(index.encode_index([a_row(k, groups) for k in range(2)]))
+    assert set(found.members) == {f"{g}_{f}" for g in groups for f in ("offset", "bytes", "crc32")}
+    assert found.members[f"{groups[-1]}_offset"].tolist() == [512, 513]
 
 
 def test_a_block_is_described_by_its_molecules(sample_set):

@@ -17,7 +17,7 @@ def test_a_manifest_comes_back_as_it_was(sample_set):
 
 def test_a_manifest_lists_tasks_features_and_versions(sample_set):
     fields = json.loads((sample_set.path / "manifest.json").read_text())
-    assert (fields["format"], fields["format_version"], fields["draft"]) == ("molstream", 2, True)
+    assert (fields["format"], fields["format_version"], fields["draft"]) == ("molstream", 3, True)
     assert [len(s["tasks"]) for s in fields["task_sets"]] == [62, 7]
     assert [t["name"] for t in fields["tasks"]] == [name for s in fields["task_sets"] for name in s["tasks"]]
     assert set(fields["provenance"]["versions"]) == {"rdkit", "zstd", "pyarrow"}
@@ -26,8 +26,15 @@ def test_a_manifest_lists_tasks_features_and_versions(sample_set):
 
 
 def test_a_newer_format_version_is_refused(sample_set):
-    fields = json.loads(sample_set.manifest.encode()) | {"format_version": 3, "something_new": 1}
-    with pytest.raises(FormatError, match=r"manifest\.json: format version 3, this molstream reads 2"):
+    fields = json.loads(sample_set.manifest.encode()) | {"format_version": 4, "something_new": 1}
+    with pytest.raises(FormatError, match=r"manifest\.json: format version 4, this molstream reads 3"):
+        Manifest.parse(json.dumps(fields).encode())
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_older_draft_is_refused_with_what_to_do(sample_set, version):
+    fields = json.loads(sample_set.manifest.encode()) | {"format_version": version}
+    with pytest.raises(FormatError, match=rf"format version {version}, this molstream reads 3; use the one that built it"):
         Manifest.parse(json.dumps(fields).encode())
 
 
@@ -49,7 +56,7 @@ def without(manifest: Manifest, key: str) -> bytes:
         b"{}",
         b"\xff\xfe",
         b'{"format": "molstream"}',
-        b'{"format": "molstream", "format_version": 2}',
+        b'{"format": "molstream", "format_version": 3}',
         # deeper than the parser's stack, and a number longer than Python reads
         b"[" * 100_000,
         b'{"format": ' + b"1" * 5000 + b"}",

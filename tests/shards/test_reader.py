@@ -73,7 +73,7 @@ def test_columns_that_are_not_asked_for_are_not_there(sample_set, same):
 def test_members_are_the_bytes_at_their_place_in_the_shard(sample_set):
     for block in range(len(sample_set.index)):
         data = sample_set.shard_path(block).read_bytes()
-        for group, member in sample_set.read_members(block, format.GROUPS).items():
+        for group, member in sample_set.read_members(block, sample_set.groups).items():
             offset = sample_set.index.members[f"{group}_offset"][block]
             assert data[offset : offset + len(member)] == member
 
@@ -95,7 +95,7 @@ def test_every_damaged_byte_of_a_member_is_detected_and_named(tiny_set):
     draw = random.Random(0)
     path = tiny_set.shard_path(0)
     for block in (0, 1):
-        for group in format.GROUPS:
+        for group in tiny_set.groups:
             offset, size = (int(tiny_set.index.members[f"{group}_{f}"][block]) for f in ("offset", "bytes"))
             for at in range(offset, offset + size):
                 bit = draw.randrange(8)
@@ -110,7 +110,7 @@ def test_every_damaged_byte_of_a_member_is_detected_and_named(tiny_set):
 def test_any_flipped_bit_of_a_member_is_detected_and_named(damaged_set, data):
     index = damaged_set.index
     block = data.draw(st.integers(0, len(index) - 1))
-    group = data.draw(st.sampled_from(format.GROUPS))
+    group = data.draw(st.sampled_from(damaged_set.groups))
     offset, size = (int(index.members[f"{group}_{f}"][block]) for f in ("offset", "bytes"))
     at, bit = data.draw(st.integers(offset, offset + size - 1)), data.draw(st.integers(0, 7))
     path = damaged_set.shard_path(block)
@@ -120,7 +120,7 @@ def test_any_flipped_bit_of_a_member_is_detected_and_named(damaged_set, data):
             damaged_set.read_block(block)
         if group != "sizes":
             # the other members can still be read
-            damaged_set.read_block(block, tuple(g for g in format.GROUPS if g != group))
+            damaged_set.read_block(block, tuple(g for g in damaged_set.groups if g != group))
     finally:
         flip(path, at, bit)
 
@@ -171,7 +171,7 @@ def test_a_missing_index_is_named(copied_set):
 def test_a_newer_set_is_refused_with_its_place_and_version(copied_set):
     fields = json.loads((copied_set / "manifest.json").read_text()) | {"format_version": 7}
     (copied_set / "manifest.json").write_text(json.dumps(fields))
-    with pytest.raises(FormatError, match=rf"{copied_set}: manifest\.json: format version 7, this molstream reads 2"):
+    with pytest.raises(FormatError, match=rf"{copied_set}: manifest\.json: format version 7, this molstream reads 3"):
         ShardSet(copied_set)
 
 

@@ -1,6 +1,8 @@
 import random
+from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -8,12 +10,13 @@ from hypothesis import strategies as st
 from shards import FormatError, ShardSet
 from shards.options import BuildOptions
 from shards.plan import Plan
-from shards.spill import Spill, Widths, write_spill
-from shards.splits import SPLITS, SplitFractions
+from shards.spill import REJECT_SCHEMA, Spill, Widths, write_spill
+from shards.splits import SPLITS, SplitFractions, Splits
 from shards.tables import InputFile, cut_ranges
 from shards.types import COLUMNS, concat_molecules
 
-WIDTHS = Widths(atom_features=7, graph_tasks=62, atom_tasks=7)
+WIDTHS = Widths(num_tasks={"graph": 62, "atom": 7, "bond": 0, "pair": 0}, identifiers=False, identity=False)
+ALL_WIDTHS = Widths(num_tasks={"graph": 62, "atom": 7, "bond": 3, "pair": 2}, identifiers=True, identity=True)
 
 
 @pytest.fixture(scope="module")
@@ -21,26 +24,53 @@ def molecules(sample_set: ShardSet):
     return concat_molecules(list(sample_set.iter_blocks()))
 
 
-def write(path, molecules, partition, num_partitions, batch=37, rejects=(), facts=None):
-    parts = [
-        (molecules.slice(k, min(k + batch, len(molecules))), partition[k : k + batch]) for k in range(0, len(molecules), batch)
-    ]
-    write_spill(path, num_partitions, parts, lambda: (list(rejects), facts or {}))
+@pytest.fixture(scope="module")
+def all_columns(molecules):
+    """The same molecules with everything that a piece can hold besides."""
+    rng = np.random.default_rng(0)
+
+    def labels(*shape):
+        values = rng.normal(size=shape).astype(np.float32)
+        values[rng.random(shape) < 0.3] = np.nan
+        return values
+
+    return replace(
+        molecules,
+        bond_labels=labels(len(molecules.bond_codes), 3, 2),
+        pair_labels=labels(int(molecules.pair_ptr[-1]), 2, 2),
+        identifiers=np.array(["", "CHEMBL\u00e9", "7"], object)[rng.integers(0, 3, len(molecules))],
+    )
+
+
+@pytest.fixture(scope="module")
+def identity(molecules):
+    return np.random.default_rng(1).integers(0, 2**64, (len(molecules), 2), np.uint64)
+
+
+def write(path, molecules, partition, num_partitions, batch=37, rejects=(), facts=None, run_rows=1000, identity=None):
+    cuts = [slice(k, min(k + batch, len(molecules))) for k in range(0, len(molecules), batch)]
+    parts = [(molecules.slice(c.start, c.stop), partition[c], *(() if identity is None else (identity[c],))) for c in cuts]
+    table = pa.Table.from_pylist(list(rejects), REJECT_SCHEMA)
+    write_spill(path, num_partitions, parts, lambda: (table, facts or {}), run_rows=run_rows)
     return Spill(path)
 
 
 @pytest.mark.parametrize("run_rows", [1, 50, 1000])
 @pytest.mark.parametrize("num_partitions", [1, 7, 400])
-def test_every_molecule_comes_back_from_its_partition_as_it_was(tmp_path, molecules, same, monkeypatch, num_partitions, run_rows):
-    monkeypatch.setattr("shards.spill.MAX_RUN_ROWS", run_rows)
+def test_every_molecule_comes_back_from_its_partition_as_it_was(tmp_path, molecules, same, num_partitions, run_rows):
     partition = np.random.default_rng(num_partitions).integers(0, num_partitions, len(molecules))
-    rejects = [{"row": 3, "smiles": None, "reason": "x"}, {"row": 2**40, "smiles": "é", "reason": "y"}]
-    spill = write(tmp_path / "a.spill", molecules, partition, num_partitions, rejects=rejects, facts={"n": [0.1, float("inf")]})
+    rejects = [
+        {"row": 3, "identifier": None, "smiles": None, "reason": "x"},
+        {"row": 2**40, "identifier": "a", "smiles": "é", "reason": "y"},
+    ]
+    facts = {"n": [0.1, float("inf")]}
+    path = tmp_path / "a.spill"
+    spill = write(path, molecules, partition, num_partitions, rejects=rejects, facts=facts, run_rows=run_rows)
     assert spill.molecules.tolist() == np.bincount(partition, minlength=num_partitions).tolist()
-    assert spill.rejects().to_pylist() == rejects
-    assert spill.facts == {"n": [0.1, float("inf")]}
+    assert spill.table().to_pylist() == rejects
+    assert spill.facts == facts
     for p in range(num_partitions):
-        parts = spill.read(p, WIDTHS)
+        parts = [m for m, _ in spill.read(p, WIDTHS)]
         rows = np.flatnonzero(partition == p)
         if not len(rows):
             assert parts == []
@@ -49,6 +79,54 @@ def test_every_molecule_comes_back_from_its_partition_as_it_was(tmp_path, molecu
         for name in ("atom_ptr", "bond_ptr", *COLUMNS):
             a, b = getattr(found, name), getattr(expected, name)
             assert a.tolist() == b.tolist() if name == "smiles" else same(a, b), name
+
+
+ABSENT = [
+    (),
+    ("graph", "atom"),
+    ("bond", "identifiers"),
+    ("pair", "identity"),
+    ("graph", "atom", "bond", "pair", "identifiers", "identity"),
+]
+
+
+@pytest.mark.parametrize("run_rows", [50, 1000])
+@pytest.mark.parametrize("absent", ABSENT, ids=",".join)
+def test_whatever_columns_there_are_come_back_with_what_joins_them(tmp_path, all_columns, identity, same, absent, run_rows):
+    expected = replace(
+        all_columns, **{name if name == "identifiers" else f"{name}_labels": None for name in absent if name != "identity"}
+    )
+    number = {level: 0 if level in absent else count for level, count in ALL_WIDTHS.num_tasks.items()}
+    widths = Widths(num_tasks=number, identifiers="identifiers" not in absent, identity="identity" not in absent)
+    partition = np.random.default_rng(2).integers(0, 7, len(expected))
+    given = identity if widths.identity else None
+    spill = write(tmp_path / "a.spill", expected, partition, 7, run_rows=run_rows, identity=given)
+    assert spill.runs > 1 or run_rows == 1000
+    for p in range(7):
+        rows = np.flatnonzero(partition == p)
+        parts = spill.read(p, widths)
+        found = concat_molecules([m for m, _ in parts])
+        for name in ("atom_ptr", "bond_ptr", *COLUMNS):
+            a, b = getattr(found, name), getattr(expected.take(rows), name)
+            is_text = name in ("smiles", "identifiers") and b is not None
+            assert a.tolist() == b.tolist() if is_text else same(a, b), name
+        if widths.identity:
+            assert same(np.concatenate([i for _, i in parts]), identity[rows])
+        else:
+            assert all(i is None for _, i in parts)
+
+
+def test_a_piece_of_other_columns_than_it_is_read_as_is_refused(tmp_path, all_columns, identity):
+    partition = np.zeros(len(all_columns), np.int64)
+    spill = write(tmp_path / "a.spill", all_columns, partition, 1, identity=identity)
+    assert len(spill.read(0, ALL_WIDTHS)[0][0]) == len(all_columns)
+    for level, count in ALL_WIDTHS.num_tasks.items():
+        for other in (count - 1, count + 1):
+            with pytest.raises(FormatError, match=r"a\.spill, partition 0: damaged"):
+                spill.read(0, replace(ALL_WIDTHS, num_tasks=ALL_WIDTHS.num_tasks | {level: other}))
+    for name in ("identifiers", "identity"):
+        with pytest.raises(FormatError, match=r"a\.spill, partition 0: damaged"):
+            spill.read(0, replace(ALL_WIDTHS, **{name: False}))
 
 
 def test_a_spill_file_that_is_not_whole_is_refused(tmp_path, molecules):
@@ -62,9 +140,11 @@ def test_a_spill_file_that_is_not_whole_is_refused(tmp_path, molecules):
             Spill(spill.path)
 
 
-def test_flipped_bits_are_found_when_they_are_read(tmp_path, molecules):
+@pytest.mark.parametrize("with_all", [False, True])
+def test_flipped_bits_are_found_when_they_are_read(tmp_path, molecules, all_columns, identity, with_all):
     partition = np.arange(len(molecules)) % 5
-    spill = write(tmp_path / "a.spill", molecules, partition, 5)
+    given, widths = ((all_columns, identity), ALL_WIDTHS) if with_all else ((molecules, None), WIDTHS)
+    spill = write(tmp_path / "a.spill", given[0], partition, 5, identity=given[1])
     data = spill.path.read_bytes()
     draw = random.Random(1)
     for _ in range(60):
@@ -72,7 +152,7 @@ def test_flipped_bits_are_found_when_they_are_read(tmp_path, molecules):
         damaged[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
         spill.path.write_bytes(damaged)
         with pytest.raises(FormatError, match=r"damaged|spill file"):
-            [Spill(spill.path).read(p, WIDTHS) for p in range(5)]
+            [Spill(spill.path).read(p, widths) for p in range(5)]
 
 
 def test_nothing_is_left_of_a_spill_file_whose_writer_fails(tmp_path, molecules):
@@ -81,7 +161,7 @@ def test_nothing_is_left_of_a_spill_file_whose_writer_fails(tmp_path, molecules)
         raise RuntimeError("now")
 
     with pytest.raises(RuntimeError, match="now"):
-        write_spill(tmp_path / "a.spill", 1, batches(), lambda: ([], {}))
+        write_spill(tmp_path / "a.spill", 1, batches(), lambda: (None, {}))
     assert not list(tmp_path.iterdir())
 
 
@@ -116,7 +196,8 @@ def test_small_row_groups_are_read_together_and_large_ones_in_parts():
 @given(st.integers(1, 10**7), st.integers(0, 2**32 - 1))
 def test_every_molecule_has_a_partition_of_its_split(num_rows, seed):
     options = BuildOptions(shard_molecules=5_000, split_fractions=SplitFractions.parse("8,1,1"))
-    plan = Plan((InputFile("a.parquet", num_rows, 0, "", (num_rows,)),), options, {}, ())
+    splits = Splits(rule="skeleton", names=SPLITS, shares=(0.8, 0.1, 0.1))
+    plan = Plan((InputFile("a.parquet", num_rows, 0, "", (num_rows,)),), (), options, splits, {}, (), (), ())
     rng = np.random.default_rng(seed)
     split = rng.integers(0, 3, 200)
     partition = plan.partition_of(split, rng.integers(0, 2**64, 200, np.uint64))

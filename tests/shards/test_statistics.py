@@ -1,10 +1,14 @@
+from dataclasses import fields, replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from shards.statistics import Moments
+from shards import Molecules
+from shards.schema import BOND_TYPES, encode_bond
+from shards.statistics import HISTOGRAMS, Moments, count_structure, flat_labels, merge_histograms
 
 LABELS = hnp.arrays(
     np.float32,
@@ -32,6 +36,11 @@ def test_parts_merged_in_order_have_the_moments_of_the_whole(parts):
     assert moments.mean == pytest.approx(mean, abs=1e-12 * scale)
     variance = moments.m2 / np.maximum(count, 1)
     assert variance == pytest.approx(np.where(count > 0, std, 0) ** 2 * (variance > 0), rel=1e-9, abs=1e-12 * scale**2)
+    for k, column in enumerate(whole.T):
+        real = column[~np.isnan(column)]
+        assert (moments.low[k], moments.high[k]) == ((real.min(), real.max()) if real.size else (np.inf, -np.inf))
+    again = Moments.decode(moments.encode())
+    assert all(np.array_equal(getattr(again, f.name), getattr(moments, f.name)) for f in fields(Moments))
 
 
 @given(st.floats(-1e6, 1e6, width=32), st.lists(st.integers(0, 50), min_size=1, max_size=5))
@@ -66,6 +75,70 @@ def test_a_block_counts_graph_tasks_first_and_atom_tasks_after():
     assert moments.count.tolist() == [1, 0, 2]
     assert moments.mean.tolist() == [1, 0, 5]
     assert moments.std.tolist() == [1, 1, 1]
+
+
+def two_molecules() -> Molecules:
+    """C=O and a lone nitrogen, with labels of every level."""
+    nan = np.nan
+    return Molecules(
+        atom_ptr=np.array([0, 2, 3]),
+        bond_ptr=np.array([0, 1, 1]),
+        atom_codes=np.array([[6, *[0] * 6], [8, *[0] * 6], [7, *[0] * 6]], np.uint8),
+        bond_codes=np.array([encode_bond(1, 2, 0)], np.uint8),
+        graph_labels=np.array([[1], [nan]], np.float32),
+        atom_labels=np.array([[2, nan], [4, nan], [nan, 6]], np.float32),
+        # of one label both ways, and of one each way
+        bond_labels=np.array([[[5, nan], [8, -8]]], np.float32),
+        pair_labels=np.array([[[nan, nan]], [[3, 9]], [[nan, nan]], [[0, nan]]], np.float32),
+    )
+
+
+def test_tasks_are_counted_level_by_level_and_both_directions_of_a_bond_or_pair():
+    num_tasks = {"graph": 1, "atom": 2, "bond": 2, "pair": 1}
+    moments = Moments.of(two_molecules(), num_tasks)
+    assert moments.count.tolist() == [1, 2, 1, 1, 2, 3]
+    assert moments.mean.tolist() == [1, 3, 6, 5, 0, 4]
+    assert moments.std.tolist() == [1, 1, 1, 1, 8, pytest.approx(np.std([3, 9, 0]))]
+    assert moments.low.tolist() == [1, 2, 6, 5, -8, 0]
+    assert moments.high.tolist() == [1, 4, 6, 5, 8, 9]
+    # a level whose column is not there has its tasks all the same
+    molecules = replace(two_molecules(), atom_labels=None, pair_labels=None)
+    assert Moments.of(molecules, num_tasks).count.tolist() == [1, 0, 0, 1, 2, 0]
+    assert [x.shape for x in flat_labels(molecules, num_tasks)] == [(2, 1), (0, 2), (2, 2), (0, 1)]
+
+
+def test_moments_of_one_table_are_put_among_those_of_all():
+    part = Moments.measure(np.array([[1, 5], [3, 5]], np.float32))
+    whole = Moments.scatter(part, np.array([3, 1]), 4)
+    assert whole.count.tolist() == [0, 2, 0, 2]
+    assert whole.mean.tolist() == [0, 5, 0, 2]
+    assert whole.std.tolist() == [1, 1, 1, 1]
+    assert whole.low.tolist() == [np.inf, 5, np.inf, 1]
+    assert whole.high.tolist() == [-np.inf, 5, -np.inf, 3]
+
+
+def test_histograms_are_counts_that_add_up_in_one_order():
+    one = count_structure(two_molecules())
+    assert one == {
+        "atoms": {"1": 1, "2": 1},
+        "bonds": {"0": 1, "1": 1},
+        "elements": {"6": 1, "7": 1, "8": 1},
+        "bond_types": {"double": 1},
+    }
+    other = {
+        "atoms": {"10": 2, "2": 1},
+        "bonds": {"9": 3},
+        "elements": {"17": 4, "6": 26},
+        "bond_types": {"single": 20, "other": 1},
+    }
+    for parts in ([one, other], [other, one], [merge_histograms([one]), merge_histograms([other])]):
+        both = merge_histograms(parts)
+        assert tuple(both) == HISTOGRAMS
+        assert list(both["atoms"].items()) == [("1", 1), ("2", 2), ("10", 2)]
+        assert list(both["bonds"].items()) == [("0", 1), ("1", 1), ("9", 3)]
+        assert list(both["elements"].items()) == [("6", 27), ("7", 1), ("8", 1), ("17", 4)]
+        assert list(both["bond_types"]) == [t for t in BOND_TYPES if t in ("single", "double", "other")]
+        assert both["bond_types"] == {"single": 20, "double": 1, "other": 1}
 
 
 def test_the_largest_floats_do_not_overflow():

@@ -10,20 +10,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shards import InputError, SchemaError
-from shards.tables import TableReader, check_input, cut_ranges, iter_smiles, natural_key, pm6, resolve_inputs
+from shards.datasets import TableSpec, preset_dataset
+from shards.tables import TableReader, check_input, cut_ranges, iter_smiles, natural_key, resolve_inputs
 
-PM6 = pm6()
+PM6 = preset_dataset("pm6")
+SPEC = TableSpec(dataset="pm6")
+GRAPH, ATOM = ([t.name for t in PM6.tasks if t.level == level] for level in ("graph", "atom"))
 MULLIKEN = "node_S0_charges_mulliken"
 
 
 def read_rows(path, batch_rows=1000):
-    found = check_input(str(path), PM6)
-    with TableReader(PM6, batch_rows=batch_rows) as reader:
+    found, dataset = check_input(str(path), SPEC)
+    with TableReader((dataset,), batch_rows=batch_rows) as reader:
         return [rows for part in cut_ranges([found]) for rows in reader.iter_rows(found, part)]
 
 
 def test_pm6_has_62_graph_and_7_atom_tasks_of_which_40_and_7_belong_to_a_state():
-    graph, atom = PM6.columns("graph"), PM6.columns("atom")
+    graph, atom = GRAPH, ATOM
     assert (len(graph), len(atom), len(set(graph + atom))) == (62, 7, 69)
     states = ("S0", "T0", "cation", "anion")
     assert [sum(n.startswith(f"graph_{s}_") for n in graph) for s in states] == [10] * 4
@@ -45,14 +48,14 @@ def test_ranges_hold_the_same_rows_in_whatever_order_they_are_read(tmp_path, sam
     pq.write_table(pq.read_table(sample_table), tmp_path / "a.parquet", row_group_size=group_rows)
     monkeypatch.setattr("shards.tables.RANGE_ROWS", 40)
     monkeypatch.setattr("shards.tables.MIN_RANGE_ROWS", 40)
-    found = check_input(str(tmp_path / "a.parquet"), PM6)
+    found, dataset = check_input(str(tmp_path / "a.parquet"), SPEC)
     ranges = cut_ranges([found])
     assert len(ranges) == {300: 8, 70: 9}[group_rows]
     smiles = pq.read_table(sample_table)["ordered_smiles"].to_pylist()
     draw, opened = random.Random(batch_rows), []
-    with TableReader(PM6, batch_rows=batch_rows) as reader:
+    with TableReader((dataset,), batch_rows=batch_rows) as reader:
         seek = reader._seek
-        monkeypatch.setattr(reader, "_seek", lambda *a: (seek(*a), opened.append(reader._file)))
+        monkeypatch.setattr(reader, "_seek", lambda *a: (seek(*a), opened.append(reader._batches)))
         for order in (ranges, draw.sample(ranges, len(ranges)), ranges[::2], ranges[::-1]):
             for part in order:
                 rows = list(reader.iter_rows(found, part))
@@ -75,13 +78,13 @@ def test_rows_carry_nan_for_null_and_an_empty_list_for_a_null_list(pm6_table):
     assert rows.first_row == 0
     assert rows.smiles == ["CO", None, "C"]
     assert rows.graph.shape == (3, 62)
-    mw = PM6.columns("graph").index("graph_mw")
+    mw = GRAPH.index("graph_mw")
     assert np.array_equal(rows.graph[:, mw], [32, np.nan, np.nan], equal_nan=True)
     assert (~np.isnan(rows.graph)).sum() == 2
-    assert rows.atom[0].ptr.tolist() == [0, 2, 2, 2]
-    assert np.array_equal(rows.atom[0].values, [0.5, np.nan], equal_nan=True)
-    spin = PM6.columns("atom").index("node_T0_spin")
-    assert rows.atom[spin].ptr.tolist() == [0, 0, 0, 1]
+    assert rows.lists["atom"][0].ptr.tolist() == [0, 2, 2, 2]
+    assert np.array_equal(rows.lists["atom"][0].values, [0.5, np.nan], equal_nan=True)
+    spin = ATOM.index("node_T0_spin")
+    assert rows.lists["atom"][spin].ptr.tolist() == [0, 0, 0, 1]
 
 
 def test_batches_cut_the_rows_but_change_none(sample_table):
@@ -90,9 +93,9 @@ def test_batches_cut_the_rows_but_change_none(sample_table):
     assert [p.first_row for p in parts] == list(range(0, 300, 37))
     assert [s for p in parts for s in p.smiles] == whole.smiles
     assert np.array_equal(np.concatenate([p.graph for p in parts]), whole.graph, equal_nan=True)
-    for t, lists in enumerate(whole.atom):
-        assert np.array_equal(np.concatenate([p.atom[t].values for p in parts]), lists.values, equal_nan=True)
-        assert np.concatenate([np.diff(p.atom[t].ptr) for p in parts]).tolist() == np.diff(lists.ptr).tolist()
+    for t, lists in enumerate(whole.lists["atom"]):
+        assert np.array_equal(np.concatenate([p.lists["atom"][t].values for p in parts]), lists.values, equal_nan=True)
+        assert np.concatenate([np.diff(p.lists["atom"][t].ptr) for p in parts]).tolist() == np.diff(lists.ptr).tolist()
 
 
 @pytest.mark.parametrize(
@@ -123,28 +126,26 @@ def test_numbers_and_lists_of_any_width_are_read(pm6_table, column, dtype, value
     (rows,) = read_rows(path)
     assert rows.smiles == ["C", "C"]
     if column == "graph_mw" and value is not None:
-        assert rows.graph[0, PM6.columns("graph").index(column)] == 16
+        assert rows.graph[0, GRAPH.index(column)] == 16
     assert np.isnan(rows.graph[1]).all()
-    assert rows.atom[0].ptr[2] == rows.atom[0].ptr[1]
+    assert rows.lists["atom"][0].ptr[2] == rows.lists["atom"][0].ptr[1]
 
 
 @pytest.mark.parametrize(
     ("column", "dtype", "reason"),
     [
-        ("ordered_smiles", pa.int32(), "column ordered_smiles is of type int32, expected string"),
-        ("ordered_smiles", pa.binary(), "column ordered_smiles is of type binary, expected string"),
-        ("graph_mw", pa.string(), "column graph_mw is of type string, expected a number"),
-        ("graph_mw", pa.bool_(), "column graph_mw is of type bool, expected a number"),
-        ("graph_mw", pa.list_(pa.float32()), "column graph_mw is of type list.*, expected a number"),
-        (MULLIKEN, pa.float32(), "column node_S0_charges_mulliken is of type float, expected a list of numbers"),
-        (MULLIKEN, pa.list_(pa.string()), "column node_S0_charges_mulliken is of type list.*, expected a list of numbers"),
-        (MULLIKEN, pa.string(), "column node_S0_charges_mulliken is of type string, expected a list of numbers"),
+        ("ordered_smiles", pa.int32(), "column ordered_smiles is of type int32, expected text"),
+        ("ordered_smiles", pa.binary(), "column ordered_smiles is of type binary, expected text"),
+        ("graph_mw", pa.string(), "column graph_mw is of type string, expected numbers"),
+        ("graph_mw", pa.list_(pa.float32()), "column graph_mw is of type list.*, expected numbers"),
+        (MULLIKEN, pa.float32(), "column node_S0_charges_mulliken is of type float, expected lists of numbers"),
+        (MULLIKEN, pa.list_(pa.string()), "column node_S0_charges_mulliken is of type list.*, expected lists of numbers"),
     ],
 )
 def test_a_column_of_another_type_is_named(pm6_table, column, dtype, reason):
     path = pm6_table([{"graph_qed": 1.0}], dtypes={column: dtype})
     with pytest.raises(SchemaError, match=reason):
-        check_input(str(path), PM6)
+        check_input(str(path), SPEC)
 
 
 def test_missing_columns_are_listed_with_what_was_found(tmp_path):
@@ -153,19 +154,19 @@ def test_missing_columns_are_listed_with_what_was_found(tmp_path):
     with pytest.raises(
         SchemaError, match=r"70 of 70 columns of --dataset pm6 are missing: ordered_smiles, .*found 2: smiles, gap"
     ):
-        check_input(str(path), PM6)
+        check_input(str(path), SPEC)
 
 
 def test_a_column_that_is_there_twice_is_refused(pm6_table, tmp_path):
     table = pq.read_table(pm6_table([{"ordered_smiles": "C"}]))
     pq.write_table(table.append_column("graph_mw", table["graph_mw"]), tmp_path / "twice.parquet")
     with pytest.raises(SchemaError, match="more than once: graph_mw"):
-        check_input(str(tmp_path / "twice.parquet"), PM6)
+        check_input(str(tmp_path / "twice.parquet"), SPEC)
 
 
 def test_a_checked_file_has_its_size_rows_and_hash(sample_table):
     seen = []
-    found = check_input(str(sample_table), PM6, seen.append)
+    found, _ = check_input(str(sample_table), SPEC, on_bytes=seen.append)
     assert (found.num_rows, found.num_bytes, found.name) == (300, sample_table.stat().st_size, "sample.parquet")
     assert sum(seen) == found.num_bytes
     assert len(found.sha256) == 64
@@ -174,11 +175,11 @@ def test_a_checked_file_has_its_size_rows_and_hash(sample_table):
 def test_what_cannot_be_opened_is_an_input_error(tmp_path):
     (tmp_path / "file").write_text("text")
     with pytest.raises(InputError, match=r"absent\.parquet: no such file"):
-        check_input(str(tmp_path / "absent.parquet"), PM6)
-    with pytest.raises(InputError, match="a folder, expected a Parquet file"):
-        check_input(str(tmp_path), PM6)
+        check_input(str(tmp_path / "absent.parquet"), SPEC)
+    with pytest.raises(InputError, match="a folder, expected a table"):
+        check_input(str(tmp_path), SPEC)
     with pytest.raises(InputError, match=r"x\.parquet: cannot be read: Not a directory"):
-        check_input(str(tmp_path / "file" / "x.parquet"), PM6)
+        check_input(str(tmp_path / "file" / "x.parquet"), SPEC)
     with pytest.raises(InputError, match=r"nosuch://x\.parquet: Protocol not known"):
         resolve_inputs(["nosuch://x.parquet"])
 
@@ -250,7 +251,7 @@ def test_a_file_url_and_a_glob_of_urls_are_resolved(tmp_path, sample_table):
     url = sample_table.as_uri()
     assert resolve_inputs([url]) == [url]
     (found,) = resolve_inputs([url.replace("sample.parquet", "samp*.parquet")])
-    assert check_input(found, PM6).num_rows == 300
+    assert check_input(found, SPEC)[0].num_rows == 300
     with pytest.raises(InputError, match="no file matches"):
         resolve_inputs([f"{tmp_path.as_uri()}/*.parquet"])
 
@@ -291,7 +292,7 @@ def test_smiles_are_read_from_parquet_with_nulls_as_rows(tmp_path):
         ("a.smi", b"C\xff\n", SchemaError, "unreadable"),
         ("a.smi.gz", b"no gzip", SchemaError, "unreadable"),
         ("a.smi.gz", gzip.compress(b"CCO\n" * 1000)[:-12], SchemaError, "unreadable"),
-        ("a.csv", b'smiles\n"' + b"C" * 200_000, SchemaError, "unreadable: field larger"),
+        ("a.csv", b'smiles\n"' + b"C" * 200_000, SchemaError, "unreadable: unexpected end"),
         ("a.parquet", b"text", SchemaError, "unreadable"),
         ("a.docx", b"", InputError, "expected a shard set, or a table ending in"),
     ],

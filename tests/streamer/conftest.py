@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from shards import ShardSet, Task, TaskSet, schema
-from shards.format import GROUP_ARRAYS, GROUPS, LABEL_DTYPES
+from shards.format import GROUP_ARRAYS, LABEL_DTYPES, groups_of
 from shards.index import encode_index
 from shards.manifest import INDEX, MANIFEST, Manifest, Statistics, fingerprint
+from shards.statistics import count_structure
 from shards.types import Molecules, offsets
 from shards.writer import write_atomic, write_shard
 
@@ -68,12 +69,14 @@ def write_set(folder: Path, molecules: Molecules, *, block: int, blocks_a_shard:
         task_sets=tuple(TaskSet(name=t.name, level=t.level, kind=t.kind, source=t.source, tasks=(t.name,)) for t in TASKS),
         atom_features=schema.ATOM_FEATURES,
         bond_features=schema.BOND_FEATURES,
-        column_groups={group: GROUP_ARRAYS[group] for group in GROUPS},
-        statistics={t.name: Statistics(count=1, mean=0.0, std=1.0) for t in TASKS},
+        column_groups={g: GROUP_ARRAYS[g] for g in groups_of({"graph": 1, "atom": 1, "bond": 0, "pair": 0})},
+        statistics={t.name: Statistics(count=1, mean=0.0, std=1.0, min=0.0, max=0.0) for t in TASKS},
         splits={"train": totals},
         labels={},
         dropped_labels={},
         rejects={},
+        histograms=count_structure(molecules),
+        join=None,
         provenance={},
     )
     write_atomic(folder / MANIFEST, manifest.encode())

@@ -30,8 +30,8 @@ def test_stock_webdataset_reads_a_sample_a_block_with_every_byte(sample_set):
         shard = sample_set.shard_path(block).stem
         assert sample["__key__"].endswith(f"{shard}-{sample_set.index.counts['block'][block]:04d}")
         members = {k: v for k, v in sample.items() if not k.startswith("__")}
-        assert list(members) == [f"{group}.zst" for group in format.GROUPS]
-        assert members == {f"{g}.zst": data for g, data in sample_set.read_members(block, format.GROUPS).items()}
+        assert list(members) == [f"{group}.zst" for group in sample_set.groups]
+        assert members == {f"{g}.zst": data for g, data in sample_set.read_members(block, sample_set.groups).items()}
 
 
 def test_the_decoder_gives_the_molecules_of_the_reader(sample_set, same):

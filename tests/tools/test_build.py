@@ -61,7 +61,7 @@ def test_rows_that_cannot_become_molecules_are_counted_and_listed(succeed, table
         ("nope.parquet --out x", "nope.parquet: no such file"),
         ("nope*.parquet --out x", "nope*.parquet: no file matches"),
         ("TABLE TABLE --out x", "named twice among the inputs"),
-        ("TABLE --out x --dataset qm9", "dataset 'qm9': expected one of pm6"),
+        ("TABLE --out x --dataset qm10", "dataset 'qm10': expected one of pm6, pcqm4m, pcba, l1000, l1000_3, l1000_5to3, qm9, "),
         ("TABLE --out x --split-fractions 98,2", "split fractions: got '98,2', expected three numbers train,val,test"),
         ("TABLE --out x --split-fractions 0,1,1", "train above 0"),
         ("TABLE --out x --split-fractions a,b,c", "split fractions: got 'a,b,c'"),
@@ -91,4 +91,7 @@ def test_a_table_without_the_columns_is_the_datas_fault(molstream, table, tmp_pa
     done = molstream("build", path, "--out", tmp_path / "set")
     assert done.code == 1
     assert "68 of 70 columns of --dataset pm6 are missing: graph_S0_alpha_homo" in done.error
+    done = molstream("build", table, "--out", tmp_path / "set", "--dataset", "qm9")
+    assert done.code == 1
+    assert "20 of 20 columns of --dataset qm9 are missing: smiles, A, B, C, mu, alpha, ... (14 more)" in done.error
     assert not (tmp_path / "set").exists()

@@ -9,9 +9,10 @@ from shards import InputError
 from tools import main
 
 OPTIONS = {
-    "build": "INPUT... --out --dataset --split-fractions --seed --label-dtype --pe --shard-molecules --block-molecules --workers "
-    "--engine --ray-address --max-reject-fraction --molecule-s --molecule-mib",
-    "inspect": "DIR --json",
+    "build": "INPUT... --out --dataset --smiles-column --id-column --graph-columns --atom-columns --bond-columns --pair-columns "
+    "--task-kind --table --join --splits --split-fractions --split-seed --seed --label-dtype --pe --shard-molecules "
+    "--block-molecules --workers --engine --ray-address --max-reject-fraction --molecule-s --molecule-mib",
+    "inspect": "DIR --html --json",
     "cat": "DIR --split --limit --ids",
     "verify": "DIR --json",
     "stream": "DIR --split --epochs --lanes --world-size --rank --seed --threads --state --max-steps --ledger --budget "
@@ -51,7 +52,7 @@ def test_the_help_of_a_subcommand_lists_every_option_with_what_it_does(succeed, 
 
 
 def test_the_help_names_every_recipe_and_every_data_set(succeed):
-    from shards.tables import DATASETS
+    from shards.datasets import DATASETS
     from trainers.recipes import RECIPES
 
     for name, choices in (("pretrain", RECIPES), ("build", DATASETS)):
@@ -88,7 +89,9 @@ EMBED = "embed --checkpoint RUN --out x"
         (CALL, "eval SET", "Missing option '--checkpoint'"),
         (CALL, "embed SET --out x", "Missing option '--checkpoint'"),
         (CALL, "embed SET --checkpoint RUN --out x --dtype f8", "f16"),
-        (CALL, "build TABLE", "Missing option '--out'"),
+        (CALL, "build TABLE", "--out is missing: the folder to write"),
+        (CALL, "build --out x", "expected input files, or tables to join with --table, and not both"),
+        (CALL, "build TABLE --table pm6=TABLE --out x", "expected input files, or tables to join with --table, and not both"),
         *[
             (CALL, f"{c} /nowhere", "/nowhere: no such folder, expected a shard set made by `molstream build`")
             for c in ("cat", "inspect", "verify", "stream", "pretrain --out x", "eval --checkpoint RUN")

@@ -2,11 +2,17 @@
 
 import json
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from shards import ShardSet
-from shards.format import GROUPS, TAR_BLOCK
+from shards.format import TAR_BLOCK
+from shards.manifest import Manifest, Statistics
+
+GROUPS = ("sizes", "structure", "graph_labels", "atom_labels", "ids", "smiles")
 
 
 def test_a_sound_set_is_said_to_be_sound(succeed, shard_set):
@@ -46,6 +52,7 @@ def place(shard_set: ShardSet, where: str) -> tuple[str, int]:
     ],
 )
 def test_a_flipped_bit_in_a_shard_is_found_and_named(molstream, copy_set, flip, where):
+    assert ShardSet(copy_set).groups == GROUPS
     name, at = place(ShardSet(copy_set), where)
     flip(copy_set / name, at)
     done = molstream("verify", copy_set, "--json")
@@ -83,6 +90,86 @@ def test_a_flipped_bit_in_the_manifest_is_found_and_named(molstream, shard_set, 
         if done.code != 1 or "manifest" not in done.err or "Traceback" in done.err:
             missed.append((at, around, done.err))
     assert not missed
+
+
+def rewrite(folder: Path, change: Callable[[Manifest], dict]) -> None:
+    """Change fields of a manifest and seal it again, so that nothing but its content is wrong."""
+    path = folder / "manifest.json"
+    manifest = Manifest.parse(path.read_bytes())
+    path.write_bytes(replace(manifest, **change(manifest)).encode())
+
+
+HISTOGRAMS = ("atoms", "bonds", "elements", "bond_types")
+
+
+@pytest.mark.parametrize("name", HISTOGRAMS)
+@pytest.mark.parametrize("how", ["one more", "moved", "missing", "a key more"])
+def test_a_histogram_of_other_molecules_is_found_and_named(molstream, copy_set, name, how):
+    def change(manifest: Manifest) -> dict:
+        assert tuple(manifest.histograms) == HISTOGRAMS
+        counts = dict(manifest.histograms[name])
+        first, *_, last = counts
+        if how == "missing":
+            del counts[first]
+        elif how == "a key more":
+            counts["999"] = 0
+        else:
+            counts[first] += 1
+            counts[last] -= how == "moved"
+        return {"histograms": manifest.histograms | {name: counts}}
+
+    rewrite(copy_set, change)
+    done = molstream("verify", copy_set, "--json")
+    assert done.code == 1
+    assert done.json["problems"] == [
+        "manifest.json: histograms of atoms, bonds, elements or bond types are not those of the shards"
+    ]
+
+
+@pytest.mark.parametrize("task", ["graph_mw", "node_T0_spin"])
+@pytest.mark.parametrize("field", ["mean", "std", "min", "max"])
+@pytest.mark.parametrize("by", [1.0, 1e-13, None])
+def test_statistics_of_other_labels_are_found_and_named(molstream, copy_set, task, field, by):
+    def change(manifest: Manifest) -> dict:
+        said = manifest.statistics[task]
+        value = getattr(said, field)
+        other = None if by is None else value + by * max(1.0, abs(value))
+        assert other != value
+        return {"statistics": manifest.statistics | {task: replace(said, **{field: other})}}
+
+    rewrite(copy_set, change)
+    done = molstream("verify", copy_set, "--json")
+    assert done.code == 1
+    assert done.json["problems"] == [f"manifest.json: mean, std and range of {task} are not those of the training split"]
+
+
+def test_a_range_of_no_labels_at_all_is_found(molstream, succeed, pm6_table, tmp_path):
+    succeed("build", pm6_table([{"ordered_smiles": "CO", "graph_mw": 32.0}]), "--out", tmp_path / "set")
+    assert ShardSet(tmp_path / "set").manifest.statistics["graph_qed"] == Statistics(count=0, mean=0, std=1, min=None, max=None)
+    for end in ("min", "max"):
+        shutil.copytree(tmp_path / "set", tmp_path / end)
+        rewrite(
+            tmp_path / end,
+            lambda m, end=end: {"statistics": m.statistics | {"graph_qed": replace(m.statistics["graph_qed"], **{end: 0.0})}},
+        )
+        assert "range of graph_qed" in molstream("verify", tmp_path / end).err
+
+
+@pytest.mark.parametrize("count", ["blocks", "molecules", "atoms", "bonds"])
+def test_totals_and_label_counts_of_other_shards_are_found_and_named(molstream, copy_set, count):
+    def change(manifest: Manifest) -> dict:
+        val = manifest.splits["val"] | {count: manifest.splits["val"][count] + 1}
+        labels = manifest.labels["graph_qed"] | {"test": manifest.labels["graph_qed"]["test"] - 1}
+        return {"splits": manifest.splits | {"val": val}, "labels": manifest.labels | {"graph_qed": labels}}
+
+    splits, labels = ShardSet(copy_set).manifest.splits["val"], ShardSet(copy_set).manifest.labels["graph_qed"]
+    rewrite(copy_set, change)
+    done = molstream("verify", copy_set, "--json")
+    assert done.code == 1
+    assert done.json["problems"] == [
+        f"manifest.json: {splits[count] + 1} {count} in split val, the shards hold {splits[count]}",
+        f"manifest.json: {labels['test'] - 1} labels of graph_qed in split test, the shards hold {labels['test']}",
+    ]
 
 
 @pytest.mark.parametrize("what", ["cut short", "longer", "missing", "empty"])

@@ -3,10 +3,16 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from shards import ShardSet
+from shards.build import BuildOptions, build
+from shards.datasets import TableSpec
 from shards.mapper import featurize_smiles as featurize
+from shards.sample import sample_path
+from shards.splits import SplitFractions
 from trainers import embed
 from trainers.embed import embed_shard_set, embed_table
 
@@ -54,6 +60,27 @@ def test_an_embedding_depends_on_its_molecule_alone(sample_set, trained, tmp_pat
         else:
             assert vector is None
             assert reason
+
+
+def test_identifiers_stand_beside_the_ids_of_their_molecules(sample_set, trained, tmp_path):
+    """A set with identifiers and without any task: the same vectors, which depend on structures alone."""
+    rows = pq.read_table(sample_path(), columns=["ordered_smiles", "inchi"])
+    names = [None if k % 7 == 3 else "" if k % 7 == 5 else f"n{k} \u00e9" for k in range(len(rows))]
+    pq.write_table(rows.append_column("name", pa.array(names)), tmp_path / "named.parquet")
+    spec = TableSpec(dataset="table", id_column="name")
+    options = BuildOptions(tables=(spec,), split_fractions=SplitFractions.parse("80,10,10"), block_molecules=32)
+    build([str(tmp_path / "named.parquet")], tmp_path / "named", options)
+    for name, shard_set in (("with", ShardSet(tmp_path / "named")), ("without", sample_set)):
+        embed_shard_set(trained, shard_set, tmp_path / name, splits=("val", "test"))
+    table, plain = (pq.read_table(tmp_path / name) for name in ("with", "without"))
+    assert table.column_names == ["split", "id", "identifier", "embedding"]
+    assert plain.column_names == ["split", "id", "embedding"]
+    assert table["identifier"].to_pylist() == [names[k] or None for k in table["id"].to_pylist()]
+    assert None in table["identifier"].to_pylist()
+    where = {k: i for i, k in enumerate(plain["id"].to_pylist())}
+    assert sorted(where) == sorted(table["id"].to_pylist())
+    order = [where[k] for k in table["id"].to_pylist()]
+    assert np.allclose(vectors_of(tmp_path / "with"), vectors_of(tmp_path / "without")[order], atol=1e-4, rtol=1e-4)
 
 
 def test_half_precision_is_stored_as_such(sample_set, trained, tmp_path):

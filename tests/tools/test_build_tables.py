@@ -1,0 +1,502 @@
+"""molstream build on one's own tables, on several and with split files, and what the other commands make of such sets."""
+
+import importlib.util
+import json
+import math
+import random
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import typer
+from rdkit import Chem
+
+from shards import ShardSet
+from shards.build import BuildOptions, WorkOptions, build
+from shards.datasets import DATASETS, TableSpec
+from tools import main
+
+_spec = importlib.util.spec_from_file_location("lookalikes", Path(__file__).parents[1] / "lookalikes.py")
+lk = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(lk)
+
+SIZE, SEED = 70, 2
+LIMIT = ["--max-reject-fraction", "0.2"]
+OWN = [
+    *["--dataset", "table", "--smiles-column", "mol", "--id-column", "name"],
+    *["--graph-columns", "y_*, tox_a", "--graph-columns", "grade", "--atom-columns", "charge_1,charge_2"],
+    *["--bond-columns", "bond_order_sum,", "--bond-columns", "bond_dir", "--pair-columns", "distance", "--pair-columns", "flow"],
+    *["--task-kind", "tox_*=binary", "--task-kind", "grade=ordinal:5", "--label-dtype", "atom=f32"],
+]
+"""Options of a user's own table: given several times, with commas, or both."""
+
+
+@pytest.fixture(scope="module")
+def looks(tmp_path_factory) -> SimpleNamespace:
+    folder = tmp_path_factory.mktemp("looks")
+    size = (folder, SIZE, SEED)
+    return SimpleNamespace(
+        folder=folder,
+        own=lk.write_own(*size),
+        own_csv=lk.write_own_csv(*size),
+        tox21=lk.write_tox21(*size),
+        zinc=lk.write_zinc(*size),
+        pcqm4m=lk.write_pcqm4m(*size),
+        pcba=lk.write_pcba(*size),
+        vcap=lk.write_l1000(*size),
+        mcf7=lk.write_l1000(*size, cell="MCF7"),
+    )
+
+
+@pytest.fixture(scope="module")
+def own_set(looks, succeed) -> Path:
+    """A user's own table with labels of all levels."""
+    out = looks.folder / "own_set"
+    succeed("build", *looks.own.paths, "--out", out, *OWN, *LIMIT)
+    return out
+
+
+def spec_of(**changes) -> TableSpec:
+    """What OWN says."""
+    fields = {
+        "dataset": "table",
+        "smiles_column": "mol",
+        "id_column": "name",
+        "graph_columns": ("y_*", "tox_a", "grade"),
+        "atom_columns": ("charge_1", "charge_2"),
+        "bond_columns": ("bond_order_sum", "bond_dir"),
+        "pair_columns": ("distance", "flow"),
+        "task_kinds": (("tox_*", "binary", 2), ("grade", "ordinal", 5)),
+    }
+    return TableSpec(**fields | changes)
+
+
+# the call
+
+
+def test_columns_come_with_commas_or_one_by_one_and_make_the_set_that_build_makes(looks, own_set, tmp_path, folder_bytes):
+    options = BuildOptions(tables=(spec_of(),), atom_labels="f32")
+    build([str(p) for p in looks.own.paths], tmp_path / "set", options, work=WorkOptions(max_reject_fraction=0.2))
+    assert folder_bytes(tmp_path / "set") == folder_bytes(own_set)
+    assert [task.name for task in ShardSet(own_set).manifest.tasks] == [
+        *["y_1", "y_2", "tox_a", "grade", "charge_1", "charge_2", "bond_order_sum", "bond_dir", "distance", "flow"],
+    ]
+
+
+def test_a_build_of_ones_own_table_says_what_became_of_its_rows(looks, succeed, tmp_path):
+    done = succeed("build", *looks.own_csv.paths, "--out", tmp_path / "set", *OWN, *LIMIT)
+    assert done.err == f"reading 2 files, in this order: {looks.own_csv.paths[0]}, {looks.own_csv.paths[1]}\n"
+    lines = done.lines
+    assert lines[0].startswith(f"{tmp_path / 'set'}: {len(looks.own_csv.usable)} of {SIZE} rows; train ")
+    rejected = sum(int(found[1]) for line in lines if (found := re.match(r"  rejected (\d+): ", line)))
+    assert rejected == len(looks.own_csv.unusable)
+    assert "  rejected 1: empty SMILES" in lines
+    missing = int(np.isnan(looks.own_csv.graph["y_2"]).sum())
+    dropped = next(line for line in lines if line.startswith("  dropped"))
+    assert re.fullmatch(r"  dropped [\d,]+ labels that are not a number \(NaN\) of \d+ tasks, most of \w+: [\d,]+", dropped), (
+        dropped
+    )
+    manifest = ShardSet(tmp_path / "set").manifest
+    assert manifest.dropped_labels["y_2"].nan == missing
+    assert lines[-2] == f"  rejected rows are listed in {tmp_path / 'set' / 'rejects.parquet'}"
+
+
+@pytest.mark.parametrize("preset", [name for name in DATASETS if name != "table"])
+def test_the_help_lists_every_preset(succeed, preset):
+    words = " ".join(succeed("build", "--help").out.split())
+    said = words[words.index("Which columns the input has:") :]
+    assert re.search(rf"\b{preset}\b", said[: said.index("whatever the options below say")])
+
+
+def test_the_help_says_what_each_option_takes():
+    main._commands()
+    command = typer.main.get_command(main.app).commands["build"]
+    options = {option: parameter for parameter in command.params for option in parameter.opts}
+    several = ("graph-columns", "atom-columns", "bond-columns", "pair-columns", "task-kind", "table", "label-dtype")
+    assert all(options[f"--{name}"].multiple and options[f"--{name}"].help for name in several)
+    for name in ("smiles-column", "id-column", "join", "splits", "split-seed", "split-fractions"):
+        assert not options[f"--{name}"].multiple
+        assert options[f"--{name}"].help
+
+
+LARGEMIX = ["pcqm4m", "pcba", "vcap", "mcf7"]
+
+
+def tables_of(looks, names=LARGEMIX) -> list[str]:
+    presets = {"vcap": "vcap:l1000", "mcf7": "mcf7:l1000"}
+    return [w for name in names for w in ("--table", f"{presets.get(name, name)}={getattr(looks, name).paths[0]}")]
+
+
+@pytest.fixture(scope="module")
+def largemix(looks, succeed) -> SimpleNamespace:
+    """The tables of LargeMix joined by the command; and what it printed."""
+    out = looks.folder / "largemix"
+    done = succeed("build", *tables_of(looks), "--out", out, "--label-dtype", "atom=f32", *LIMIT)
+    return SimpleNamespace(path=out, done=done, manifest=ShardSet(out).manifest)
+
+
+def test_tables_are_joined_by_smiles_unless_told_otherwise_and_counted(looks, largemix):
+    join = largemix.manifest.join
+    assert join.by == "smiles"
+    assert [(t.name, t.rows) for t in join.tables] == [(name, len(getattr(looks, name).usable)) for name in LARGEMIX]
+    read = [f"table {name}: reading 1 file, in this order: {getattr(looks, name).paths[0]}" for name in LARGEMIX]
+    assert largemix.done.err.splitlines() == read
+    first, *lines = largemix.done.lines
+    total = sum(getattr(looks, name).num_rows for name in LARGEMIX)
+    molecules = {key for name in LARGEMIX for key in (getattr(looks, name).molecule_keys[r] for r in getattr(looks, name).usable)}
+    assert first.startswith(f"{largemix.path}: {len(molecules)} of {total} rows; train ")
+    for table in join.tables:
+        assert (
+            f"  table {table.name}: {table.molecules} molecules in {table.rows} rows, {table.duplicates} of them repeat one"
+            in lines
+        )
+    conflicts, most = sum(join.conflicts.values()), max(join.conflicts.values())
+    said = next(line for line in lines if "differ from that of an earlier row" in line)
+    assert said.startswith(f"  {conflicts:,} labels of {len(join.conflicts):,} tasks differ ")
+    assert said.endswith(f": {most:,}")
+    assert f"  which row became which molecule is in {largemix.path / 'mapping.parquet'}" in lines
+    assert "  rejected 6: not a SMILES that RDKit can parse" in lines
+
+
+def test_a_table_that_is_named_several_times_is_one_table_of_several_files(looks, succeed, tmp_path, folder_bytes):
+    one, two = looks.own_csv.paths
+    common = [*OWN[2:], *LIMIT, "--out"]
+    done = succeed("build", "--table", f"a:table={one}", "--table", f"a:table={two}", *common, tmp_path / "twice")
+    assert done.err == f"table a: reading 2 files, in this order: {one}, {two}\n"
+    manifest = ShardSet(tmp_path / "twice").manifest
+    assert [(i["name"], i["table"]) for i in manifest.provenance["inputs"]] == [("own.csv.gz", 0), ("own_2.csv.gz", 0)]
+    assert [(t.name, t.rows) for t in manifest.join.tables] == [("a", len(looks.own_csv.usable))]
+    assert manifest.tasks[0].name == "a.y_1"
+    pattern = looks.folder / "own*.csv.gz"
+    succeed("build", "--table", f"a:table={pattern}", *common, tmp_path / "pattern")
+    assert folder_bytes(tmp_path / "pattern") == folder_bytes(tmp_path / "twice")
+
+
+def test_columns_are_about_the_tables_that_no_preset_describes(looks, succeed, tmp_path):
+    tables = [*tables_of(looks, ["pcqm4m"]), "--table", f"table={looks.own.paths[0]}"]
+    succeed("build", *tables, *OWN[2:], *LIMIT, "--out", tmp_path / "set")
+    manifest = ShardSet(tmp_path / "set").manifest
+    assert [s.name for s in manifest.task_sets][:3] == ["g25", "n4", "graph"]
+    assert [task.name for task in manifest.tasks if task.level == "atom"] == [*lk.PCQM4M_ATOM, "charge_1", "charge_2"]
+    specs = manifest.provenance["options"]["tables"]
+    assert (specs[0]["smiles_column"], specs[1]["smiles_column"]) == ("", "mol")
+
+
+@pytest.mark.parametrize("join", [[], ["--join", "smiles"], ["--join", "inchi"]])
+def test_one_table_is_joined_with_itself_only_if_asked(looks, succeed, tmp_path, join):
+    done = succeed("build", *looks.tox21.paths, "--dataset", "tox21", "--out", tmp_path / "set", *LIMIT, *join)
+    manifest = ShardSet(tmp_path / "set").manifest
+    assert (manifest.join.by if manifest.join else None) == (join[1] if join else None)
+    assert any("repeat one" in line for line in done.lines) == bool(join)
+    molecules = sum(s["molecules"] for s in manifest.splits.values())
+    assert molecules == len(looks.tox21.usable) - 3 * bool(join)
+
+
+def test_unmatched_molecules_and_rows_of_other_splits_are_said(succeed, tmp_path):
+    (tmp_path / "a.csv").write_text("smiles,y\n[Na]Cl,1\n[Na+].[Cl-],2\nCO,3\nOC,3\n")
+    (tmp_path / "splits.json").write_text('{"train": [0, 1, 2], "val": [3]}')
+    words = ["--dataset", "table", "--graph-columns", "y", "--join", "inchi", "--splits", tmp_path / "splits.json"]
+    done = succeed("build", tmp_path / "a.csv", "--out", tmp_path / "set", *words)
+    assert done.lines[0] == f"{tmp_path / 'set'}: 3 of 4 rows; train 3"
+    assert done.lines[1] == "  table table: 3 molecules in 4 rows, 1 of them repeat one"
+    assert "  1 rows are of another split than the first row of their molecule, which decides" in done.lines
+    assert "  1 molecules share an InChI with another whose atoms do not match: they stay apart" in done.lines
+
+
+# splits
+
+
+def split_ids(folder: Path) -> dict[str, set[int]]:
+    shard_set = ShardSet(folder)
+    return {split: {int(i) for block in shard_set.iter_blocks(split) for i in block.ids} for split in shard_set.splits}
+
+
+def test_splits_by_position_are_those_of_pythons_shuffle(looks, succeed, tmp_path):
+    words = ["--dataset", "zinc", "--splits", "position", "--split-fractions", "80,10,10", "--split-seed", 42]
+    succeed("build", *looks.zinc.paths, "--out", tmp_path / "set", *words)
+    rows = list(range(SIZE))
+    random.Random(42).shuffle(rows)
+    assert split_ids(tmp_path / "set") == {"train": set(rows[:56]), "val": set(rows[56:63]), "test": set(rows[63:])}
+
+
+def test_the_seed_of_splits_can_differ_from_that_of_the_order(looks, succeed, tmp_path):
+    for name, seeds in (("a", ["--seed", 1]), ("b", ["--seed", 2, "--split-seed", 1]), ("c", ["--seed", 2])):
+        words = ["--dataset", "zinc", "--splits", "scaffold", "--split-fractions", "1,1,1"]
+        succeed("build", *looks.zinc.paths, "--out", tmp_path / name, *words, *seeds)
+    a, b, c = (split_ids(tmp_path / name) for name in "abc")
+    assert a == b != c
+
+
+def test_rows_that_a_split_file_leaves_out_are_said_to_be_left_out(looks, succeed, tmp_path):
+    rows = {"train": list(range(0, 50)), "val": [60, 61]}
+    (tmp_path / "s.json").write_text(json.dumps(rows))
+    words = ["--dataset", "zinc", "--splits", tmp_path / "s.json", "--max-reject-fraction", 0]
+    done = succeed("build", *looks.zinc.paths, "--out", tmp_path / "set", *words)
+    assert done.lines[0] == f"{tmp_path / 'set'}: 52 of {SIZE} rows; train 50, val 2"
+    assert done.lines[1] == f"  left out {SIZE - 52}: in no split"
+    assert split_ids(tmp_path / "set") == {split: set(found) for split, found in rows.items()}
+    assert ShardSet(tmp_path / "set").manifest.provenance["options"]["splits"] == "s.json"
+
+
+@pytest.fixture(scope="module")
+def four_splits(looks, succeed) -> tuple[Path, dict]:
+    """PCBA's rows in the four splits of its published file."""
+    path = lk.write_splits(looks.folder, looks.pcba)
+    out = looks.folder / "four_splits"
+    succeed("build", *looks.pcba.paths, "--dataset", "pcba", "--out", out, "--splits", path)
+    return out, {split: [int(r) for r in rows] for split, rows in lk.plan_splits("pcba", SIZE).items()}
+
+
+def test_a_fourth_split_is_streamed_printed_and_verified_like_any_other(four_splits, succeed, molstream, tmp_path):
+    out, splits = four_splits
+    assert list(splits) == ["train", "val", "test", "test_seen"]
+    records = [json.loads(line) for line in succeed("cat", out, "--split", "test_seen").lines]
+    assert {record["id"] for record in records} == set(splits["test_seen"])
+    ledger = tmp_path / "ledger.parquet"
+    succeed("stream", out, "--split", "test_seen", "--lanes", 1, "--ledger", ledger)
+    assert sorted(pq.read_table(ledger)["id"].to_pylist()) == sorted(splits["test_seen"])
+    assert succeed("verify", out).code == 0
+    done = molstream("cat", out, "--split", "test_unseen")
+    assert done.code == 2
+    assert "no split 'test_unseen', it holds train, val, test, test_seen" in done.error
+
+
+# what is refused
+
+
+CALL, DATA = 2, 1
+BAD_CALLS = [
+    ("--out x", CALL, "expected input files, or tables to join with --table, and not both"),
+    ("ZINC --table zinc=ZINC --out x", CALL, "expected input files, or tables to join with --table, and not both"),
+    ("ZINC --dataset zinc", CALL, "--out is missing: the folder to write"),
+    ("ZINC --dataset zinc2 --out x", CALL, "dataset 'zinc2': expected one of pm6, pcqm4m, pcba, l1000"),
+    ("--table zinc2=ZINC --out x", CALL, "dataset 'zinc2': expected one of pm6"),
+    ("--table ZINC --out x", CALL, "expected DATASET=FILES or NAME:DATASET=FILES, like --table vcap:l1000=vcap.csv.gz"),
+    ("--table =ZINC --out x", CALL, "expected DATASET=FILES or NAME:DATASET=FILES"),
+    ("--table a:=ZINC --out x", CALL, "expected DATASET=FILES or NAME:DATASET=FILES"),
+    ("--table zinc= --out x", CALL, "expected DATASET=FILES or NAME:DATASET=FILES"),
+    ("--table 1:zinc=ZINC --out x", CALL, "table name '1': expected a letter, then letters, digits and underscores"),
+    ("--table zinc=nope*.csv --out x", CALL, "nope*.csv: no file matches"),
+    ("--table zinc=ZINC --table a:zinc=ZINC --out x", CALL, "named twice among the inputs"),
+    ("--table l1000=VCAP --join name --out x", CALL, "'name' is not one of 'smiles', 'inchi'"),
+    ("--table tox21=TOX --graph-columns y --out x", CALL, "--graph-columns: no table of the data set 'table'"),
+    (
+        "--table tox21=TOX --id-column mol_id --out x",
+        CALL,
+        "--id-column: no table of the data set 'table' that it could be about",
+    ),
+    ("--table tox21=TOX --task-kind a=binary --out x", CALL, "--task-kind: no table of the data set 'table'"),
+    ("ZINC --dataset zinc --graph-columns SA --out x", CALL, "--graph-columns belongs to --dataset table; --dataset zinc says"),
+    ("ZINC --dataset zinc --task-kind SA=binary --out x", CALL, "--task-kind belongs to --dataset table"),
+    ("ZINC --dataset zinc --id-column q --out x", CALL, "no column q for --id-column, found 4: SMILES, SA, logp, score"),
+    ("OWN --dataset table --out x", CALL, "1 of 1 columns of --dataset table are missing: smiles or ordered_smiles or"),
+    ("MINE --graph-columns z_* --out x", CALL, "missing: z_*; found 12: name, y_1, mol, "),
+    ("MINE --graph-columns y_*,y_1 --atom-columns y_1 --out x", CALL, "column y_1 is asked for as"),
+    ("MINE --graph-columns y_* --task-kind y_1=binaer --out x", CALL, "task kind 'y_1=binaer': expected COLUMN=regression,"),
+    ("MINE --graph-columns y_* --task-kind q=binary --out x", CALL, "--task-kind q fits no label column"),
+    ("MINE --graph-columns mol --out x", CALL, "column mol is asked for as labels too"),
+    ("MINE --graph-columns name --out x", DATA, "column name is of type string, expected numbers"),
+    ("MINE --atom-columns y_1 --out x", DATA, "column y_1 is of type float, expected lists of numbers"),
+    ("MINE --graph-columns y_1 --task-kind y_1=binary --out x", DATA, "is no class of a task with classes 0 to 1 (binary)"),
+    ("ZINC --dataset pcqm4m --out x", DATA, "30 of 30 columns of --dataset pcqm4m are missing: ordered_smiles, graph_alpha_homo"),
+    ("ZINC --dataset zinc --splits SPLITS --split-fractions 8,1,1 --out x", CALL, "--split-fractions and a file of splits:"),
+    ("ZINC --dataset zinc --splits nope.json --out x", CALL, "nope.json: no such file"),
+    ("ZINC --dataset zinc --splits OVERLAP --out x", DATA, "row 1 is in two splits, train and val; splits must not overlap"),
+    ("ZINC --dataset zinc --splits OUTSIDE --out x", DATA, "row number 70 is not one of the 70 rows of the data set"),
+    ("ZINC --dataset zinc --split-seed -1 --out x", CALL, "--split-seed"),
+    ("ZINC --dataset zinc --splits position --split-fractions 0,1,1 --out x", CALL, "train above 0"),
+    (
+        "ZINC --dataset zinc --label-dtype graphs=f32 --out x",
+        CALL,
+        "label dtype 'graphs=f32': expected graph=, atom=, bond=, pair=",
+    ),
+]
+"""Upper case for files: OWN is one's own table, MINE the same with the options that say so."""
+
+
+@pytest.mark.parametrize(("words", "code", "expected"), BAD_CALLS, ids=[words for words, *_ in BAD_CALLS])
+def test_a_call_that_does_not_fit_is_one_line_and_writes_nothing(
+    molstream, looks, tmp_path, monkeypatch, folder_bytes, words, code, expected
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "splits.json").write_text('{"train": [0]}')
+    (tmp_path / "overlap.json").write_text('{"train": [0, 1], "val": [1]}')
+    (tmp_path / "outside.json").write_text('{"train": [0], "val": [70]}')
+    before = folder_bytes(tmp_path)
+    places = {name: f"{name.lower()}.json" for name in ("SPLITS", "OVERLAP", "OUTSIDE")}
+    files = {"ZINC": looks.zinc, "TOX": looks.tox21, "OWN": looks.own, "VCAP": looks.vcap}
+    places |= {name: str(look.paths[0]) for name, look in files.items()}
+    places["MINE"] = f"{places['OWN']} --dataset table --smiles-column mol"
+    done = molstream("build", *re.sub(r"\b[A-Z]{3,}\b", lambda found: places.get(found[0], found[0]), words).split())
+    assert (done.code, done.out) == (code, "")
+    assert expected in done.error
+    assert folder_bytes(tmp_path) == before
+    assert not (tmp_path / "x").exists()
+
+
+def test_tables_with_tasks_of_one_name_are_refused_with_the_way_out(molstream, looks, tmp_path):
+    other = tmp_path / "other.csv.gz"
+    other.write_bytes(looks.mcf7.paths[0].read_bytes())
+    tables = ["--table", f"l1000={looks.vcap.paths[0]}", "--table", f"l1000_3={other}"]
+    done = molstream("build", *tables, "--out", tmp_path / "set", *LIMIT)
+    assert done.code == CALL
+    assert re.search(
+        r"task names that several tables have: geneID-\d+, .*give the tables names .*--table vcap:l1000=FILE", done.error
+    )
+    assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize("rule", ["scafold", "Skeleton", "random"])
+def test_a_rule_that_is_none_is_refused_with_those_there_are(molstream, looks, tmp_path, rule):
+    done = molstream("build", *looks.zinc.paths, "--dataset", "zinc", "--out", tmp_path / "set", "--splits", rule)
+    assert done.code == CALL
+    assert "skeleton, scaffold, position" in done.error
+    assert not (tmp_path / "set").exists()
+
+
+# cat
+
+
+@pytest.fixture(scope="module")
+def records(own_set, succeed) -> dict[int, dict]:
+    """What `cat` says of every molecule of the own table."""
+    return {record["id"]: record for record in map(json.loads, succeed("cat", own_set).lines)}
+
+
+def as_array(values: list | None, like: np.ndarray) -> np.ndarray:
+    """A printed list as float32, NaN for null; a list that was left out is all NaN."""
+    if values is None:
+        return np.full(len(like), np.nan, np.float32)
+    return np.array([math.nan if value is None else value for value in values], np.float32)
+
+
+def test_cat_prints_identifiers_bonds_and_all_levels_in_their_order(records, looks):
+    table = pq.read_table(looks.own.paths[0], columns=["name", "mol"]).to_pylist()
+    assert sorted(records) == looks.own.usable
+    for row, record in records.items():
+        assert list(record) == ["id", "smiles", "identifier", "bonds", "graph", "atom", "bond", "pair"]
+        assert record["identifier"] == table[row]["name"]
+        assert record["smiles"] == looks.own.molecule_keys[row]
+    assert any("β" in record["identifier"] for record in records.values())
+
+
+def test_cat_prints_graph_labels_as_the_input_has_them_and_leaves_absent_ones_out(records, looks):
+    order = ["y_1", "y_2", "tox_a", "grade"]
+    for row, record in records.items():
+        expected = {name: float(looks.own.graph[name][row]) for name in order if not np.isnan(looks.own.graph[name][row])}
+        assert record["graph"] == expected
+        assert list(record["graph"]) == list(expected)
+    assert min(len(record["graph"]) for record in records.values()) < 4
+
+
+def test_cat_prints_lists_in_the_order_of_the_printed_smiles(records, looks):
+    """All lists are what their rules make of the printed molecule: bonds in the order of `bonds`, pairs row by row."""
+    partly = {row for trap, rows in looks.own.traps.items() if trap.endswith(("_list", "_value")) for row in rows}
+    compared = 0
+    for row in set(records) - partly:
+        record, mol = records[row], Chem.MolFromSmiles(records[row]["smiles"])
+        n, m = mol.GetNumAtoms(), mol.GetNumBonds()
+        expected = {name: lk.atom_label(mol, name) for name in lk.OWN_ATOM}
+        assert {name: record["atom"][name] for name in lk.OWN_ATOM} == {name: v.tolist() for name, v in expected.items()}
+        ends = {
+            frozenset((b.GetBeginAtomIdx(), b.GetEndAtomIdx())): (k, b.GetBeginAtomIdx()) for k, b in enumerate(mol.GetBonds())
+        }
+        assert {frozenset(pair) for pair in record["bonds"]} == set(ends)
+        assert all(low < high for low, high in record["bonds"])
+        assert record["bonds"] == sorted(record["bonds"], key=lambda pair: (pair[1], pair[0]))
+        one, two = lk.bond_label(mol), lk.edge_label(mol).reshape(-1, 2)
+        for k, pair in enumerate(record["bonds"]):
+            number, begin = ends[frozenset(pair)]
+            assert record["bond"]["bond_order_sum"][k] == one[number]
+            there, back = record["bond"]["bond_dir"][2 * k : 2 * k + 2]
+            assert [there, back] == (two[number] if begin == pair[0] else two[number][::-1]).tolist()
+        if m:
+            assert (len(record["bond"]["bond_order_sum"]), len(record["bond"]["bond_dir"])) == (m, 2 * m)
+        distance, flow = lk.distance_label(mol), lk.flow_label(mol)
+        assert len(record["pair"]["flow"]) == n * n
+        assert np.array_equal(as_array(record["pair"]["flow"], flow), flow, equal_nan=True)
+        assert np.array_equal(as_array(record["pair"].get("distance"), distance), distance, equal_nan=True)
+        compared += m > 1
+    assert compared > 30
+
+
+def test_cat_prints_null_for_a_value_that_is_absent_and_nothing_for_a_list_that_is(records, looks):
+    for trap in ("null_list", "empty_list", "nan_list"):
+        for row in looks.own.traps[trap]:
+            assert (records[row]["atom"], records[row]["bond"], records[row]["pair"]) == ({}, {}, {})
+            assert records[row]["bonds"]
+    for row in [*looks.own.traps["nan_value"], *looks.own.traps["null_value"]]:
+        record = records[row]
+        for name in lk.OWN_ATOM:
+            assert [value is None for value in record["atom"][name]].count(True) == 1
+        # in a list with an entry a bond or pair one is missing; of several fragments there would be more
+        assert record["bond"]["bond_order_sum"].count(None) == 1
+        assert record["bond"]["bond_dir"].count(None) == 1
+        assert record["pair"]["distance"].count(None) == 1
+        assert record["pair"]["flow"].count(None) == 1
+
+
+def test_cat_prints_molecules_of_one_atom(records, looks):
+    small = [row for row in looks.own.traps["no_bonds"] if row in records and len(records[row]["smiles"]) == 1]
+    assert len(small) == 3
+    for row in small:
+        record, mol = records[row], Chem.MolFromSmiles(records[row]["smiles"])
+        assert record["bonds"] == []
+        assert record["bond"] == {}
+        assert record["pair"] == {"flow": lk.flow_label(mol).tolist()}
+        assert record["atom"]["charge_1"] == lk.atom_label(mol, "charge_1").tolist()
+
+
+def test_cat_leaves_out_what_a_set_has_not(looks, four_splits, succeed):
+    records = [json.loads(line) for line in succeed("cat", four_splits[0], "--limit", 3).lines]
+    assert all(list(record) == ["id", "smiles", "graph", "atom"] for record in records)
+    assert all(record["atom"] == {} for record in records)
+    assert all(set(record["graph"].values()) <= {0.0, 1.0} for record in records)
+
+
+def test_cat_prints_the_labels_of_all_tables_of_a_join(looks, largemix, succeed):
+    key = next(iter(looks.pcqm4m.same_molecules().keys() & looks.pcba.same_molecules().keys()))
+    first = looks.pcqm4m.molecule_keys.index(key)
+    [line] = succeed("cat", largemix.path, "--ids", first).lines
+    record = json.loads(line)
+    assert record["smiles"] == key
+    sources = {name.partition(".")[0].partition("-")[0].partition("_")[0] for name in record["graph"]}
+    assert sources == {"graph", "assayID", "vcap", "mcf7"}
+    assert "identifier" not in record
+    row = looks.vcap.molecule_keys.index(key)
+    gene = lk.gene_names()[7]
+    assert record["graph"][f"vcap.{gene}"] == looks.vcap.graph[gene][row]
+
+
+# training
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        (["--graph-columns", "y_1,tox_a", "--task-kind", "tox_a=binary"], "task set graph_binary is graph-level binary"),
+        (["--graph-columns", "y_1,grade", "--task-kind", "grade=ordinal:5"], "task set graph_ordinal5 is graph-level ordinal"),
+        (["--graph-columns", "y_1", "--bond-columns", "bond_order_sum"], "task set bond is bond-level regression"),
+        (["--pair-columns", "distance"], "task set pair is pair-level regression"),
+    ],
+)
+def test_training_refuses_tasks_that_it_cannot_train(molstream, succeed, looks, tmp_path, columns, said):
+    words = ["--dataset", "table", "--smiles-column", "mol", *columns, *LIMIT, "--split-fractions", "80,10,10"]
+    succeed("build", *looks.own.paths, "--out", tmp_path / "set", *words)
+    done = molstream("pretrain", tmp_path / "set", "--out", tmp_path / "run", "--recipe", "smoke", "--steps", 2)
+    assert done.code == 1
+    assert said in done.error
+    assert "training is there for regression on graphs and atoms, expected a shard set of such tasks only" in done.error
+    assert not (tmp_path / "run").exists()
+
+
+def test_such_sets_are_streamed_verified_and_looked_at_all_the_same(own_set, largemix, succeed, tmp_path):
+    for folder, name in ((own_set, "own"), (largemix.path, "largemix")):
+        ledger = tmp_path / f"{name}.parquet"
+        succeed("stream", folder, "--lanes", 1, "--ledger", ledger)
+        assert sorted(pq.read_table(ledger)["id"].to_pylist()) == sorted(split_ids(folder)["train"])
+        assert succeed("verify", folder).code == 0
+        assert str(folder) in succeed("inspect", folder).out
