@@ -40,9 +40,12 @@ def align_bond_list(values, start, size, bond_ptr, bond_index, is_reversed, num_
             continue
         if size[m] == num_bonds[m]:
             for b in range(bond_ptr[m], bond_ptr[m + 1]):
-                out[b, task, 0] = values[first + bond_index[b]]
+                if bond_index[b] >= 0:
+                    out[b, task, 0] = values[first + bond_index[b]]
         elif size[m] == 2 * num_bonds[m]:
             for b in range(bond_ptr[m], bond_ptr[m + 1]):
+                if bond_index[b] < 0:
+                    continue
                 edge = first + 2 * bond_index[b]
                 flip = 1 if is_reversed[b] else 0
                 out[b, task, 0] = values[edge + flip]
@@ -78,7 +81,7 @@ def align_pair_list(values, start, size, atom_ptr, pair_ptr, label_index, readab
                         out[row, task, 0] = values[first + a * n + b]
                         if i < j:
                             out[row, task, 1] = values[first + b * n + a]
-                    elif i < j:
+                    elif a != b:
                         p = min(a, b)
                         q = max(a, b)
                         out[row, task, 0] = values[first + p * n - p * (p + 1) // 2 + q - p - 1]

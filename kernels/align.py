@@ -62,12 +62,15 @@ def align_bonds(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Lay each task's lists onto the bonds of N molecules with B bonds.
 
-    `bond_index` (B): number of each bond in the order of the lists. A list has an entry a bond, or two: first begin to end, then
-    end to begin. `is_reversed` (B): begin is the larger atom. Returns float32 (B, T, 2), NaN where absent: the bond's label, or
-    smaller to larger atom; larger to smaller, if the list says so. And what became of each molecule's lists.
+    `bond_index` (B): number of each bond in the order of the lists, negative for one they leave out. A list has an entry a bond,
+    or two: first begin to end, then end to begin. `is_reversed` (B): begin is the larger atom. Returns float32 (B, T, 2), NaN
+    where absent: the bond's label, or smaller to larger atom; larger to smaller, if the list says so. And what became of each
+    molecule's lists.
     """
-    num_bonds = np.diff(bond_ptr)
-    if len(bond_index) and (bond_index.min() < 0 or (bond_index >= np.repeat(num_bonds, num_bonds)).any()):
+    sizes = np.diff(bond_ptr)
+    listed = np.concatenate([[0], np.cumsum(bond_index >= 0)])[bond_ptr]
+    num_bonds = np.diff(listed)
+    if (bond_index >= np.repeat(num_bonds, sizes)).any():
         raise ValueError("align_bonds: a bond's number lies outside its molecule")
     status = np.zeros((len(num_bonds), 2), np.int64)
     out = np.full((int(bond_ptr[-1]), len(lists), 2), np.nan, np.float32)

@@ -870,7 +870,7 @@ def align_bonds(lists, *, bond_ptr, bond_index, is_reversed):
     out = np.full((int(bond_ptr[-1]), len(lists), 2), np.nan, np.float32)
     status = np.zeros((num_molecules, 2), np.int64)
     for m in range(num_molecules):
-        bonds = range(bond_ptr[m], bond_ptr[m + 1])
+        bonds = [b for b in range(bond_ptr[m], bond_ptr[m + 1]) if bond_index[b] >= 0]
         for t, (values, start, size) in enumerate(lists):
             entries = values[start[m] : start[m] + size[m]]
             if np.isnan(entries).all():

@@ -12,6 +12,7 @@ on how many workers there were, where they ran, or how often the build was kille
 import hashlib
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
@@ -25,7 +26,7 @@ from shards import format, index, schema
 from shards.assignment import NO_SPLIT
 from shards.datasets import Dataset
 from shards.engine import Engine, InlineEngine, LocalEngine
-from shards.errors import FormatError, InputError, LimitError, SchemaError
+from shards.errors import FormatError, InputError, LimitError, SchemaError, WorkerError
 from shards.job import Job
 from shards.manifest import INDEX, MAPPING, REJECTS, Dropped, Join, JoinedTable, Manifest, Statistics, fingerprint
 from shards.mapper import LEFT_OUT, close_reader, map_range
@@ -39,7 +40,7 @@ from shards.splitfile import read_split_file
 from shards.splits import RULES, SPLITS, Splits
 from shards.statistics import Moments, merge_histograms
 from shards.tables import InputFile, check_input, resolve_inputs
-from shards.writer import read_parquet, write_atomic, write_parquet
+from shards.writer import hash_file, read_parquet, write_atomic, write_parquet
 
 __all__ = ["BuildOptions", "WorkOptions", "build"]
 
@@ -61,13 +62,18 @@ def build(
     """Build the shard set `out` from tables and return its manifest.
 
     `inputs`: paths, globs or URLs of the table's files; of several tables a sequence of these for each of `options.tables`.
-    `split_file`: says which row is in which split, where `options.splits` is its name.
+    `split_file`: says which row is in which split, in place of `options.splits`.
     A row that cannot become a molecule goes to rejects.parquet with its number and a reason; ids of the others do not move.
     After a failure or an interruption the same call goes on from the last finished piece of work; where none was finished, or the
     input is at fault, `out` is left as it was found. On a set that is there already, built from the same input with the same
     options, it does nothing. Raises InputError, SchemaError, OutputError, WorkerError.
     """
     work = work or WorkOptions()
+    if split_file is not None:
+        # the name alone: no path is part of a set
+        options = replace(options, splits=re.split(r"[/\\]", split_file)[-1])
+        if "://" not in split_file and not os.path.exists(split_file):
+            raise InputError(f"{split_file}: no such file")
     output = Output(Path(out))
     output.committed(options)
     urls = _resolve(inputs, options)
@@ -82,25 +88,25 @@ def build(
         if manifest := output.committed(options):
             return _built_before(output, manifest, plan)
         output.claim(job)
-        try:
-            if rows is not None:
-                write_atomic(job.rows_path, rows.tobytes())
-                rows = None
-            with _make_engine(work) as engine:
+        if rows is not None:
+            write_atomic(job.rows_path, rows.tobytes())
+            rows = None
+        with _make_engine(work) as engine:
+            try:
                 spills = _map(job, engine, progress)
                 _check_unchanged(plan, before)
                 _check_f16(job, spills)
                 merged = _merge(job, engine, progress) if options.join else spills
                 shards = _reduce(job, engine, merged, progress)
-            manifest = _describe(job, spills, merged, shards)
-        except LimitError:
-            raise
-        except (SchemaError, InputError):
-            # the input or the call has to change, and then nothing of this can be used
-            output.keep = False
-            raise
-        finally:
-            close_reader()
+                manifest = _describe(job, spills, merged, shards)
+            except LimitError:
+                raise
+            except SchemaError:
+                # the input has to change, and then nothing of this can be used
+                output.keep = False
+                raise
+            finally:
+                close_reader()
         output.commit(manifest)
     return manifest
 
@@ -188,7 +194,7 @@ def _make_engine(work: WorkOptions) -> Engine:
 def _map(job: Job, engine: Engine, progress: Progress) -> list[Spill]:
     plan = job.plan
     ranges = range(len(plan.ranges))
-    spills = {k: spill for k in ranges if (spill := _finished_spill(job.spill_path(k)))}
+    spills = {k: spill for k in ranges if (spill := _finished_spill(job.spill_path(k), plan.merges or len(plan.partitions)))}
     total, done = plan.num_rows, sum(plan.ranges[k].num_rows for k in spills)
     rejects = sum(_num_rejects(s) for s in spills.values())
     progress("featurize", done, total)
@@ -221,13 +227,18 @@ def _num_rejects(spill: Spill) -> int:
     return spill.facts["rows"] - spill.facts["molecules"] - spill.facts["left_out"]
 
 
-def _finished_spill(path: Path) -> Spill | None:
+def _finished_spill(path: Path, num_partitions: int) -> Spill | None:
     """What an earlier run left, if it is whole."""
-    try:
-        return Spill(path) if path.exists() else None
-    except FormatError:
-        path.unlink()
+    if not path.exists():
         return None
+    try:
+        spill = Spill(path)
+        if spill.num_partitions == num_partitions:
+            return spill
+    except FormatError:
+        pass
+    path.unlink()
+    return None
 
 
 def _check_f16(job: Job, spills: list[Spill]) -> None:
@@ -276,7 +287,8 @@ def _sum_by_task(job: Job, spills: list[Spill], fact: str) -> np.ndarray:
 
 def _merge(job: Job, engine: Engine, progress: Progress) -> list[Spill]:
     numbers = range(job.plan.merges)
-    merged = {k: spill for k in numbers if (spill := _finished_spill(job.merge_path(k)))}
+    num_partitions = len(job.plan.partitions)
+    merged = {k: spill for k in numbers if (spill := _finished_spill(job.merge_path(k), num_partitions))}
     total, done = job.plan.num_rows, sum(s.facts["rows"] for s in merged.values())
     progress("join", done, total)
 
@@ -332,14 +344,17 @@ def _describe(job: Job, spills: list[Spill], merged: list[Spill], shards: list[S
             yield table.drop_columns(["moments", "histograms"])
 
     write_parquet(index_path, index.schema_of(plan.groups), index_tables())
+    written, expected = sum(t["molecules"] for t in totals.values()), sum(s.facts["molecules"] for s in merged)
+    if written != expected:
+        raise WorkerError(f"{job.out}: {written} molecules in shards, {expected} were to be written; remove it and build again")
     write_parquet(rejects_path, REJECT_SCHEMA, (spill.table() for spill in spills))
     facts = [s.facts for s in spills]
     dropped = [_sum_by_task(job, spills, kind).astype(np.int64) for kind in ("infinite", "nan")]
     train = moments["train"]
     return Manifest(
         fingerprint=fingerprint(tasks, schema.ATOM_FEATURES, schema.BOND_FEATURES, contents),
-        index_sha256=_hash_file(index_path),
-        rejects_sha256=_hash_file(rejects_path),
+        index_sha256=hash_file(index_path),
+        rejects_sha256=hash_file(rejects_path),
         tasks=tasks,
         task_sets=plan.task_sets,
         atom_features=schema.ATOM_FEATURES,
@@ -386,16 +401,8 @@ def _describe_join(job: Job, merged: list[Spill]) -> Join:
         conflicts={task.name: int(n) for task, n in zip(plan.tasks, conflicts, strict=True) if n},
         across_splits=sum(f["across_splits"] for f in facts),
         unmatched=sum(f["unmatched"] for f in facts),
-        mapping_sha256=_hash_file(path),
+        mapping_sha256=hash_file(path),
     )
-
-
-def _hash_file(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _totals(table: pa.Table) -> dict[str, int]:

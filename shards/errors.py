@@ -45,4 +45,4 @@ class WorkerError(ShardError):
 
 
 class StorageError(ShardError):
-    """A disk that is full or fails while something is written; what was finished before is kept."""
+    """A disk or network that fails while something is written or read; what was finished before is kept."""

@@ -81,7 +81,7 @@ class Parsed:
     bond_codes: np.ndarray
     """uint8 (m)."""
     bond_index: np.ndarray
-    """int32 (m): number of each bond in the order of the text, as RDKit lists bonds."""
+    """int32 (m): number of each bond among those of heavy atoms in the order of the text, as RDKit lists them; -1 for others."""
     is_reversed: np.ndarray
     """bool (m): there it begins at the larger atom."""
     label_index: np.ndarray | None
@@ -123,11 +123,29 @@ class Structures:
     rejects: dict[int, str]
     """Entry of the batch -> why it is no molecule."""
     bond_index: np.ndarray | None = None
-    """int32 (B), if asked for: number of each bond in the order of the text, as RDKit lists bonds."""
+    """int32 (B), if asked for: number of each bond among those of heavy atoms in the order of the text; -1 for others."""
     is_reversed: np.ndarray | None = None
     """bool (B): there it begins at the larger atom."""
     identity: np.ndarray | None = None
     """uint64 (N, 2), if asked for: a hash of the fixed-hydrogen InChI."""
+
+    def take(self, picks: np.ndarray) -> "Structures":
+        """The molecules `picks`, in that order."""
+        atoms, atom_ptr = ragged_rows(self.atom_ptr, picks)
+        bonds, bond_ptr = ragged_rows(self.bond_ptr, picks)
+        places = {"atom_codes": atoms, "label_index": atoms, "rows": picks, "smiles": picks, "num_heavy": picks, "num_all": picks}
+        places |= {"bond_atoms": bonds, "bond_codes": bonds, "bond_index": bonds, "is_reversed": bonds, "identity": picks}
+        columns: dict[str, Any] = {
+            name: None if (column := getattr(self, name)) is None else column[rows] for name, rows in places.items()
+        }
+        problems = self.map_problems
+        return replace(
+            self,
+            atom_ptr=atom_ptr,
+            bond_ptr=bond_ptr,
+            map_problems={k: problems[p] for k, p in enumerate(picks.tolist()) if p in problems} if problems else {},
+            **columns,
+        )
 
 
 def featurize(
@@ -238,7 +256,7 @@ def _read_together(texts: Sequence[str], on_row: Callable[[int], None] = lambda 
     unread = columns.status == structure.UNREAD
     if unread.any():
         left = sorted([*left, *together.rows[unread].tolist()])
-        together = _take(together, np.flatnonzero(~unread))
+        together = together.take(np.flatnonzero(~unread))
     return together, left
 
 
@@ -299,28 +317,7 @@ def _merge(a: Structures, b: Structures) -> Structures:
         rejects=a.rejects | b.rejects,
         **columns,
     )
-    return _take(both, np.argsort(both.rows))
-
-
-def _take(structures: Structures, picks: np.ndarray) -> Structures:
-    """The molecules `picks`, in that order."""
-    atoms, atom_ptr = ragged_rows(structures.atom_ptr, picks)
-    bonds, bond_ptr = ragged_rows(structures.bond_ptr, picks)
-    problems = structures.map_problems
-    return Structures(
-        rows=structures.rows[picks],
-        atom_ptr=atom_ptr,
-        bond_ptr=bond_ptr,
-        atom_codes=structures.atom_codes[atoms],
-        bond_atoms=structures.bond_atoms[bonds],
-        bond_codes=structures.bond_codes[bonds],
-        smiles=structures.smiles[picks],
-        label_index=structures.label_index[atoms],
-        num_heavy=structures.num_heavy[picks],
-        num_all=structures.num_all[picks],
-        map_problems={k: problems[p] for k, p in enumerate(picks.tolist()) if p in problems} if problems else {},
-        rejects=structures.rejects,
-    )
+    return both.take(np.argsort(both.rows))
 
 
 def rdkit_version() -> str:
@@ -372,7 +369,7 @@ def parse_molecule(smiles: str) -> Parsed:
     if maps is None and has_hydrogens:
         # hydrogens stand among the heavy atoms of the text, so what order a list over all atoms had is anyone's guess
         num_all = int(heavy.sum())
-    bonds = _bonds(mol, rank)
+    bonds = _bonds(mol, rank, heavy)
     label_index, problem = None, ""
     try:
         label_index = _label_index(maps, source, heavy)[order]
@@ -392,6 +389,10 @@ def parse_molecule(smiles: str) -> Parsed:
     )
 
 
+LONG_TEXT = 100_000
+"""Characters from which on a SMILES may fail for want of memory."""
+
+
 def _parse(plain: str) -> Chem.Mol:
     params: Any = Chem.SmilesParserParams()
     params.removeHs = False
@@ -403,7 +404,9 @@ def _parse(plain: str) -> Chem.Mol:
     params.sanitize = False
     mol = Chem.MolFromSmiles(plain, params)
     if mol is None:
-        raise FeaturizeError("not a SMILES that RDKit can parse")
+        # RDKit says nothing else where it cannot have the memory it asks for
+        long = len(plain) > LONG_TEXT
+        raise FeaturizeError("not a SMILES that RDKit can parse" + (", or too long for the memory it may take" if long else ""))
     try:
         Chem.SanitizeMol(mol)
     except Chem.MolSanitizeException as error:
@@ -457,14 +460,17 @@ def _atom_codes(atom: Chem.Atom) -> tuple[int, ...]:
     )
 
 
-def _bonds(mol: Chem.Mol, rank: np.ndarray) -> np.ndarray:
+def _bonds(mol: Chem.Mol, rank: np.ndarray, heavy: np.ndarray) -> np.ndarray:
     """Larger atom, smaller atom, code, number in the text, whether it begins at the larger atom: int64 (m, 5) of stored atoms.
 
-    Sorted so that the order depends on the stored SMILES only.
+    Sorted so that the order depends on the stored SMILES only. Bonds to hydrogens have number -1.
     """
     places = rank.tolist()
-    bonds = []
-    for number, bond in enumerate(mol.GetBonds()):
+    bonds, count = [], 0
+    for bond in mol.GetBonds():
+        is_heavy = bool(heavy[bond.GetBeginAtomIdx()] and heavy[bond.GetEndAtomIdx()])
+        number = count if is_heavy else -1
+        count += is_heavy
         begin, end = places[bond.GetBeginAtomIdx()], places[bond.GetEndAtomIdx()]
         code = schema.encode_bond(_KINDS.get(bond.GetBondType(), 4), _STEREO.get(bond.GetStereo(), 6), int(bond.IsInRing()))
         bonds.append((max(begin, end), min(begin, end), code, number, begin > end))
@@ -493,13 +499,14 @@ def match_atoms(kept: str, other: str) -> np.ndarray | None:
     """Which atom of `other` is each atom of `kept`, two stored SMILES of one InChI: int64 (n), or None where they do not match.
 
     By a substructure match of elements, hydrogens and isotopes on bonds of any kind, since it is kinds of bonds and charges that
-    such pairs differ in. Of several matches, which symmetry makes, the one with most charges and bonds in place, then the first
-    in the order of numbers: a function of the two texts.
+    such pairs differ in. Stereo must be kept, centre by centre and double bond by double bond. Of several matches, which symmetry
+    makes, the one with most charges and bonds in place, then the first in the order of numbers: a function of the two texts.
     """
     a, b = (Chem.MolFromSmiles(text, _WHOLE) for text in (kept, other))
     if a is None or b is None or a.GetNumAtoms() != b.GetNumAtoms() or a.GetNumBonds() != b.GetNumBonds():
         return None
-    matches = _bare(b).GetSubstructMatches(_bare(a), uniquify=False, useChirality=False, maxMatches=MAX_MATCHES)
+    found = _bare(b).GetSubstructMatches(_bare(a), uniquify=False, useChirality=False, maxMatches=MAX_MATCHES)
+    matches = [match for match in found if _keeps_stereo(a, b, match)]
     if not matches:
         return None
 
@@ -512,6 +519,40 @@ def match_atoms(kept: str, other: str) -> np.ndarray | None:
         return charges + bonds
 
     return np.array(min((misplaced(m), m) for m in matches)[1], np.int64)
+
+
+_TURN = {Chem.ChiralType.CHI_TETRAHEDRAL_CW: 1, Chem.ChiralType.CHI_TETRAHEDRAL_CCW: -1}
+_SIDE = {Chem.BondStereo.STEREOZ: 1, Chem.BondStereo.STEREOCIS: 1, Chem.BondStereo.STEREOE: -1, Chem.BondStereo.STEREOTRANS: -1}
+
+
+def _keeps_stereo(a: Chem.Mol, b: Chem.Mol, match: tuple[int, ...]) -> bool:
+    """Is each centre of `a` turned as its image in `b`, and are the same atoms on one side of double bonds?
+
+    By the order of neighbours, not by R, S, E and Z: these depend on bond orders and charges, which may differ.
+    """
+    for atom in a.GetAtoms():
+        image = b.GetAtomWithIdx(match[atom.GetIdx()])
+        turn = _TURN.get(atom.GetChiralTag(), 0)
+        if turn:
+            there = [n.GetIdx() for n in image.GetNeighbors()]
+            turn *= _parity([there.index(match[n.GetIdx()]) for n in atom.GetNeighbors()])
+        if turn != _TURN.get(image.GetChiralTag(), 0):
+            return False
+    for bond in a.GetBonds():
+        begin, end = match[bond.GetBeginAtomIdx()], match[bond.GetEndAtomIdx()]
+        image = b.GetBondBetweenAtoms(begin, end)
+        side = _SIDE.get(bond.GetStereo(), 0)
+        if side:
+            beside = {match[k] for k in bond.GetStereoAtoms()}
+            side *= (-1) ** len(beside - set(image.GetStereoAtoms()))
+        if side != _SIDE.get(image.GetStereo(), 0):
+            return False
+    return True
+
+
+def _parity(order: list[int]) -> int:
+    """1 for an even number of exchanges, -1 for an odd one."""
+    return (-1) ** sum(order[i] > order[j] for j in range(len(order)) for i in range(j))
 
 
 def _bare(mol: Chem.Mol) -> Chem.Mol:

@@ -56,10 +56,9 @@ class _Failure:
 class Featurizer:
     """A persistent child that featurises batches of SMILES. One for each thread that asks."""
 
-    def __init__(self, *, molecule_s: float, molecule_bytes: int, with_bond_order: bool = False, with_inchi: bool = False):
-        """The last two: what `featurize` is asked for."""
+    def __init__(self, *, molecule_s: float, molecule_bytes: int):
         self.molecule_s, self.molecule_bytes = molecule_s, molecule_bytes
-        self._options = {"with_bond_order": with_bond_order, "with_inchi": with_inchi}
+        self._options: dict[str, bool] = {}
         self._file = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as this does
         self._file.truncate(_NOTE_BYTES)
         self._note = memoryview(mmap.mmap(self._file.fileno(), _NOTE_BYTES)).cast("q")
@@ -67,11 +66,14 @@ class Featurizer:
         self._asked = False
         self._idle_bytes = 0
 
-    def run(self, batches: Iterable[tuple[T, list[str | None]]]) -> Iterator[tuple[T, Featurized]]:
-        """(anything, SMILES) -> (the same, what became of them), in order.
+    def run(
+        self, batches: Iterable[tuple[T, list[str | None]]], *, with_bond_order: bool = False, with_inchi: bool = False
+    ) -> Iterator[tuple[T, Featurized]]:
+        """(anything, SMILES) -> (the same, what became of them), in order. The options are those of `featurize`.
 
         The child works on a batch while the caller reads the next one and handles the one before.
         """
+        self._options = {"with_bond_order": with_bond_order, "with_inchi": with_inchi}
         source = iter(batches)
         current = next(source, None)
         if current is not None:
@@ -236,23 +238,15 @@ def serve(connection: Connection, note_descriptor: int, molecule_bytes: int) -> 
         connection.send(answer)
 
 
-_SHARED: dict[tuple, Featurizer] = {}
+_SHARED: dict[tuple[float, int], Featurizer] = {}
 # before the interpreter is half gone
 atexit.register(_SHARED.clear)
 
 
-def shared_featurizer(
-    *, molecule_s: float = 10.0, molecule_bytes: int = 1 << 30, with_bond_order: bool = False, with_inchi: bool = False
-) -> Featurizer:
+def shared_featurizer(*, molecule_s: float = 10.0, molecule_bytes: int = 1 << 30) -> Featurizer:
     """This process's featuriser with these limits, started once: a start takes longer than a small table."""
-    options: dict[str, Any] = {
-        "molecule_s": molecule_s,
-        "molecule_bytes": molecule_bytes,
-        "with_bond_order": with_bond_order,
-        "with_inchi": with_inchi,
-    }
-    key = tuple(options.values())
+    key = (molecule_s, molecule_bytes)
     if key not in _SHARED:
         _SHARED.clear()
-        _SHARED[key] = Featurizer(**options)
+        _SHARED[key] = Featurizer(molecule_s=molecule_s, molecule_bytes=molecule_bytes)
     return _SHARED[key]

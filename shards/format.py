@@ -77,7 +77,7 @@ import zstandard
 from kernels.bytes import shuffle_bytes, unshuffle_bytes
 from kernels.labels import SparseLabels, densify_labels, plane_offsets, sparsify_labels
 from kernels.tokens import Tokens, decode_tokens, encode_tokens
-from shards.errors import FormatError
+from shards.errors import FormatError, LimitError
 from shards.schema import MAX_ATOMS
 from shards.types import LEVELS, Level, Molecules, label_shape, offsets
 
@@ -123,6 +123,8 @@ ENCODING_LEVEL = 5
 MIN_ZSTD_BLOCK = 2048
 """Bytes between two cuts, at least: shorter blocks cost more time to read than they save space."""
 MAX_MEMBER_BYTES = 2**31
+MAX_DENSE_BYTES = 2**34
+"""Labels of a block in memory."""
 _HEADER = struct.Struct("<4sHH")
 _ENTRY = struct.Struct("<16s2sB5xQ")
 _DTYPES: dict[str, Any] = {"u1": np.uint8, "u2": np.uint16, "u4": np.uint32, "u8": np.uint64, "f2": np.float16, "f4": np.float32}
@@ -209,7 +211,15 @@ def decode_arrays(content: bytes, *, group: str) -> dict[str, np.ndarray]:
 
 
 def compress(content: bytes, *, level: int = ZSTD_LEVEL) -> bytes:
-    """One zstd frame, with content size and checksum; a new zstd block at the cuts of a `Content`."""
+    """One zstd frame, with content size and checksum; a new zstd block at the cuts of a `Content`.
+
+    Raises LimitError for more than can be read again.
+    """
+    if len(content) > MAX_MEMBER_BYTES:
+        raise LimitError(
+            f"{len(content):,} bytes in one piece, at most {MAX_MEMBER_BYTES:,} can be read; build with fewer "
+            f"--block-molecules or --shard-molecules"
+        )
     compressor = zstandard.ZstdCompressor(level=level, write_checksum=True, write_content_size=True)
     stream, start, parts, view = compressor.compressobj(size=len(content)), 0, [], memoryview(content)
     for cut in getattr(content, "cuts", ()):
@@ -377,6 +387,8 @@ def _decode_labels(content: bytes, ptr: np.ndarray, level: Level, num_tasks: int
     shape = label_shape(level, int(ptr[-1]), num_tasks)
     if sparse.encoding.size != math.prod(shape[1:]):
         raise FormatError(f"labels of {sparse.encoding.size} columns, the manifest lists {math.prod(shape[1:])}")
+    if 4 * math.prod(shape) > MAX_DENSE_BYTES:
+        raise FormatError(f"labels of shape {shape}, more than {MAX_DENSE_BYTES:,} bytes")
     return densify_labels(sparse, ptr).reshape(shape)
 
 

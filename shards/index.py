@@ -37,7 +37,7 @@ def schema_of(groups: Iterable[str]) -> pa.Schema:
     """Columns of the index of a set with these column groups."""
     return pa.schema(
         [
-            ("split", pa.dictionary(pa.int8(), pa.string())),
+            ("split", pa.dictionary(pa.int16(), pa.string())),
             *_COUNTS.items(),
             ("histogram_size", pa.list_(pa.uint16())),
             ("histogram_count", pa.list_(pa.int32())),

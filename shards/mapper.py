@@ -27,23 +27,25 @@ BATCH_ROWS = 2_048
 """Rows that are read and featurised together; what is done again when a molecule takes the child down."""
 
 
+PAIR_BATCH_ROWS = 128
+"""The same where pairs of atoms have labels, which take a hundred times the memory."""
+MAX_PAIR_ATOMS = 512
+"""Atoms of a molecule, where its pairs have labels: a megabyte a task."""
+
+
 def map_range(job: Job, number: int, on_rows: Callable[[int], None]) -> dict:
     """Write the spill file of range `number`; returns its facts. `on_rows` is told how many more rows are done."""
     plan, rows_of = job.plan, job.plan.ranges[number]
     source = plan.files[rows_of.file]
     dataset = plan.datasets[source.table]
-    featurizer = shared_featurizer(
-        molecule_s=job.work.molecule_s,
-        molecule_bytes=job.work.molecule_bytes,
-        with_bond_order=dataset.num_tasks("bond") > 0,
-        with_inchi=plan.options.join == "inchi",
-    )
+    featurizer = shared_featurizer(molecule_s=job.work.molecule_s, molecule_bytes=job.work.molecule_bytes)
+    wanted = {"with_bond_order": dataset.num_tasks("bond") > 0, "with_inchi": plan.options.join == "inchi"}
     read = _reader(job).iter_rows(source, rows_of)
     rejects: list[dict] = []
     tally = _Tally(dataset)
 
     def batches() -> Iterator[tuple]:
-        for rows, done in featurizer.run((rows, rows.smiles) for rows in read):
+        for rows, done in featurizer.run(((rows, rows.smiles) for rows in read), **wanted):
             molecules, identity, more = label_molecules(rows, done)
             split = job.assign_splits(molecules)
             if (out := split == NO_SPLIT).any():
@@ -64,7 +66,7 @@ def map_range(job: Job, number: int, on_rows: Callable[[int], None]) -> dict:
         return pa.Table.from_pylist(rejects, REJECT_SCHEMA), tally.facts(rejects)
 
     partitions = plan.merges or len(plan.partitions)
-    write_spill(job.spill_path(number), partitions, batches(), finish, run_rows=plan.run_rows(source.table))
+    write_spill(job.spill_path(number), partitions, batches(), finish)
     return tally.facts(rejects) | {"child_peak_bytes": featurizer.peak_bytes()}
 
 
@@ -96,7 +98,10 @@ _READER: dict[str, TableReader] = {}
 def _reader(job: Job) -> TableReader:
     if job.plan.map_id not in _READER:
         close_reader()
-        _READER[job.plan.map_id] = TableReader(job.plan.datasets, batch_rows=BATCH_ROWS)
+        pairs = any(dataset.num_tasks("pair") for dataset in job.plan.datasets)
+        _READER[job.plan.map_id] = TableReader(
+            job.plan.datasets, batch_rows=min(BATCH_ROWS, PAIR_BATCH_ROWS if pairs else BATCH_ROWS)
+        )
     return _READER[job.plan.map_id]
 
 
@@ -146,8 +151,13 @@ def label_molecules(rows: Rows, done: Featurized) -> tuple[Molecules, np.ndarray
     for, and the rejected rows, in order."""
     reasons = dict(done.rejects)
     parts, identities = [], []
-    for start, structures in done.parts:
-        reasons |= {start + entry: reason for entry, reason in structures.rejects.items()}
+    for start, found in done.parts:
+        reasons |= {start + entry: reason for entry, reason in found.rejects.items()}
+        structures, sizes = found, np.diff(found.atom_ptr)
+        if "pair" in rows.lists and (large := sizes > MAX_PAIR_ATOMS).any():
+            why = f"more than {MAX_PAIR_ATOMS} in a set with labels of pairs"
+            reasons |= {int(start + found.rows[m]): f"{sizes[m]} atoms, {why}" for m in np.flatnonzero(large)}
+            structures = found.take(np.flatnonzero(~large))
         molecules, misfits = _label_structures(rows, start, structures)
         reasons |= {int(start + structures.rows[m]): reason for m, reason in misfits.items()}
         if misfits:
@@ -213,7 +223,9 @@ def _label_structures(rows: Rows, start: int, structures: Any) -> tuple[Molecule
             elif level == "atom":
                 reason = f"atom list of {size} values for {num_heavy[m]} heavy atoms ({num_all[m]} with hydrogens)"
             elif level == "bond":
-                reason = f"bond list of {size} values for {molecules.num_bonds[m]} bonds, expected one or two a bond"
+                a, b = molecules.bond_ptr[m : m + 2]
+                count = int((structures.bond_index[a:b] >= 0).sum())
+                reason = f"bond list of {size} values for {count} bonds of heavy atoms, expected one or two a bond"
             else:
                 n = int(num_heavy[m])
                 reason = f"pair list of {size} values for {n} heavy atoms, expected {n * n} or {n * (n - 1) // 2}"

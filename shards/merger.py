@@ -58,7 +58,7 @@ def merge_partition(job: Job, number: int, on_rows: Callable[[int], None]) -> di
         on_rows(len(molecules))
 
     facts["molecules"] = len(merged)
-    write_spill(job.merge_path(number), len(plan.partitions), batches(), lambda: (mapping, facts), run_rows=max(1, len(merged)))
+    write_spill(job.merge_path(number), len(plan.partitions), batches(), lambda: (mapping, facts))
     return facts
 
 
@@ -115,9 +115,7 @@ def _group(job: Job, molecules: Molecules, identity: np.ndarray) -> _Groups:
 def _match(job: Job, molecules: Molecules, groups: _Groups, head: int, after: int, heads: np.ndarray, n: int) -> None:
     """Sort out the rows of one identity that are written in several ways."""
     end = int(heads[after]) if after < len(heads) else n
-    featurizer = shared_featurizer(
-        molecule_s=job.work.molecule_s, molecule_bytes=job.work.molecule_bytes, with_inchi=job.plan.options.join == "inchi"
-    )
+    featurizer = shared_featurizer(molecule_s=job.work.molecule_s, molecule_bytes=job.work.molecule_bytes)
     ways: dict[str, tuple[int, np.ndarray | None]] = {}
     members: Counter[int] = Counter()
     kept: list[int] = []
@@ -161,6 +159,10 @@ def _merge(molecules: Molecules, groups: _Groups, num_tasks: dict[Level, int]) -
                 row = int(rows[k])
                 found[ptr[k] : ptr[k + 1]] = _reorder(molecules, groups, row, level, found[ptr[k] : ptr[k + 1]])
             before = out[targets]
+            if level in ("bond", "pair"):
+                clash = _mixed_forms(found, before, ptr, level)
+                count += clash.sum(axis=0)
+                found[np.repeat(clash, np.diff(ptr), axis=0)] = np.nan
             differ = ~np.isnan(found) & ~np.isnan(before) & (found != before)
             count += differ.sum(axis=tuple(k for k in range(differ.ndim) if k != 1))
             out[targets] = np.where(np.isnan(before), found, before)
@@ -168,6 +170,28 @@ def _merge(molecules: Molecules, groups: _Groups, num_tasks: dict[Level, int]) -
     if molecules.identifiers is not None:
         columns["identifiers"] = _first_texts(molecules.identifiers, groups, kept)
     return replace(merged, **columns), np.concatenate(conflicts)
+
+
+def _mixed_forms(found: np.ndarray, before: np.ndarray, ptr: np.ndarray, level: Level) -> np.ndarray:
+    """bool (rows, T): lists of a later row that are labelled both ways where the first ones are not, or the other way round.
+
+    Such lists do not go together; each counts as one conflict.
+    """
+
+    def any_of(mask: np.ndarray) -> np.ndarray:
+        total = np.concatenate([np.zeros((1, mask.shape[1]), np.int64), np.cumsum(mask, axis=0)])
+        return total[ptr[1:]] > total[ptr[:-1]]
+
+    def both_ways(labels: np.ndarray) -> np.ndarray:
+        return any_of(~np.isnan(labels[..., 1]) | (~np.isnan(labels[..., 0]) & diagonal[:, None]))
+
+    diagonal = np.zeros(len(found), bool)
+    if level == "pair":
+        place = np.arange(len(found)) - np.repeat(ptr[:-1], np.diff(ptr))
+        larger = ((np.sqrt(8.0 * place + 1) - 1) / 2).astype(np.int64)
+        diagonal = place == larger * (larger + 1) // 2 + larger
+    some = any_of(~np.isnan(found).all(axis=2)) & any_of(~np.isnan(before).all(axis=2))
+    return some & (both_ways(found) != both_ways(before))
 
 
 def _reorder(molecules: Molecules, groups: _Groups, row: int, level: Level, labels: np.ndarray) -> np.ndarray:

@@ -95,13 +95,12 @@ class Output:
     def _compare(self, before: dict, plan: Plan) -> None:
         now = json.loads(json.dumps(plan.describe_map()))
         rest = f"remove {self.path} to start over"
-        if before["inputs"] == now["inputs"] and before["spills"] != now["spills"]:
-            raise OutputError(
-                f"{self.path}: holds an unfinished build of another version of molstream; go on with that, or {rest}"
-            )
-        differences = (_differences(before.get(kind, {}), now[kind]) for kind in ("options", "splits", "versions"))
-        if differ := next((text for text in differences if text), ""):
-            raise OutputError(f"{self.path}: holds an unfinished build with {differ}; run it with that to go on, or {rest}")
+        other = f"{self.path}: holds an unfinished build of another version of molstream; go on with that, or {rest}"
+        if before["spills"][0] != now["spills"][0]:
+            raise OutputError(other)
+        for kind in ("options", "versions"):
+            if differ := _differences(before[kind], now[kind]):
+                raise OutputError(f"{self.path}: holds an unfinished build with {differ}; run it with that to go on, or {rest}")
         if len(before["inputs"]) != len(now["inputs"]):
             raise OutputError(
                 f"{self.path}: holds an unfinished build of {len(before['inputs'])} files, now {len(now['inputs'])}; "
@@ -118,6 +117,10 @@ class Output:
                     f"{source.url}: has changed since the build in {self.path} began ({was['rows']:,} rows, SHA-256 "
                     f"{was['sha256'][:12]}; now {file['rows']:,}, {file['sha256'][:12]}); restore it to go on, or {rest}"
                 )
+        if differ := _differences(before["splits"], now["splits"]):
+            raise OutputError(f"{self.path}: holds an unfinished build with other splits ({differ}); go on with these, or {rest}")
+        if before["spills"] != now["spills"]:
+            raise OutputError(other)
 
     def _has_work(self) -> bool:
         return any(self.work.glob("*.spill"))
@@ -131,7 +134,7 @@ class Output:
 
     def close(self) -> None:
         """Remove what only building needs."""
-        shutil.rmtree(self.work)
+        shutil.rmtree(self.work, ignore_errors=True)
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         if not (self.path / MANIFEST).exists() and not (self.keep and self._has_work()):

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, astuple, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,22 +13,20 @@ from kernels.hashing import mix_key
 from shards.datasets import Dataset, merge_tasks
 from shards.format import FORMAT_VERSION, groups_of
 from shards.options import BuildOptions
-from shards.spill import MAX_RUN_ROWS, Widths
+from shards.spill import Widths
 from shards.splits import Splits
 from shards.tables import InputFile, RowRange, cut_ranges
 from shards.types import LEVELS, Level, Task, TaskSet
 
-SPILL_VERSION = 2
+SPILL_VERSION = 3
 """Changes whenever spill files of an older build can no longer be used."""
-RUN_BYTES = 192 << 20
-"""What the molecules of a run may take in memory, about."""
 PARTITION_BYTES = 80 << 20
-"""The same of a partition, of which a worker has several copies while it merges tables."""
+"""What the molecules of a partition may take in memory, about; a worker has several copies while it merges tables."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Plan:
-    """A build of `files` with `options`."""
+    """A build of `files` with `options`. No slots: what many tasks ask for is computed once."""
 
     files: tuple[InputFile, ...]
     datasets: tuple[Dataset, ...]
@@ -48,13 +47,13 @@ class Plan:
         """Raises InputError where tasks of several tables have one name."""
         return cls(tuple(files), tuple(datasets), options, splits, versions, tuple(cut_ranges(files)), *merge_tasks(datasets))
 
-    @property
+    @cached_property
     def num_rows(self) -> int:
         return sum(f.num_rows for f in self.files)
 
     # label columns
 
-    @property
+    @cached_property
     def num_tasks(self) -> dict[Level, int]:
         """Label columns of each level."""
         return {level: sum(task.level == level for task in self.tasks) for level in LEVELS}
@@ -69,11 +68,11 @@ class Plan:
         before = sum(d.num_tasks(level) for d in self.datasets[:table])
         return slice(before, before + self.datasets[table].num_tasks(level))
 
-    @property
+    @cached_property
     def has_identifiers(self) -> bool:
         return any(d.id_column for d in self.datasets)
 
-    @property
+    @cached_property
     def groups(self) -> tuple[str, ...]:
         """Column groups of the set."""
         return groups_of(self.num_tasks, pe=self.options.pe, identifiers=self.has_identifiers)
@@ -86,13 +85,9 @@ class Plan:
         num_tasks = {level: dataset.num_tasks(level) for level in LEVELS}
         return Widths(num_tasks=num_tasks, identifiers=bool(dataset.id_column), identity=bool(self.options.join))
 
-    def run_rows(self, table: int | None) -> int:
-        """Rows of a spill file that are sorted at once."""
-        return max(256, min(MAX_RUN_ROWS, RUN_BYTES // _molecule_bytes(self.widths(table).num_tasks)))
-
     # splits, partitions, order
 
-    @property
+    @cached_property
     def shard_molecules(self) -> int:
         """Molecules a shard, about."""
         return min(self.options.shard_molecules, max(256, PARTITION_BYTES // _molecule_bytes(self.num_tasks)))
@@ -109,22 +104,22 @@ class Plan:
         """Molecules a block of this split."""
         return self.options.block_molecules or min(4096, max(64, math.ceil(self.expected_molecules(split) / 32)))
 
-    @property
+    @cached_property
     def partitions(self) -> list[tuple[str, int]]:
         """(split, number among the split's partitions) of every partition, in the order of their numbers."""
         return [(split, k) for split in self.splits.names for k in range(self.shards_of(split))]
 
-    @property
+    @cached_property
     def merges(self) -> int:
         """Partitions by identity, where tables are joined."""
         return math.ceil(self.num_rows / self.shard_molecules) if self.options.join else 0
 
-    @property
+    @cached_property
     def order_key(self) -> int:
         """Hashing a row's number with it gives its place in the set."""
         return mix_key(self.options.seed, 1)
 
-    @property
+    @cached_property
     def split_key(self) -> int:
         """Hashing a skeleton with it gives its split."""
         return mix_key(self.split_seed, 2)
@@ -136,9 +131,14 @@ class Plan:
 
     def partition_of(self, split: np.ndarray, order: np.ndarray) -> np.ndarray:
         """Partition numbers (int64) of molecules with split numbers and order hashes (N)."""
-        counts = np.array([self.shards_of(s) for s in self.splits.names], np.uint64)
-        first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        counts, first = self._shard_counts
         return first[split] + (order % counts[split]).astype(np.int64)
+
+    @cached_property
+    def _shard_counts(self) -> tuple[np.ndarray, np.ndarray]:
+        """Partitions of each split (uint64), and the number of its first (int64)."""
+        counts = np.array([self.shards_of(s) for s in self.splits.names], np.uint64)
+        return counts, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
     # what may stand in for what
 
@@ -147,27 +147,27 @@ class Plan:
         options = asdict(self.options)
         reduce_only = ("block_molecules", "pe", *(f"{level}_labels" for level in LEVELS))
         return {
-            "spills": [SPILL_VERSION, _identify([astuple(r) for r in self.ranges])],
+            "spills": [SPILL_VERSION, _identify([[astuple(r) for r in self.ranges], self.partitions, self.merges])],
             "inputs": [f.describe() for f in self.files],
             "options": {k: v for k, v in options.items() if k not in reduce_only},
             "splits": asdict(self.splits),
             "versions": self.versions,
         }
 
-    @property
+    @cached_property
     def map_id(self) -> str:
         """Spill files of two builds can stand in for each other if this is the same."""
         return _identify(self.describe_map())
 
-    @property
+    @cached_property
     def reduce_id(self) -> str:
         """Shards of two builds can stand in for each other if this is the same."""
         return _identify(self.describe_map() | {"all_options": asdict(self.options), "format": FORMAT_VERSION})
 
 
 def _molecule_bytes(num_tasks: dict[Level, int]) -> int:
-    """What a molecule of usual size takes in memory, labels dense."""
-    entries: dict[Level, int] = {"graph": 1, "atom": 25, "bond": 54, "pair": 650}
+    """What a molecule of 25 atoms takes in memory, labels dense; of 60 atoms where pairs count, which grow with the square."""
+    entries: dict[Level, int] = {"graph": 1, "atom": 25, "bond": 54, "pair": 3660}
     return 500 + sum(4 * entries[level] * number for level, number in num_tasks.items())
 
 

@@ -6,14 +6,14 @@
     facts                    JSON: counts and moments of the range
     offsets                  u8 (runs * partitions + 1): where each piece starts; the last is where the pieces end
     molecules                u4 (partitions)
-    trailer (40 bytes)       magic "MSS2", u4 runs, u4 partitions, u4 CRC-32 of everything from table to molecules,
-                             u8 start of table, u8 start of facts, u8 size of the file
+    trailer (44 bytes)       magic "MSS3", u4 runs, u4 partitions, u4 CRC-32 of the table, u4 CRC-32 of everything from facts to
+                             molecules, u8 start of table, u8 start of facts, u8 size of the file
 
 A piece is one zstd frame of flat arrays without a directory, since a large build makes millions: u4 molecules, atoms, bonds,
 bytes of SMILES, bytes of identifiers; then ids u8, num_atoms u4, num_bonds u4, length of each SMILES u4, SMILES, atom codes,
 bonds, bond codes, labels f4 byte-shuffled, level by level; where there are such columns, lengths u4 and text of identifiers,
 identity u8 twice.
-Memory holds one run, at most MAX_RUN_ROWS rows.
+Memory holds one run, at most MAX_RUN_ROWS rows and about RUN_BYTES bytes.
 """
 
 import io
@@ -36,16 +36,18 @@ from kernels.bytes import shuffle_bytes, unshuffle_bytes
 from shards import format
 from shards.errors import FormatError
 from shards.schema import ATOM_FEATURES
-from shards.types import LEVELS, Level, Molecules, concat_molecules, label_shape, offsets
+from shards.types import COLUMNS, LEVELS, Level, Molecules, concat_molecules, label_shape, offsets
 from shards.writer import write_beside
 
 MAX_RUN_ROWS = 131_072
+RUN_BYTES = 192 << 20
+"""What the molecules of a run may take in memory, about."""
 LEVEL = 1
 """zstd level: read once, soon."""
 REJECT_SCHEMA = pa.schema([("row", pa.uint64()), ("identifier", pa.string()), ("smiles", pa.string()), ("reason", pa.string())])
 MAPPING_SCHEMA = pa.schema([("row", pa.uint64()), ("id", pa.uint64())])
-_MAGIC = b"MSS2"
-_TRAILER = struct.Struct("<4sIIIQQQ")
+_MAGIC = b"MSS3"
+_TRAILER = struct.Struct("<4sIIIIQQQ")
 _PIECE = struct.Struct("<5I")
 
 
@@ -137,20 +139,23 @@ class SpillWriter:
     """Collects molecules with their partitions and writes them run by run."""
 
     def __init__(self, file: BinaryIO, num_partitions: int, *, run_rows: int):
+        """A run ends before it has more than `run_rows` rows or about RUN_BYTES bytes."""
         self.file, self.num_partitions, self.run_rows = file, num_partitions, run_rows
         self.starts: list[int] = []
         self.molecules = np.zeros(num_partitions, np.int64)
-        self._at = self._rows = 0
+        self._at = self._rows = self._bytes = 0
         self._batches: list[tuple[Molecules, np.ndarray | None, np.ndarray]] = []
 
     def add(self, molecules: Molecules, partition: np.ndarray, identity: np.ndarray | None = None) -> None:
         """`partition` (N): the number of each molecule's partition; `identity` uint64 (N, 2): what it is joined by."""
-        if self._rows + len(molecules) > self.run_rows:
+        size = sum(column.nbytes for name in COLUMNS if (column := getattr(molecules, name)) is not None)
+        if self._rows + len(molecules) > self.run_rows or self._bytes + size > RUN_BYTES:
             self._flush()
         order = np.argsort(partition, kind="stable")
         counts = np.bincount(partition, minlength=self.num_partitions)
         self._batches.append((molecules.take(order), None if identity is None else identity[order], offsets(counts)))
         self._rows += len(molecules)
+        self._bytes += size
         self.molecules += counts
 
     def finish(self, table: pa.Table, facts: dict) -> None:
@@ -158,18 +163,19 @@ class SpillWriter:
         self._flush()
         sink = io.BytesIO()
         pq.write_table(table, sink, compression="zstd")
-        tail = [
-            sink.getvalue(),
-            json.dumps(facts).encode(),
-            np.array([*self.starts, self._at], np.uint64).tobytes(),
-            self.molecules.astype(np.uint32).tobytes(),
-        ]
-        body = b"".join(tail)
-        facts_at = self._at + len(tail[0])
-        size = self._at + len(body) + _TRAILER.size
-        runs = len(self.starts) // self.num_partitions
-        self.file.write(body)
-        self.file.write(_TRAILER.pack(_MAGIC, runs, self.num_partitions, zlib.crc32(body), self._at, facts_at, size))
+        listed = sink.getvalue()
+        body = b"".join(
+            [
+                json.dumps(facts).encode(),
+                np.array([*self.starts, self._at], np.uint64).tobytes(),
+                self.molecules.astype(np.uint32).tobytes(),
+            ]
+        )
+        facts_at = self._at + len(listed)
+        runs, size = len(self.starts) // self.num_partitions, facts_at + len(body) + _TRAILER.size
+        checks = zlib.crc32(listed), zlib.crc32(body)
+        self.file.write(listed + body)
+        self.file.write(_TRAILER.pack(_MAGIC, runs, self.num_partitions, *checks, self._at, facts_at, size))
 
     def _flush(self) -> None:
         if not self._batches:
@@ -182,14 +188,14 @@ class SpillWriter:
                 data = _encode_piece(concat_molecules([m.slice(rows.start, rows.stop) for m, _, rows in picks]), identity)
                 self.file.write(data)
                 self._at += len(data)
-        self._batches, self._rows = [], 0
+        self._batches, self._rows, self._bytes = [], 0, 0
 
 
 class Spill:
     """A finished spill file."""
 
     def __init__(self, path: Path):
-        """Read what follows the pieces. Raises FormatError for a file that is not whole."""
+        """Read facts and where the pieces are. Raises FormatError for a file that is not whole."""
         self.path = path
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -197,24 +203,29 @@ class Spill:
             trailer = file.read()
             if len(trailer) != _TRAILER.size:
                 raise FormatError(f"{path}: {size} bytes, too short for a spill file")
-            magic, self.runs, self.num_partitions, crc, self.table_at, self.facts_at, said = _TRAILER.unpack(trailer)
-            if magic != _MAGIC or said != size or not self.table_at <= self.facts_at <= size:
+            magic, self.runs, self.num_partitions, self._table_crc, crc, *places = _TRAILER.unpack(trailer)
+            self._table_at, self._facts_at, said = places
+            if magic != _MAGIC or said != size or not self._table_at <= self._facts_at <= size:
                 raise FormatError(f"{path}: not a whole spill file")
-            file.seek(self.table_at)
-            body = file.read(size - _TRAILER.size - self.table_at)
-        table = 8 * (self.runs * self.num_partitions + 1)
-        facts_end = len(body) - table - 4 * self.num_partitions
-        if zlib.crc32(body) != crc or facts_end < self.facts_at - self.table_at:
+            file.seek(self._facts_at)
+            body = file.read(size - _TRAILER.size - self._facts_at)
+        starts = 8 * (self.runs * self.num_partitions + 1)
+        facts_end = len(body) - starts - 4 * self.num_partitions
+        if zlib.crc32(body) != crc or facts_end < 0:
             raise FormatError(f"{path}: damaged")
-        self._table = body[: self.facts_at - self.table_at]
-        self.facts: dict = json.loads(body[self.facts_at - self.table_at : facts_end])
-        self._starts = np.frombuffer(body, np.uint64, table // 8, facts_end).astype(np.int64)
-        self.molecules = np.frombuffer(body, np.uint32, self.num_partitions, facts_end + table).astype(np.int64)
+        self.facts: dict = json.loads(body[:facts_end])
+        self._starts = np.frombuffer(body, np.uint64, starts // 8, facts_end).astype(np.int64)
+        self.molecules = np.frombuffer(body, np.uint32, self.num_partitions, facts_end + starts).astype(np.int64)
         """Molecules of each partition (int64)."""
 
     def table(self) -> pa.Table:
-        """Of the map phase: rows that became no molecule, in order."""
-        return pq.ParquetFile(io.BytesIO(self._table)).read(use_threads=False)
+        """Of the map phase: rows that became no molecule, in order; of a merge: which row became which. Read when asked for."""
+        with self.path.open("rb") as file:
+            file.seek(self._table_at)
+            data = file.read(self._facts_at - self._table_at)
+        if zlib.crc32(data) != self._table_crc:
+            raise FormatError(f"{self.path}: damaged; remove this file and run again")
+        return pq.ParquetFile(io.BytesIO(data)).read(use_threads=False)
 
     def read(self, partition: int, widths: Widths) -> list[tuple[Molecules, np.ndarray | None]]:
         """Molecules of one partition, run by run, and what they are joined by."""
@@ -233,13 +244,13 @@ class Spill:
         return parts
 
 
-def write_spill(path: Path, num_partitions: int, batches: Iterable[tuple], finish: Any, *, run_rows: int = MAX_RUN_ROWS) -> None:
+def write_spill(path: Path, num_partitions: int, batches: Iterable[tuple], finish: Any, *, run_rows: int | None = None) -> None:
     """Write a spill file beside `path` and rename it.
 
     `batches`: arguments of `SpillWriter.add`. `finish()` -> (table, facts), asked when all are in.
     """
     with write_beside(path) as file:
-        writer = SpillWriter(file, num_partitions, run_rows=run_rows)
+        writer = SpillWriter(file, num_partitions, run_rows=run_rows or MAX_RUN_ROWS)
         for batch in batches:
             writer.add(*batch)
         writer.finish(*finish())

@@ -19,11 +19,11 @@ import pyarrow.parquet as pq
 
 from shards.columns import Rows, check_columns, decode_rows, text_batch
 from shards.datasets import SMILES_COLUMNS, Dataset, TableSpec, list_names, resolve_dataset
-from shards.errors import InputError, SchemaError
+from shards.errors import InputError, SchemaError, StorageError
 
 T = TypeVar("T")
-MAX_FIELD_BYTES = 1 << 27
-"""Longest field of a text table: a list of the pairs of a large molecule is long."""
+MAX_LINE = 1 << 27
+"""Characters of the longest line of a text table: a list of the pairs of a large molecule is long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ LINES, FIELDS, PARQUET = (".smi", ".smiles", ".txt"), (".csv", ".tsv"), (".parqu
 
 def is_text(url: str) -> bool:
     """By the file's name; what is no text is taken for Parquet."""
-    return url.removesuffix(".gz").endswith(LINES + FIELDS)
+    return url.lower().removesuffix(".gz").endswith(LINES + FIELDS)
 
 
 _UNREADABLE = (pa.ArrowException, UnicodeDecodeError, csv.Error, EOFError, zlib.error, OSError)
@@ -158,16 +158,29 @@ def _open_text(url: str) -> Iterator[tuple[list[str], Iterator[list[str | None]]
 
     Raises SchemaError for a row with more fields than the header.
     """
-    plain = url.removesuffix(".gz")
+    plain = url.lower().removesuffix(".gz")
     is_lines = plain.endswith(LINES)
-    csv.field_size_limit(MAX_FIELD_BYTES)
-    with fsspec.open(url, "rt", compression="infer", newline=None if is_lines else "", encoding="utf-8-sig") as file:
-        if is_lines:
-            yield ["smiles"], ([line.rstrip("\n")] for line in file)
-        else:
-            reader = csv.reader(file, delimiter="\t" if plain.endswith(".tsv") else ",", strict=True)
-            names = [name.strip() for name in next(reader, [])]
-            yield names, _pad(url, reader, len(names))
+    before = csv.field_size_limit(MAX_LINE)
+    try:
+        with fsspec.open(url, "rt", compression="infer", newline=None if is_lines else "", encoding="utf-8-sig") as file:
+            lines = _iter_lines(url, file)
+            if is_lines:
+                yield ["smiles"], ([line.rstrip("\n")] for line in lines)
+            else:
+                reader = csv.reader(lines, delimiter="\t" if plain.endswith(".tsv") else ",", strict=True)
+                names = [name.strip() for name in next(reader, [])]
+                yield names, _pad(url, reader, len(names))
+    finally:
+        # it is the whole process's
+        csv.field_size_limit(before)
+
+
+def _iter_lines(url: str, file: Any) -> Iterator[str]:
+    """Lines, of which none can be as long as a hostile file likes."""
+    while line := file.readline(MAX_LINE):
+        if len(line) == MAX_LINE:
+            raise SchemaError(f"{url}: a line of more than {MAX_LINE:,} characters")
+        yield line
 
 
 def _pad(url: str, reader: Any, width: int) -> Iterator[list[str | None]]:
@@ -254,6 +267,10 @@ class TableReader:
             raise SchemaError(f"{source.url}: ends at row {first_row}, {left} rows early: it changed while it was read") from None
         except _UNREADABLE as error:
             self.close()
+            if isinstance(error, OSError) and error.errno is not None:
+                # no fault of the content, so what is finished stays
+                text = f"cannot be read at or after row {first_row}: {error.strerror or error}; run again to go on from here"
+                raise StorageError(f"{source.url}: {text}") from error
             text = (str(error) or type(error).__name__).splitlines()[0]
             raise SchemaError(f"{source.url}: unreadable at or after row {first_row}: {text}") from error
 
@@ -303,7 +320,7 @@ def iter_smiles(url: str, *, column: str | None = None, batch_rows: int = 8192) 
 
     A blank line of a text table is a row. Raises InputError for a missing file or column, SchemaError for an unreadable table.
     """
-    if not is_text(url) and not url.endswith(PARQUET):
+    if not is_text(url) and not url.lower().endswith(PARQUET):
         raise InputError(f"{url}: expected a shard set, or a table ending in .parquet, .csv, .tsv, .smi or .txt (also .gz)")
     try:
         if not is_text(url):

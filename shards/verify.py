@@ -1,6 +1,5 @@
 """Verification: re-read everything and name all that is damaged, instead of stopping at the first."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -13,6 +12,7 @@ from shards.manifest import MAPPING, REJECTS, fingerprint
 from shards.reader import ShardSet
 from shards.statistics import Moments, count_structure, merge_histograms
 from shards.types import LEVELS
+from shards.writer import hash_file
 
 
 @dataclass(slots=True)
@@ -111,7 +111,7 @@ class _Verifier:
         beside = {REJECTS: manifest.rejects_sha256} | ({MAPPING: manifest.join.mapping_sha256} if manifest.join else {})
         for name, digest in beside.items():
             path = self.shard_set.path / name
-            if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+            if not path.is_file() or hash_file(path) != digest:
                 self._problem(f"{path}: missing or damaged")
         if [manifest.histograms] != self.histograms:
             self._problem("manifest.json: histograms of atoms, bonds, elements or bond types are not those of the shards")

@@ -1,5 +1,6 @@
 """Writing: blocks into a shard, and any file so that it is there whole or not at all."""
 
+import hashlib
 import io
 import os
 import uuid
@@ -60,6 +61,15 @@ def write_parquet(path: Path, schema: pa.Schema, tables: Iterable[pa.Table], *, 
 def read_parquet(path: Path) -> pa.Table:
     """The whole file. Not read_table: the threads it leaves behind abort a process that exits soon after (pyarrow 26)."""
     return pq.ParquetFile(io.BytesIO(path.read_bytes())).read(use_threads=False)
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def sync_folder(path: Path) -> None:

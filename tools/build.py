@@ -1,5 +1,6 @@
 """Pack tables of molecules and labels into a shard set. Stopped or killed, the same command goes on from where it was."""
 
+import os
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,13 +21,13 @@ def build(
         Path | None, typer.Option("--out", help="Folder to write; must not exist, be empty, or hold an unfinished build.")
     ] = None,
     dataset: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--dataset",
-            help="Which columns the input has: pm6, pcqm4m, pcba, l1000 (5 classes), l1000_3 (3 classes), l1000_5to3 (5 made 3), "
-            "qm9, tox21, zinc, or table: whatever the options below say.",
+            help="Which columns the input has: pm6 (default), pcqm4m, pcba, l1000 (5 classes), l1000_3 (3 classes), "
+            "l1000_5to3 (5 made 3), qm9, tox21, zinc, or table: whatever the options below say.",
         ),
-    ] = "pm6",
+    ] = None,
     smiles_column: Annotated[
         str, typer.Option("--smiles-column", help="Column of SMILES. [default: the data set's; of a table, smiles and the like]")
     ] = "",
@@ -68,7 +69,8 @@ def build(
         typer.Option(
             "--table",
             metavar="[NAME:]DATASET=FILES",
-            help="Instead of INPUT: a table to join with others, molecule by molecule; NAME goes before the names of its tasks.",
+            help="Instead of INPUT: a table to join with others, molecule by molecule; NAME goes before the names of its tasks. "
+            "FILES: a pattern, or several separated by commas.",
         ),
     ] = None,
     join: Annotated[
@@ -142,7 +144,9 @@ def build(
         raise InputError("--out is missing: the folder to write")
     if bool(inputs) == bool(table):
         raise InputError("expected input files, or tables to join with --table, and not both")
-    tables = _parse_tables(table) if table else {("", dataset): list(inputs or [])}
+    if dataset and table:
+        raise InputError(f"--dataset {dataset} beside --table, which names the data set of each table; expected one of them")
+    tables = _parse_tables(table) if table else {("", dataset or "pm6"): list(inputs or [])}
     columns: dict[str, Any] = {
         "smiles_column": smiles_column,
         "id_column": id_column,
@@ -161,8 +165,9 @@ def build(
     split_file = None if splits in RULES else splits
     if split_file is not None and "." not in split_file:
         raise InputError(f"--splits {splits}: expected {', '.join(RULES)}, or a file that says which row is in which split")
-    if split_file is not None and split_fractions is not None:
-        raise InputError("--split-fractions and a file of splits: expected one of them")
+    for option, given_value in (("--split-fractions", split_fractions), ("--split-seed", split_seed)):
+        if split_file is not None and given_value is not None:
+            raise InputError(f"{option} and a file of splits: expected one of them")
     options = BuildOptions(
         tables=specs,
         join=join.value if join else "smiles" if table else "",
@@ -196,7 +201,10 @@ def build(
         raise
     rows = sum(i["rows"] for i in manifest.provenance["inputs"])
     kept = {split: totals["molecules"] for split, totals in manifest.splits.items()}
-    typer.echo(f"{out}: {sum(kept.values()):,} of {rows:,} rows; " + ", ".join(f"{s} {n:,}" for s, n in kept.items()))
+    what = "molecules of" if manifest.join else "of"
+    typer.echo(f"{out}: {sum(kept.values()):,} {what} {rows:,} rows; " + ", ".join(f"{s} {n:,}" for s, n in kept.items()))
+    sets = [f"{s.name}: {len(s.tasks):,} {s.level}-level, {s.kind}" for s in manifest.task_sets]
+    typer.echo(f"  tasks: {'; '.join(sets) or 'none, a set without labels'}")
     if manifest.join:
         _print_join(manifest.join, out)
     for reason, count in manifest.rejects.items():
@@ -220,7 +228,7 @@ def _split(patterns: list[str] | None) -> tuple[str, ...]:
 
 
 def _parse_tables(texts: list[str]) -> dict[tuple[str, str], list[str]]:
-    """'vcap:l1000=FILE', ... -> {(name, data set): files}; the same table may be named several times."""
+    """'vcap:l1000=FILE,FILE', ... -> {(name, data set): files}."""
     from shards.errors import InputError
 
     tables: dict[tuple[str, str], list[str]] = {}
@@ -229,7 +237,12 @@ def _parse_tables(texts: list[str]) -> dict[tuple[str, str], list[str]]:
         name, _, dataset = head.rpartition(":")
         if not equals or not dataset or not files:
             raise InputError(f"--table {text}: expected DATASET=FILES or NAME:DATASET=FILES, like --table vcap:l1000=vcap.csv.gz")
-        tables.setdefault((name, dataset), []).append(files)
+        if (name, dataset) in tables:
+            raise InputError(
+                f"--table {text}: the second {name or dataset}; give tables of one data set different names, like "
+                f"vcap:{dataset}=FILE, or name all files of one table together, separated by commas or as a pattern"
+            )
+        tables[name, dataset] = [files] if os.path.exists(files) else [f for f in files.split(",") if f]
     return tables
 
 

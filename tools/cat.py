@@ -33,9 +33,8 @@ def cat(
             break
     if wanted and limit is None and wanted - printed:
         missing = ", ".join(map(str, sorted(wanted - printed)))
-        raise InputError(
-            f"{directory}: no molecule {missing}{f' in split {split}' if split else ''}; rejects.parquet lists rejected rows"
-        )
+        where = "rejects.parquet lists rejected rows" + (", mapping.parquet where rows went" if shard_set.manifest.join else "")
+        raise InputError(f"{directory}: no molecule {missing}{f' in split {split}' if split else ''}; {where}")
 
 
 def iter_records(shard_set, split: str | None, wanted: set[int] | None) -> Iterator[dict]:

@@ -11,6 +11,7 @@ import shlex
 import unicodedata
 from importlib.resources import files
 from pathlib import PurePath
+from statistics import median
 from typing import Any
 
 from tools.plots import plot_coverage, plot_elements, plot_histogram, plot_ranges, tail_start
@@ -164,7 +165,7 @@ def _ranges(reaches: list[tuple[dict[str, Any], float, float]]) -> dict[str, Any
     far = sum(_reach(r) > FAR for r in reaches)
     text = (
         f"{_plural(len(reaches), 'regression task')}: the farthest value is {_reach(reaches[0]):,.1f} standard deviations from "
-        f"its mean, the median task reaches {_reach(reaches[len(reaches) // 2]):,.1f}; {far:,} reach beyond {FAR:g}."
+        f"its mean, the median task reaches {median(_reach(r) for r in reaches):,.1f}; {far:,} reach beyond {FAR:g}."
     )
     return {
         "text": text,
@@ -185,7 +186,7 @@ def _coverage(facts: dict[str, Any]) -> list[dict[str, Any]]:
         ordered, carrier = sorted(fractions, reverse=True), _CARRIERS.get(level, level)
         text = (
             f"{_plural(len(ordered), 'task')} on {carrier}: from {_percent(ordered[0])} of the {carrier} down to "
-            f"{_percent(ordered[-1])}, median {_percent(ordered[len(ordered) // 2])}."
+            f"{_percent(ordered[-1])}, median {_percent(median(ordered))}."
         )
         empty = sum(f <= 0 for f in ordered)
         text += f" Not drawn: {_plural(empty, 'task')} without a label." if empty else ""

@@ -18,19 +18,19 @@ class Targets(nn.Module):
         super().__init__()
         self.heads = spec.heads
         for head in spec.heads:
-            self.register_buffer(f"columns_{head.name}", torch.tensor(head.columns))
+            self.register_buffer(f"columns_{head.key}", torch.tensor(head.columns))
             # scales in f64 would double the work for digits that the labels do not have
-            self.register_buffer(f"mean_{head.name}", torch.tensor(head.mean, dtype=torch.float32))
-            self.register_buffer(f"std_{head.name}", torch.tensor(head.std, dtype=torch.float32))
+            self.register_buffer(f"mean_{head.key}", torch.tensor(head.mean, dtype=torch.float32))
+            self.register_buffer(f"std_{head.key}", torch.tensor(head.std, dtype=torch.float32))
 
     def forward(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
         """{task set: (targets, mask)}, each (G, T) or (A, T); targets are 0 where the mask is False."""
         out = {}
         for head in self.heads:
             labels = batch.graph_labels_GT if head.level == "graph" else batch.atom_labels_AT
-            raw = labels[:, getattr(self, f"columns_{head.name}")]
+            raw = labels[:, getattr(self, f"columns_{head.key}")]
             mask = ~torch.isnan(raw)
-            scaled = (raw - getattr(self, f"mean_{head.name}")) / getattr(self, f"std_{head.name}")
+            scaled = (raw - getattr(self, f"mean_{head.key}")) / getattr(self, f"std_{head.key}")
             out[head.name] = torch.where(mask, scaled, 0.0), mask
         return out
 

@@ -22,7 +22,7 @@ class Network(nn.Module):
 
     def __init__(self, spec: DataSpec, recipe: Recipe):
         super().__init__()
-        self.levels = {head.name: head.level for head in spec.heads}
+        self.specs = spec.heads
         self.atoms = AtomEncoder(spec.atom_features, recipe.hidden)
         self.bonds = BondTable(spec.bond_features, recipe.bond_hidden)
         self.convs = nn.ModuleList(GINE(recipe.hidden, recipe.bond_hidden) for _ in range(recipe.num_layers))
@@ -30,7 +30,7 @@ class Network(nn.Module):
         self.dropout = nn.Dropout(recipe.dropout)
         self.heads = nn.ModuleDict(
             {
-                head.name: nn.Sequential(
+                head.key: nn.Sequential(
                     nn.Linear(recipe.hidden, recipe.head_hidden), nn.GELU(), nn.Linear(recipe.head_hidden, len(head.tasks))
                 )
                 for head in spec.heads
@@ -51,7 +51,7 @@ class Network(nn.Module):
         """{task set: (G, T) or (A, T)}, normalised units, padding slots included."""
         atoms_AH, graphs_GH = self.encode(batch)
         states = {"graph": graphs_GH, "atom": atoms_AH}
-        return {name: head(states[self.levels[name]]).float() for name, head in self.heads.items()}
+        return {spec.name: self.heads[spec.key](states[spec.level]).float() for spec in self.specs}
 
 
 def build_network(spec: DataSpec, recipe: Recipe) -> Network:

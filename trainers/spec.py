@@ -20,6 +20,11 @@ class HeadSpec:
     """Raw units, over the training split."""
     std: tuple[float, ...]
 
+    @property
+    def key(self) -> str:
+        """The name as part of a parameter's: PyTorch wants no dots, which names of joined tables have."""
+        return self.name.replace(".", "/")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataSpec:
@@ -36,6 +41,8 @@ class DataSpec:
         """The spec of a shard set, or of its features alone. Raises TrainError for tasks that nothing can train yet."""
         manifest = shard_set.manifest
         heads = []
+        if with_heads and not manifest.task_sets:
+            raise TrainError(f"{shard_set.path}: a set without labels, expected something to train on")
         for task_set in manifest.task_sets if with_heads else ():
             if task_set.kind != "regression" or task_set.level not in ("graph", "atom"):
                 raise TrainError(

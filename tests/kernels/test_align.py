@@ -166,7 +166,7 @@ def test_labels_of_pairs_lie_on_their_pairs_from_either_atom_to_the_other():
 
 
 @pytest.mark.parametrize(
-    ("bond_ptr", "bond_index"), [([0, 2], [0, 2]), ([0, 2], [-1, 0]), ([0, 1, 2], [0, 1]), ([0, 1, 3], [1, 0, 0])]
+    ("bond_ptr", "bond_index"), [([0, 2], [0, 2]), ([0, 2], [-1, 1]), ([0, 1, 2], [0, 1]), ([0, 1, 3], [1, 0, 0])]
 )
 def test_bonds_outside_their_molecule_are_refused_before_any_kernel_sees_them(bond_ptr, bond_index):
     n = len(bond_ptr) - 1

@@ -229,7 +229,7 @@ def test_how_rows_are_cut_into_ranges_batches_and_runs_changes_no_byte(
     monkeypatch.setattr("shards.tables.RANGE_ROWS", 70)
     monkeypatch.setattr("shards.tables.MIN_RANGE_ROWS", 70)
     monkeypatch.setattr("shards.mapper.BATCH_ROWS", 13)
-    monkeypatch.setattr("shards.plan.Plan.run_rows", lambda plan, table: 30)
+    monkeypatch.setattr("shards.spill.MAX_RUN_ROWS", 30)
     runs = []
 
     def look_at_spills(phase, done, total):

@@ -202,7 +202,7 @@ def reason_of(trap: str, look, row: int) -> str:
         return f"atom list of {n - 1} values for {n} heavy atoms ({total} with hydrogens)"
     if column in ("bond_order_sum", "bond_dir"):
         size = m - 1 if column == "bond_order_sum" else 2 * m - 1
-        return f"bond list of {size} values for {m} bonds, expected one or two a bond"
+        return f"bond list of {size} values for {m} bonds of heavy atoms, expected one or two a bond"
     size = n * (n - 1) // 2 - 1 if column == "distance" else n * n - 1
     return f"pair list of {size} values for {n} heavy atoms, expected {n * n} or {n * (n - 1) // 2}"
 
@@ -698,8 +698,8 @@ def test_a_whole_number_that_is_too_large_is_infinite_in_a_list_too(build_table)
 @pytest.mark.parametrize(
     ("columns", "values", "reason"),
     [
-        ("bond_columns", [1.0, 2.0, 3.0], "bond list of 3 values for 2 bonds, expected one or two a bond"),
-        ("bond_columns", [1.0], "bond list of 1 values for 2 bonds, expected one or two a bond"),
+        ("bond_columns", [1.0, 2.0, 3.0], "bond list of 3 values for 2 bonds of heavy atoms, expected one or two a bond"),
+        ("bond_columns", [1.0], "bond list of 1 values for 2 bonds of heavy atoms, expected one or two a bond"),
         ("pair_columns", [1.0] * 6, "pair list of 6 values for 3 heavy atoms, expected 9 or 3"),
         ("pair_columns", [1.0] * 10, "pair list of 10 values for 3 heavy atoms, expected 9 or 3"),
         ("atom_columns", [1.0] * 4, r"atom list of 4 values for 3 heavy atoms (9 with hydrogens)"),
@@ -713,6 +713,39 @@ def test_a_list_of_a_wrong_length_rejects_its_row_and_no_other(build_table, tmp_
     shard_set.path.rename(tmp_path / "first")
     with pytest.raises(LimitError, match=r"1 of 3 rows rejected so far.*the last was row 1, SMILES 'CCO': \w+ list of"):
         build_table({"a.parquet": content}, fraction=0.1, **{columns: ("q",)})
+
+
+def test_lists_of_bonds_and_pairs_run_over_heavy_atoms_and_leave_isotopic_hydrogens_unlabelled(build_table, rejects_of):
+    content = pa.table(
+        {
+            "smiles": ["[2H]C([2H])(O)F", "OC([2H])F", "[2H]O"],
+            "b": [[1.0, 2.0], [1.0, 2.0, 3.0], []],
+            "p": [[5.0, 6.0, 7.0], None, []],
+        }
+    )
+    shard_set = build_table({"a.parquet": content}, bond_columns=("b",), pair_columns=("p",))
+    molecule = molecules_of(shard_set)[0]
+    symbol = [atom.GetSymbol() for atom in Chem.MolFromSmiles(molecule.smiles[0]).GetAtoms()]
+    found = {
+        "".join(sorted(symbol[k] for k in ends)): value for ends, value in zip(molecule.bond_atoms, molecule.bond_labels[:, 0, 0])
+    }
+    assert {name: value for name, value in found.items() if not np.isnan(value)} == {"CO": 1.0, "CF": 2.0}
+    assert set(found) == {"CO", "CF", "CH"}
+    high, low = np.tril_indices(len(symbol))
+    pairs = {symbol[i] + symbol[j]: float(v) for i, j, v in zip(low, high, molecule.pair_labels[:, 0, 0]) if not np.isnan(v)}
+    assert {"".join(sorted(name)): value for name, value in pairs.items()} == {"CO": 5.0, "CF": 6.0, "FO": 7.0}
+    assert {row: r["reason"] for row, r in rejects_of(shard_set).items()} == {
+        1: "bond list of 3 values for 2 bonds of heavy atoms, expected one or two a bond"
+    }
+
+
+def test_a_molecule_that_is_too_large_for_labels_of_pairs_is_rejected_from_sets_that_have_them(build_table, rejects_of):
+    content = {"a.csv": f"smiles,p\n{'C' * 512},\n{'C' * 513},\n"}
+    shard_set = build_table(content, pair_columns=("p",))
+    assert sorted(molecules_of(shard_set)) == [0]
+    assert rejects_of(shard_set)[1]["reason"] == "513 atoms, more than 512 in a set with labels of pairs"
+    shutil.rmtree(shard_set.path)
+    assert sorted(molecules_of(build_table(content, atom_columns=("p",)))) == [0, 1]
 
 
 # text tables

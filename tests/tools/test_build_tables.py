@@ -147,7 +147,7 @@ def test_tables_are_joined_by_smiles_unless_told_otherwise_and_counted(looks, la
     first, *lines = largemix.done.lines
     total = sum(getattr(looks, name).num_rows for name in LARGEMIX)
     molecules = {key for name in LARGEMIX for key in (getattr(looks, name).molecule_keys[r] for r in getattr(looks, name).usable)}
-    assert first.startswith(f"{largemix.path}: {len(molecules)} of {total} rows; train ")
+    assert first.startswith(f"{largemix.path}: {len(molecules)} molecules of {total} rows; train ")
     for table in join.tables:
         assert (
             f"  table {table.name}: {table.molecules} molecules in {table.rows} rows, {table.duplicates} of them repeat one"
@@ -159,20 +159,27 @@ def test_tables_are_joined_by_smiles_unless_told_otherwise_and_counted(looks, la
     assert said.endswith(f": {most:,}")
     assert f"  which row became which molecule is in {largemix.path / 'mapping.parquet'}" in lines
     assert "  rejected 6: not a SMILES that RDKit can parse" in lines
+    assert lines[0] == (
+        "  tasks: g25: 25 graph-level, regression; n4: 4 atom-level, regression; pcba: 1,328 graph-level, binary; "
+        "vcap.l1000: 978 graph-level, ordinal; mcf7.l1000: 978 graph-level, ordinal"
+    )
 
 
-def test_a_table_that_is_named_several_times_is_one_table_of_several_files(looks, succeed, tmp_path, folder_bytes):
+def test_a_table_of_several_files_names_them_with_commas_or_a_pattern(looks, succeed, molstream, tmp_path, folder_bytes):
     one, two = looks.own_csv.paths
     common = [*OWN[2:], *LIMIT, "--out"]
-    done = succeed("build", "--table", f"a:table={one}", "--table", f"a:table={two}", *common, tmp_path / "twice")
+    done = succeed("build", "--table", f"a:table={one},{two}", *common, tmp_path / "commas")
     assert done.err == f"table a: reading 2 files, in this order: {one}, {two}\n"
-    manifest = ShardSet(tmp_path / "twice").manifest
+    manifest = ShardSet(tmp_path / "commas").manifest
     assert [(i["name"], i["table"]) for i in manifest.provenance["inputs"]] == [("own.csv.gz", 0), ("own_2.csv.gz", 0)]
     assert [(t.name, t.rows) for t in manifest.join.tables] == [("a", len(looks.own_csv.usable))]
     assert manifest.tasks[0].name == "a.y_1"
-    pattern = looks.folder / "own*.csv.gz"
-    succeed("build", "--table", f"a:table={pattern}", *common, tmp_path / "pattern")
-    assert folder_bytes(tmp_path / "pattern") == folder_bytes(tmp_path / "twice")
+    succeed("build", "--table", f"a:table={looks.folder / 'own*.csv.gz'}", *common, tmp_path / "pattern")
+    assert folder_bytes(tmp_path / "pattern") == folder_bytes(tmp_path / "commas")
+    # two tables of one name would be taken for one another
+    done = molstream("build", "--table", f"a:table={one}", "--table", f"a:table={two}", *common, tmp_path / "twice")
+    assert done.code == CALL
+    assert f"--table a:table={two}: the second a; give tables of one data set different names" in done.error
 
 
 def test_columns_are_about_the_tables_that_no_preset_describes(looks, succeed, tmp_path):
@@ -200,8 +207,8 @@ def test_unmatched_molecules_and_rows_of_other_splits_are_said(succeed, tmp_path
     (tmp_path / "splits.json").write_text('{"train": [0, 1, 2], "val": [3]}')
     words = ["--dataset", "table", "--graph-columns", "y", "--join", "inchi", "--splits", tmp_path / "splits.json"]
     done = succeed("build", tmp_path / "a.csv", "--out", tmp_path / "set", *words)
-    assert done.lines[0] == f"{tmp_path / 'set'}: 3 of 4 rows; train 3"
-    assert done.lines[1] == "  table table: 3 molecules in 4 rows, 1 of them repeat one"
+    assert done.lines[0] == f"{tmp_path / 'set'}: 3 molecules of 4 rows; train 3"
+    assert "  table table: 3 molecules in 4 rows, 1 of them repeat one" in done.lines
     assert "  1 rows are of another split than the first row of their molecule, which decides" in done.lines
     assert "  1 molecules share an InChI with another whose atoms do not match: they stay apart" in done.lines
 
@@ -236,7 +243,7 @@ def test_rows_that_a_split_file_leaves_out_are_said_to_be_left_out(looks, succee
     words = ["--dataset", "zinc", "--splits", tmp_path / "s.json", "--max-reject-fraction", 0]
     done = succeed("build", *looks.zinc.paths, "--out", tmp_path / "set", *words)
     assert done.lines[0] == f"{tmp_path / 'set'}: 52 of {SIZE} rows; train 50, val 2"
-    assert done.lines[1] == f"  left out {SIZE - 52}: in no split"
+    assert done.lines[1:3] == ["  tasks: zinc: 3 graph-level, regression", f"  left out {SIZE - 52}: in no split"]
     assert split_ids(tmp_path / "set") == {split: set(found) for split, found in rows.items()}
     assert ShardSet(tmp_path / "set").manifest.provenance["options"]["splits"] == "s.json"
 
@@ -302,7 +309,9 @@ BAD_CALLS = [
     ("MINE --atom-columns y_1 --out x", DATA, "column y_1 is of type float, expected lists of numbers"),
     ("MINE --graph-columns y_1 --task-kind y_1=binary --out x", DATA, "is no class of a task with classes 0 to 1 (binary)"),
     ("ZINC --dataset pcqm4m --out x", DATA, "30 of 30 columns of --dataset pcqm4m are missing: ordered_smiles, graph_alpha_homo"),
+    ("--dataset zinc --table zinc=ZINC --out x", CALL, "--dataset zinc beside --table, which names the data set of each table"),
     ("ZINC --dataset zinc --splits SPLITS --split-fractions 8,1,1 --out x", CALL, "--split-fractions and a file of splits:"),
+    ("ZINC --dataset zinc --splits SPLITS --split-seed 8 --out x", CALL, "--split-seed and a file of splits: expected one of"),
     ("ZINC --dataset zinc --splits nope.json --out x", CALL, "nope.json: no such file"),
     ("ZINC --dataset zinc --splits OVERLAP --out x", DATA, "row 1 is in two splits, train and val; splits must not overlap"),
     ("ZINC --dataset zinc --splits OUTSIDE --out x", DATA, "row number 70 is not one of the 70 rows of the data set"),
