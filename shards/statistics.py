@@ -106,9 +106,10 @@ def count_structure(molecules: Molecules) -> dict[str, dict[str, int]]:
     }
     out = {}
     for name, column in columns.items():
-        values, counts = np.unique(column, return_counts=True)
+        counts = np.bincount(column)
+        values = np.flatnonzero(counts)
         keys = [BOND_TYPES[v] for v in values] if name == "bond_types" else values.tolist()
-        out[name] = {str(k): int(n) for k, n in zip(keys, counts, strict=True)}
+        out[name] = {str(k): int(n) for k, n in zip(keys, counts[values], strict=True)}
     return out
 
 
