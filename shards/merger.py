@@ -13,6 +13,7 @@ molecule of its own.
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +22,7 @@ from shards.featurizer import shared_featurizer
 from shards.job import Job
 from shards.schema import ATOM_FEATURES
 from shards.spill import MAPPING_SCHEMA, Spill, write_spill
-from shards.types import LEVELS, Level, Molecules, concat_molecules, label_shape, ragged_rows
+from shards.types import LEVELS, Level, Molecules, concat_molecules, label_shape, offsets, ragged_rows
 
 
 @dataclass(slots=True)
@@ -142,6 +143,11 @@ def _merge(molecules: Molecules, groups: _Groups, num_tasks: dict[Level, int]) -
     place[kept] = np.arange(len(kept))
     columns: dict[str, np.ndarray] = {}
     conflicts = []
+    # rows rank by rank: a molecule that is there a thousand times must not cost a thousand passes over the others
+    by_rank = np.argsort(groups.rank, kind="stable")
+    rank_ptr = offsets(np.bincount(groups.rank))
+    is_reordered = np.zeros(len(molecules), bool)
+    is_reordered[list(groups.atoms)] = True
     for level in LEVELS:
         labels = molecules.labels(level)
         if labels is None:
@@ -150,12 +156,12 @@ def _merge(molecules: Molecules, groups: _Groups, num_tasks: dict[Level, int]) -
         out = columns[f"{level}_labels"] = merged.labels(level).copy()  # type: ignore[union-attr]
         count = np.zeros(num_tasks[level], np.int64)
         source_ptr, target_ptr = molecules.label_ptr(level), merged.label_ptr(level)
-        for rank in range(1, int(groups.rank.max(initial=0)) + 1):
-            rows = np.flatnonzero(groups.rank == rank)
+        for start, end in pairwise(rank_ptr[1:].tolist()):
+            rows = by_rank[start:end]
             targets, _ = ragged_rows(target_ptr, place[groups.first[rows]])
             sources, ptr = ragged_rows(source_ptr, rows)
             found = labels[sources]
-            for k in np.flatnonzero(np.isin(rows, list(groups.atoms))).tolist():
+            for k in np.flatnonzero(is_reordered[rows]).tolist():
                 row = int(rows[k])
                 found[ptr[k] : ptr[k + 1]] = _reorder(molecules, groups, row, level, found[ptr[k] : ptr[k + 1]])
             before = out[targets]
