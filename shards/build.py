@@ -66,7 +66,7 @@ def build(
     A row that cannot become a molecule goes to rejects.parquet with its number and a reason; ids of the others do not move.
     After a failure or an interruption the same call goes on from the last finished piece of work; where none was finished, or the
     input is at fault, `out` is left as it was found. On a set that is there already, built from the same input with the same
-    options, it does nothing. Raises InputError, SchemaError, OutputError, WorkerError.
+    options, it does nothing. Raises InputError, SchemaError, OutputError, StorageError, WorkerError.
     """
     work = work or WorkOptions()
     if split_file is not None:

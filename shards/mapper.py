@@ -25,8 +25,6 @@ from shards.types import LEVELS, Level, Molecules, concat_molecules
 
 BATCH_ROWS = 2_048
 """Rows that are read and featurised together; what is done again when a molecule takes the child down."""
-
-
 PAIR_BATCH_ROWS = 128
 """The same where pairs of atoms have labels, which take a hundred times the memory."""
 MAX_PAIR_ATOMS = 512
@@ -58,9 +56,8 @@ def map_range(job: Job, number: int, on_rows: Callable[[int], None]) -> dict:
             if len(molecules):
                 yield _partitioned(job, molecules, split, identity)
             on_rows(len(rows.smiles))
-            job.check_rejects(
-                len(rejects) - tally.left_out, next((r for r in reversed(rejects) if r["reason"] != LEFT_OUT), None)
-            )
+            if (count := len(rejects) - tally.left_out) > job.max_rejects:
+                job.check_rejects(count, next(r for r in reversed(rejects) if r["reason"] != LEFT_OUT))
 
     def finish() -> tuple[pa.Table, dict]:
         return pa.Table.from_pylist(rejects, REJECT_SCHEMA), tally.facts(rejects)
