@@ -81,8 +81,8 @@ def molecules_of(shard_set: ShardSet) -> dict[int, SimpleNamespace]:
                 out[int(block.ids[i])] = SimpleNamespace(
                     split=split,
                     smiles=block.smiles[i],
-                    graph=block.graph_labels[i],
-                    atom=block.atom_labels[a:b],
+                    graph=None if block.graph_labels is None else block.graph_labels[i],
+                    atom=None if block.atom_labels is None else block.atom_labels[a:b],
                     codes=block.atom_codes[a:b],
                     bonds=block.bond_atoms[c:d],
                     bond_codes=block.bond_codes[c:d],

@@ -63,3 +63,30 @@ MAP_ATTACKS = [
     # a hydrogen that is stored and claims a heavy atom's entry
     "[2H:0][CH2:0][OH:1]",
 ]
+
+# PubChem CID 102128817, a phthalocyanine cage that kept RDKit busy until 2017 (its issue 1281)
+CAGE = (
+    "COC1=CC=C(C=C1)C2C3=C(C=CC4=CC=CC=C43)OC5=CC6=C(C=C5)C7=NC8=C9C=CC1=CC9=C(N8)N=C3C4=C5C=CC(=C4)OC4=C(C(C8=C(C=CC9=CC=CC=C98)"
+    "OC8=CC9=C(C=C8)C8=NC9=NC9=C%10C=C(C=CC%10=C(N9)N=C9C%10=C(C=C(C=C%10)OC%10=C2C2=CC=CC=C2C=C%10)C(=N9)NC2=NC(=N8)C8=C2C=C(C=C8)"
+    "OC2=C(C(C8=C(C=CC9=CC=CC=C98)OC8=CC9=C(C=C8)C(=NC5=N3)N=C9NC6=N7)C3=CC=C(C=C3)OC)C3=CC=CC=C3C=C2)OC2=C(C(C3=C(O1)C=CC1=CC=CC"
+    "=C13)C1=CC=C(C=C1)OC)C1=CC=CC=C1C=C2)C1=CC=C(C=C1)OC)C1=CC=CC=C1C=C4"
+)
+
+ROWS = [
+    # (text, whether it may be rejected; if not it must be a molecule)
+    (CAGE, True),
+    ("C" * 14_000, True),
+    ("CC(=O)N" * 1_000, False),
+    ("[" * 1_000_000, True),
+    ("(" * 1_000_000, True),
+    ("[CH2]" * 9_000, False),
+    ("C%100CCCC%100", True),
+    ("C%(100)CCCC%(100)", False),
+    ("\N{GRINNING FACE}", True),
+    ("C\N{GRINNING FACE}O", True),
+    ("[Na+].[Cl-].CC(=O)[O-].[K+]", False),
+    ("[U]", False),
+    ("[13CH3][2H]", False),
+    ("[H][H]", False),
+    ("restricted", True),
+]

@@ -2,8 +2,11 @@
 
 import csv
 import json
+import runpy
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -229,3 +232,24 @@ def test_json_lists_of_a_batch_come_as_arrays(tmp_path):
     assert lists.ptr.tolist() == [0, 3, 3, 3, 4, 4]
     assert np.array_equal(lists.values, np.array([1, np.nan, np.nan, 2], np.float32), equal_nan=True)
     assert rows.nan.tolist() == [1]
+
+
+def test_hostile_rows_are_built_or_rejected_and_move_no_other(tmp_path, by_id):
+    attacks = runpy.run_path(str(Path(__file__).parents[1] / "attacks" / "molecules.py"))["ROWS"]
+    tame = ["C" * (1 + k % 7) + "O" for k in range(len(attacks))]
+    # every hostile row between two others, which carry their numbers
+    texts = [text for pair in zip(tame, (a for a, _ in attacks), strict=True) for text in pair]
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"smiles": texts, "y": [float(k) for k in range(len(texts))]}), path)
+    spec = TableSpec(dataset="table", graph_columns=("y",))
+    work = WorkOptions(max_reject_fraction=1.0, molecule_s=2.0, molecule_bytes=512 << 20)
+    build([str(path)], tmp_path / "set", BuildOptions(tables=(spec,)), work=work)
+    found = by_id(ShardSet(tmp_path / "set"))
+    rejects = {r["row"]: r["reason"] for r in pq.read_table(tmp_path / "set" / "rejects.parquet").to_pylist()}
+    assert sorted([*found, *rejects]) == list(range(len(texts)))
+    for row, molecule in found.items():
+        assert molecule.graph.tolist() == [row]
+    for k, (text, may_fail) in enumerate(attacks):
+        assert found[2 * k].smiles == tame[k]
+        assert 2 * k + 1 in found or may_fail, (text[:60], rejects.get(2 * k + 1))
+        assert 2 * k + 1 in found or rejects[2 * k + 1].strip()
