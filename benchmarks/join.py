@@ -10,16 +10,12 @@ build is the command line, memory is the sum of PSS over its process tree, looke
 import argparse
 import json
 import multiprocessing
-import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from scale import ROOT, TreeMemory, first_rows, make_table
+from scale import first_rows, make_table, run_build
 
 BATCH = 16_384
 PRESENT = 0.05
@@ -57,21 +53,8 @@ def make_assays(moses: Path, rows: int, assays: int) -> Path:
 
 def measure(name: str, moses: Path, assays: Path, folder: Path, workers: int) -> dict:
     out = folder / "joined"
-    shutil.rmtree(out, ignore_errors=True)
     tables = ["--table", f"pm6={moses}", "--table", f"pcba={assays}"]
-    start = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tools.main", "build", "--out", str(out), *tables, "--workers", str(workers)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    memory = TreeMemory(process.pid)
-    memory.start()
-    text, _ = process.communicate()
-    seconds = time.perf_counter() - start
-    assert process.returncode == 0, text
+    _, seconds, memory = run_build(out, [*tables, "--workers", str(workers)])
     manifest = json.loads((out / "manifest.json").read_bytes())
     rows = sum(i["rows"] for i in manifest["provenance"]["inputs"])
     result = {

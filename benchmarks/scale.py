@@ -135,12 +135,12 @@ class TreeMemory(threading.Thread):
             time.sleep(0.25)
 
 
-def measure(name: str, table: Path, folder: Path, options: list[str]) -> dict:
-    out = folder / "set"
+def run_build(out: Path, arguments: list[str]) -> tuple[str, float, TreeMemory]:
+    """`molstream build` into an empty folder: what it printed, seconds, memory of its processes."""
     shutil.rmtree(out, ignore_errors=True)
     start = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", "tools.main", "build", str(table), "--out", str(out), *options],
+        [sys.executable, "-m", "tools.main", "build", "--out", str(out), *arguments],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -149,8 +149,13 @@ def measure(name: str, table: Path, folder: Path, options: list[str]) -> dict:
     memory = TreeMemory(process.pid)
     memory.start()
     text, _ = process.communicate()
-    seconds = time.perf_counter() - start
     assert process.returncode == 0, text
+    return text, time.perf_counter() - start, memory
+
+
+def measure(name: str, table: Path, folder: Path, options: list[str]) -> dict:
+    out = folder / "set"
+    text, seconds, memory = run_build(out, [str(table), *options])
     rows = pq.read_metadata(table).num_rows
     size = sum(p.stat().st_size for p in out.iterdir())
     result = {

@@ -191,25 +191,31 @@ def _make_engine(work: WorkOptions) -> Engine:
     return LocalEngine(work.workers) if work.workers > 1 else InlineEngine()
 
 
+def _reporter(progress: Progress, phase: str, done: int, total: int) -> Callable[[int], None]:
+    """Starts a phase, `done` of which an earlier run did; what it returns is told of more."""
+    progress(phase, done, total)
+
+    def report(more: int) -> None:
+        nonlocal done
+        # a task that was begun twice reports twice
+        done = min(total, done + more)
+        progress(phase, done, total)
+
+    return report
+
+
 def _map(job: Job, engine: Engine, progress: Progress) -> list[Spill]:
     plan = job.plan
     ranges = range(len(plan.ranges))
     spills = {k: spill for k in ranges if (spill := _finished_spill(job.spill_path(k), plan.merges or len(plan.partitions)))}
     total, done = plan.num_rows, sum(plan.ranges[k].num_rows for k in spills)
     rejects = sum(_num_rejects(s) for s in spills.values())
-    progress("featurize", done, total)
-
-    def report(rows: int) -> None:
-        nonlocal done
-        # a task that was begun twice reports twice
-        done = min(total, done + rows)
-        progress("featurize", done, total)
-
+    report = _reporter(progress, "featurize", done, total)
     for number, _ in engine.run(map_range, job, [k for k in ranges if k not in spills], report):
         spills[number] = Spill(job.spill_path(number))
         rejects += _num_rejects(spills[number])
         if rejects > job.max_rejects and _num_rejects(spills[number]):
-            job.check_rejects(rejects, next(r for r in reversed(spills[number].table().to_pylist()) if r["reason"] != LEFT_OUT))
+            job.refuse_rejects(rejects, next(r for r in reversed(spills[number].table().to_pylist()) if r["reason"] != LEFT_OUT))
     ordered = [spills[k] for k in ranges]
     for spill, part in zip(ordered, plan.ranges, strict=True):
         if spill.facts["rows"] != part.num_rows:
@@ -290,13 +296,7 @@ def _merge(job: Job, engine: Engine, progress: Progress) -> list[Spill]:
     num_partitions = len(job.plan.partitions)
     merged = {k: spill for k in numbers if (spill := _finished_spill(job.merge_path(k), num_partitions))}
     total, done = job.plan.num_rows, sum(s.facts["rows"] for s in merged.values())
-    progress("join", done, total)
-
-    def report(rows: int) -> None:
-        nonlocal done
-        done = min(total, done + rows)
-        progress("join", done, total)
-
+    report = _reporter(progress, "join", done, total)
     for number, _ in engine.run(merge_partition, job, [k for k in numbers if k not in merged], report):
         merged[number] = Spill(job.merge_path(number))
     return [merged[k] for k in numbers]
@@ -312,13 +312,7 @@ def _reduce(job: Job, engine: Engine, spills: list[Spill], progress: Progress) -
     waiting = [s for s, is_done in zip(shards, done_before, strict=True) if not is_done]
     total = int(counts.sum())
     done = total - sum(int(counts[s.partition]) for s in waiting)
-    progress("write", done, total)
-
-    def report(molecules: int) -> None:
-        nonlocal done
-        done = min(total, done + molecules)
-        progress("write", done, total)
-
+    report = _reporter(progress, "write", done, total)
     for _ in engine.run(reduce_partition, job, waiting, report):
         pass
     return shards
@@ -330,15 +324,16 @@ def _describe(job: Job, spills: list[Spill], merged: list[Spill], shards: list[S
     moments = {split: Moments.empty(len(tasks)) for split in plan.splits.names}
     totals: dict[str, Counter] = {}
     contents: list[tuple[str, bytes]] = []
-    histograms: list[dict] = []
+    histograms: dict[str, dict[str, int]] = {}
     index_path, rejects_path = job.out / INDEX, job.out / REJECTS
 
     def index_tables() -> Iterator[pa.Table]:
+        nonlocal histograms
         for shard in shards:
             table = read_parquet(job.facts_path(shard.split, shard.number))
             for part in table["moments"].to_pylist():
                 moments[shard.split].merge(Moments.decode(part))
-            histograms[:] = [merge_histograms([*histograms, *map(json.loads, table["histograms"].to_pylist())])]
+            histograms = merge_histograms([histograms, *map(json.loads, table["histograms"].to_pylist())])
             contents.extend((shard.split, content) for content in table["content_sha256"].to_pylist())
             totals.setdefault(shard.split, Counter()).update(_totals(table))
             yield table.drop_columns(["moments", "histograms"])
@@ -369,7 +364,7 @@ def _describe(job: Job, spills: list[Spill], merged: list[Spill], shards: list[S
             if infinite or nan
         },
         rejects=dict(sorted(sum((Counter(f["rejects"]) for f in facts), Counter()).items())),
-        histograms=histograms[0],
+        histograms=histograms,
         join=_describe_join(job, merged) if plan.options.join else None,
         provenance=_provenance(plan),
     )

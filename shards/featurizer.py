@@ -97,16 +97,6 @@ class Featurizer:
         answer = self._wait()
         return None if isinstance(answer, _Failure) else answer
 
-    def peak_bytes(self) -> int:
-        """Most memory the present child has had resident."""
-        if self._child is None:
-            return 0
-        try:
-            info = psutil.Process(self._child.pid).memory_info()
-        except psutil.Error:
-            return 0
-        return int(getattr(info, "peak_wset", info.rss))
-
     def close(self) -> None:
         """End the child; the next batch starts another."""
         if self._child is not None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -76,14 +77,13 @@ class Job:
         """Rows that may be rejected."""
         return int(self.work.max_reject_fraction * self.plan.num_rows)
 
-    def check_rejects(self, num_rejects: int, last: dict | None) -> None:
-        """Raises LimitError when more rows are rejected than may be; `last`: one of them."""
-        if num_rejects > self.max_rejects and last is not None:
-            raise LimitError(
-                f"{num_rejects:,} of {self.plan.num_rows:,} rows rejected so far, more than --max-reject-fraction "
-                f"{self.work.max_reject_fraction:g} allows; the last was row {last['row']}, SMILES {_short(last['smiles'])}: "
-                f"{last['reason']}; mend the input, or allow more and run again to go on from here"
-            )
+    def refuse_rejects(self, num_rejects: int, last: dict) -> NoReturn:
+        """Raise LimitError for more than `max_rejects`, of which `last` is one."""
+        raise LimitError(
+            f"{num_rejects:,} of {self.plan.num_rows:,} rows rejected so far, more than --max-reject-fraction "
+            f"{self.work.max_reject_fraction:g} allows; the last was row {last['row']}, SMILES {_short(last['smiles'])}: "
+            f"{last['reason']}; mend the input, or allow more and run again to go on from here"
+        )
 
 
 def _short(text: str | None) -> str:

@@ -31,8 +31,8 @@ MAX_PAIR_ATOMS = 512
 """Atoms of a molecule, where its pairs have labels: a megabyte a task."""
 
 
-def map_range(job: Job, number: int, on_rows: Callable[[int], None]) -> dict:
-    """Write the spill file of range `number`; returns its facts. `on_rows` is told how many more rows are done."""
+def map_range(job: Job, number: int, on_rows: Callable[[int], None]) -> None:
+    """Write the spill file of range `number`. `on_rows` is told how many more rows are done."""
     plan, rows_of = job.plan, job.plan.ranges[number]
     source = plan.files[rows_of.file]
     dataset = plan.datasets[source.table]
@@ -57,14 +57,13 @@ def map_range(job: Job, number: int, on_rows: Callable[[int], None]) -> dict:
                 yield _partitioned(job, molecules, split, identity)
             on_rows(len(rows.smiles))
             if (count := len(rejects) - tally.left_out) > job.max_rejects:
-                job.check_rejects(count, next(r for r in reversed(rejects) if r["reason"] != LEFT_OUT))
+                job.refuse_rejects(count, next(r for r in reversed(rejects) if r["reason"] != LEFT_OUT))
 
     def finish() -> tuple[pa.Table, dict]:
         return pa.Table.from_pylist(rejects, REJECT_SCHEMA), tally.facts(rejects)
 
     partitions = plan.merges or len(plan.partitions)
     write_spill(job.spill_path(number), partitions, batches(), finish)
-    return tally.facts(rejects) | {"child_peak_bytes": featurizer.peak_bytes()}
 
 
 LEFT_OUT = "in no split"
@@ -126,8 +125,9 @@ class _Tally:
         self.left_out += left_out
         self.infinite += rows.infinite
         self.nan += rows.nan
-        self.moments.merge(Moments.of(molecules, self.num_tasks))
-        self.f16_error += np.concatenate([measure_f16_errors(x) for x in flat_labels(molecules, self.num_tasks)])
+        levels = flat_labels(molecules, self.num_tasks)
+        self.moments.merge(Moments.measure(*levels))
+        self.f16_error += np.concatenate([measure_f16_errors(labels) for labels in levels])
 
     def facts(self, rejects: list[dict]) -> dict:
         return {

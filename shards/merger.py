@@ -39,8 +39,8 @@ class _Groups:
     """Rows of one identity that do not match."""
 
 
-def merge_partition(job: Job, number: int, on_rows: Callable[[int], None]) -> dict:
-    """Write the merged spill file of one partition by identity; returns its facts."""
+def merge_partition(job: Job, number: int, on_rows: Callable[[int], None]) -> None:
+    """Write the merged spill file of one partition by identity. `on_rows` is told how many rows are merged."""
     plan = job.plan
     molecules, table, identity = _collect(job, number)
     order = np.lexsort((molecules.ids, identity[:, 1], identity[:, 0]))
@@ -60,7 +60,6 @@ def merge_partition(job: Job, number: int, on_rows: Callable[[int], None]) -> di
 
     facts["molecules"] = len(merged)
     write_spill(job.merge_path(number), len(plan.partitions), batches(), lambda: (mapping, facts))
-    return facts
 
 
 def _collect(job: Job, number: int) -> tuple[Molecules, np.ndarray, np.ndarray]:
@@ -105,17 +104,18 @@ def _group(job: Job, molecules: Molecules, identity: np.ndarray) -> _Groups:
     starts = np.ones(n, bool)
     starts[1:] = (identity[1:] != identity[:-1]).any(axis=1)
     heads = np.flatnonzero(starts)
-    first = heads[np.cumsum(starts) - 1]
+    ends = np.append(heads[1:], n)
+    number = np.cumsum(starts) - 1
+    first = heads[number]
     groups = _Groups(first, np.arange(n) - first)
     other = np.flatnonzero(molecules.smiles != molecules.smiles[first]) if n else first
-    for head in np.unique(first[other]).tolist():
-        _match(job, molecules, groups, head, int(np.searchsorted(heads, head, side="right")), heads, n)
+    for k in np.unique(number[other]).tolist():
+        _match(job, molecules, groups, int(heads[k]), int(ends[k]))
     return groups
 
 
-def _match(job: Job, molecules: Molecules, groups: _Groups, head: int, after: int, heads: np.ndarray, n: int) -> None:
-    """Sort out the rows of one identity that are written in several ways."""
-    end = int(heads[after]) if after < len(heads) else n
+def _match(job: Job, molecules: Molecules, groups: _Groups, head: int, end: int) -> None:
+    """Sort out rows head:end, which are of one identity and written in several ways."""
     featurizer = shared_featurizer(molecule_s=job.work.molecule_s, molecule_bytes=job.work.molecule_bytes)
     ways: dict[str, tuple[int, np.ndarray | None]] = {}
     members: Counter[int] = Counter()

@@ -24,6 +24,7 @@ import struct
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -213,10 +214,15 @@ class Spill:
         facts_end = len(body) - starts - 4 * self.num_partitions
         if zlib.crc32(body) != crc or facts_end < 0:
             raise FormatError(f"{path}: damaged")
-        self.facts: dict = json.loads(body[:facts_end])
+        self._facts = body[:facts_end]
         self._starts = np.frombuffer(body, np.uint64, starts // 8, facts_end).astype(np.int64)
         self.molecules = np.frombuffer(body, np.uint32, self.num_partitions, facts_end + starts).astype(np.int64)
         """Molecules of each partition (int64)."""
+
+    @cached_property
+    def facts(self) -> dict:
+        """Counts and moments. Parsed when asked for: who reads a partition opens every file and needs none of this."""
+        return json.loads(self._facts)
 
     def table(self) -> pa.Table:
         """Of the map phase: rows that became no molecule, in order; of a merge: which row became which. Read when asked for."""

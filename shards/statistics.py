@@ -114,10 +114,10 @@ def count_structure(molecules: Molecules) -> dict[str, dict[str, int]]:
 
 
 def merge_histograms(parts: list[dict[str, dict[str, int]]]) -> dict[str, dict[str, int]]:
-    """The sum, keys in rising order (types of bonds in the order of their codes)."""
+    """The sum, keys in rising order (types of bonds in the order of their codes); {} is nothing yet."""
     out = {}
     for name in HISTOGRAMS:
-        total = sum((Counter(part[name]) for part in parts), Counter())
+        total = sum((Counter(part.get(name)) for part in parts), Counter())
         order = BOND_TYPES if name == "bond_types" else sorted(total, key=int)
         out[name] = {key: total[key] for key in order if total[key]}
     return out

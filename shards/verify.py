@@ -50,7 +50,7 @@ class _Verifier:
         self.shard_set, self.report = shard_set, Report()
         self.hashes: list[tuple[str, bytes]] = []
         self.num_tasks = {level: len(shard_set.manifest.tasks_of(level)) for level in LEVELS}
-        self.histograms: list[dict] = []
+        self.histograms: dict[str, dict[str, int]] = {}
         self.moments = {split: Moments.empty(len(shard_set.manifest.tasks)) for split in shard_set.manifest.splits}
         self.totals = {split: np.zeros(4, np.int64) for split in shard_set.manifest.splits}
 
@@ -101,7 +101,7 @@ class _Verifier:
                 self._problem(f"{shard_set.locate(block)}: {name} is {value}, the index says {stored[name]}")
         self.moments[split].merge(Moments.of(molecules, self.num_tasks))
         self.totals[split] += [1, len(molecules), molecules.atom_ptr[-1], molecules.bond_ptr[-1]]
-        self.histograms = [merge_histograms([*self.histograms, count_structure(molecules)])]
+        self.histograms = merge_histograms([self.histograms, count_structure(molecules)])
         self.report.blocks += 1
         self.report.molecules += len(molecules)
 
@@ -113,7 +113,7 @@ class _Verifier:
             path = self.shard_set.path / name
             if not path.is_file() or hash_file(path) != digest:
                 self._problem(f"{path}: missing or damaged")
-        if [manifest.histograms] != self.histograms:
+        if manifest.histograms != self.histograms:
             self._problem("manifest.json: histograms of atoms, bonds, elements or bond types are not those of the shards")
         for split, totals in self.totals.items():
             for name, value in zip(("blocks", "molecules", "atoms", "bonds"), totals, strict=True):
