@@ -62,7 +62,9 @@ def pretrain(
 
 def program() -> str:
     """How to call this command again: its name where the shell finds it, else the path it was called by."""
-    return "molstream" if shutil.which("molstream") or "molstream" not in sys.argv[0] else quote(Path(sys.argv[0]))
+    program = Path(sys.argv[0])
+    # the program's own name: a checkout may lie in a folder called molstream
+    return quote(program) if program.name == "molstream" and not shutil.which("molstream") else "molstream"
 
 
 def quote(path: Path) -> str:
