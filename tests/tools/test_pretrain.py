@@ -184,3 +184,12 @@ def test_a_set_without_labels_is_refused(molstream, succeed, tmp_path):
     assert done.code == 1
     assert "a set without labels, expected something to train on" in done.error
     assert not (tmp_path / "run").exists()
+
+
+def test_the_command_is_named_by_the_program_not_by_its_folder(monkeypatch):
+    from tools.pretrain import program
+
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    for path, expected in (("/x/molstream/tools/main.py", "molstream"), ("/x/bin/molstream", "/x/bin/molstream")):
+        monkeypatch.setattr("sys.argv", [path])
+        assert program() == expected
