@@ -162,8 +162,7 @@ def decode(block: dict[str, bytes], num_molecules: int) -> None:
     format.decode_block(
         {group: format.decompress(data) for group, data in block.items()},
         num_molecules=num_molecules,
-        num_atom_features=7,
-        num_tasks=NUM_TASKS,
+        widths=format.Widths(atom_codes=(256,) * 7, bond_codes=256, num_tasks=NUM_TASKS),
     )
 
 

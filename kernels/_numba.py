@@ -105,6 +105,18 @@ def unshuffle_bytes(data, item_size, out):
                 out[i * item_size + k] = data[k * n + i]
 
 
+@njit(cache=True, nogil=True)
+def transpose(columns, out):
+    """out[r, k] = columns[k, r], in tiles that stay in cache."""
+    num_columns, num_rows = columns.shape
+    for first in range(0, num_rows, 64):
+        for k in range(num_columns):
+            tile = columns[k, first : first + 64]
+            place = out[first : first + 64, k]
+            for r in range(tile.size):
+                place[r] = tile[r]
+
+
 DENSE, BITMAP, ROWS = 0, 1, 2
 
 
@@ -167,6 +179,14 @@ NUM_PROBES = 64
 
 
 @njit(cache=True, nogil=True)
+def follow_deltas(coding, argument, needed):
+    """Mark the tasks that a needed one is a difference to, and those that these are."""
+    for t in range(coding.size - 1, -1, -1):
+        if needed[t] and coding[t] == DELTA:
+            needed[argument[t]] = True
+
+
+@njit(cache=True, nogil=True)
 def place_planes(planes, num_values, plane_at):
     """Where each byte plane begins: byte 0 of every task's numbers, then byte 1 of those that have one, ...; returns the end."""
     at = 0
@@ -222,10 +242,26 @@ def find_runs(bits, ptr, runs):
 
 @njit(cache=True, nogil=True)
 def expand_labels(
-    encoding, count, coding, planes, argument, bitmap, rows, table, values, ptr, num_values, plane_at, sign_bit, absent, keys
+    needed,
+    encoding,
+    count,
+    coding,
+    planes,
+    argument,
+    bitmap,
+    rows,
+    table,
+    values,
+    ptr,
+    num_values,
+    plane_at,
+    sign_bit,
+    absent,
+    keys,
 ):
     """keys[t, r] = key of the label of row r in task t, `absent` where there is none; False when a number is outside its table.
 
+    Only the tasks that are `needed` are written.
     A key is the pattern of a float as a signed integer that rises with the value; `keys` is int16 or int32 and wraps around.
     """
     n = ptr.size - 1
@@ -241,6 +277,14 @@ def expand_labels(
     at_row = 0
     at_table = 0
     for t in range(encoding.size):
+        if not needed[t]:
+            if encoding[t] == BITMAP:
+                at_bitmap += row_bytes
+            elif encoding[t] == ROWS:
+                at_row += count[t]
+            if coding[t] == TABLE:
+                at_table += argument[t]
+            continue
         size = num_values[t]
         x = number[:size]
         join_planes(values, plane_at[t], planes[t], x.view(np.uint32))
@@ -303,26 +347,24 @@ TILE = 64
 
 
 @njit(cache=True, nogil=True)
-def write_singles(keys, out):
-    """out[r, t] = pattern of the float32 whose key is keys[t, r]; in tiles, so that lines of `out` stay in cache."""
-    num_tasks, num_rows = keys.shape
-    for first in range(0, num_rows, TILE):
-        for t in range(num_tasks):
-            tile = keys[t, first : first + TILE]
-            place = out[first : first + TILE, t]
+def write_singles(keys, columns, out):
+    """out[r, k] = pattern of the float32 whose key is keys[columns[k], r]; in tiles, so that lines of `out` stay in cache."""
+    for first in range(0, keys.shape[1], TILE):
+        for k in range(columns.size):
+            tile = keys[columns[k], first : first + TILE]
+            place = out[first : first + TILE, k]
             for r in range(tile.size):
                 place[r] = tile[r] ^ (np.int32(tile[r] >> np.int32(31)) & np.int32(0x7FFFFFFF))
 
 
 @njit(cache=True, nogil=True)
-def write_halves(keys, out):
-    """out[r, t] = float32 whose float16 key is keys[t, r]."""
-    num_tasks, num_rows = keys.shape
+def write_halves(keys, columns, out):
+    """out[r, k] = float32 whose float16 key is keys[columns[k], r]."""
     bits = np.empty(TILE, np.int32)
     single = bits.view(np.float32)
-    for first in range(0, num_rows, TILE):
-        for t in range(num_tasks):
-            tile = keys[t, first : first + TILE]
+    for first in range(0, keys.shape[1], TILE):
+        for k in range(columns.size):
+            tile = keys[columns[k], first : first + TILE]
             for r in range(tile.size):
                 key = np.int32(tile[r])
                 pattern = np.int32(key ^ (np.int32(key >> np.int32(31)) & np.int32(0x7FFF)))
@@ -339,7 +381,7 @@ def write_halves(keys, out):
                 value = np.float32(size) * np.float32(2.0**-24)
                 value = -value if key < np.int32(0) else value
                 single[r] = value if (size < np.int32(0x400)) else single[r]
-            place = out[first : first + TILE, t]
+            place = out[first : first + TILE, k]
             for r in range(tile.size):
                 place[r] = single[r]
 
@@ -555,11 +597,14 @@ def write_tokens(atom_ptr, bond_ptr, bond_atoms, atom_kind, bond_kind, tokens):
 
 
 @njit(cache=True, nogil=True)
-def expand_tokens(tokens, num_atom_kinds, bond_steps, bond_kinds, atom_ptr, bond_ptr, atom_kind, bond_atoms, bond_codes):
+def expand_tokens(
+    tokens, atom_rows, num_features, bond_steps, bond_kinds, atom_ptr, bond_ptr, atom_codes, bond_atoms, bond_codes
+):
     """Inverse of `write_tokens`; False when the tokens are not those of molecules of these sizes.
 
-    Indices are unsigned because a signed one costs a test for being negative.
+    `atom_rows` and `atom_codes` are flat. Indices are unsigned because a signed one costs a test for being negative.
     """
+    num_atom_kinds = atom_rows.size // num_features
     at = np.uint64(0)
     a = np.int64(0)
     b = np.int64(0)
@@ -573,7 +618,10 @@ def expand_tokens(tokens, num_atom_kinds, bond_steps, bond_kinds, atom_ptr, bond
             if token < num_atom_kinds:
                 if a == last_a:
                     return False
-                atom_kind[np.uint64(a)] = token
+                row = atom_rows[token * num_features : (token + 1) * num_features]
+                codes = atom_codes[a * num_features : (a + 1) * num_features]
+                for f in range(num_features):
+                    codes[f] = row[f]
                 a += 1
             else:
                 token -= num_atom_kinds
@@ -588,296 +636,3 @@ def expand_tokens(tokens, num_atom_kinds, bond_steps, bond_kinds, atom_ptr, bond
                 bond_codes[np.uint64(b)] = bond_kinds[np.uint64(token)]
                 b += 1
     return True
-
-
-@njit(cache=True, nogil=True)
-def count_packs(histogram, capacity):
-    """Least P with (sum of all sizes >= v, less v) / P + v <= capacity, or a pack for each of these, at every size v."""
-    number = 0
-    cumulative = 0
-    packs = 0
-    for v in range(histogram.size - 1, 0, -1):
-        if histogram[v] == 0:
-            continue
-        number += histogram[v]
-        cumulative += histogram[v] * v
-        room = capacity - v
-        # with a pack for each molecule so far there is an empty one for the next
-        need = number
-        if room > 0:
-            need = min(number, max(1, (cumulative - v + room - 1) // room))
-        packs = max(packs, need)
-    return packs
-
-
-@njit(cache=True, nogil=True)
-def needed_packs(histogram, molecules, bonds, capacity):
-    """Packs for one window; capacity is (graphs, atoms, edges, most edges of one molecule)."""
-    packs = count_packs(histogram, capacity[1])
-    # in the two slack dimensions the mean load plus the largest item must fit, or each molecule has its own pack
-    room = max(1, capacity[0] - 1)
-    packs = max(packs, (molecules + room - 1) // room)
-    room = max(1, capacity[2] - capacity[3])
-    packs = max(packs, min(molecules, (2 * bonds + room - 1) // room))
-    largest = histogram.size - 1
-    while largest > 0 and histogram[largest] == 0:
-        largest -= 1
-    if 8 * largest > capacity[1]:
-        # a few molecules fill much of a pack but few of its graph slots, and the dimensions get in each other's way
-        packs = min(molecules, packs + 2 + packs // 16)
-    return packs
-
-
-@njit(cache=True, nogil=True)
-def cut_windows(order, sums, hist_ptr, hist_size, hist_count, capacity, max_size, least, most, window_end, window_packs):
-    """Cut blocks in epoch order into windows; see `packing.cut_windows`. Returns the number of windows."""
-    num_blocks = order.size
-    histogram = np.zeros(max_size + 1, np.int64)
-    left = 0
-    for k in range(num_blocks):
-        left += sums[order[k], 0]
-    start = 0
-    num_windows = 0
-    while start < num_blocks:
-        histogram[:] = 0
-        molecules = 0
-        atoms = 0
-        bonds = 0
-        best_end = -1
-        best_packs = 0
-        best_atoms = 0
-        best_molecules = 0
-        for end in range(start, num_blocks):
-            b = order[end]
-            for k in range(hist_ptr[b], hist_ptr[b + 1]):
-                histogram[hist_size[k]] += hist_count[k]
-            molecules += sums[b, 0]
-            atoms += sums[b, 1]
-            bonds += sums[b, 2]
-            if molecules < least and molecules < left:
-                continue
-            if best_end >= 0 and molecules > most:
-                break
-            if 0 < left - molecules < least:
-                # stopping here would leave a remainder too small to be a window
-                continue
-            packs = needed_packs(histogram, molecules, bonds, capacity)
-            if best_end < 0 or atoms * best_packs > best_atoms * packs:
-                best_end, best_packs, best_atoms, best_molecules = end + 1, packs, atoms, molecules
-            if molecules >= most:
-                break
-        left -= best_molecules
-        window_end[num_windows] = best_end
-        window_packs[num_windows] = best_packs
-        num_windows += 1
-        start = best_end
-    return num_windows
-
-
-@njit(cache=True, nogil=True)
-def shuffle_order(key, out):
-    """Fisher-Yates with a counter-based generator."""
-    for i in range(out.size):
-        out[i] = i
-    for i in range(out.size - 1, 0, -1):
-        j = np.int64(mix64(key ^ mix64(np.uint64(i))) % np.uint64(i + 1))
-        swap = out[i]
-        out[i] = out[j]
-        out[j] = swap
-
-
-@njit(cache=True, nogil=True)
-def fill_packs(order, load, pack_of, pack_ptr, pack_molecules):
-    """Molecules of each pack, in the given order; load[p, 2] is how many pack p has."""
-    pack_ptr[0] = 0
-    for p in range(load.shape[0]):
-        pack_ptr[p + 1] = pack_ptr[p] + load[p, 2]
-    cursor = pack_ptr[:-1].copy()
-    for k in range(order.size):
-        i = order[k]
-        pack_molecules[cursor[pack_of[i]]] = i
-        cursor[pack_of[i]] += 1
-
-
-@njit(cache=True, nogil=True)
-def pack_window(atoms, bonds, order, num_packs, max_graphs, max_atoms, max_edges, pack_ptr, pack_molecules):
-    """Balance molecules into exactly num_packs packs; returns -1, or the first molecule that found no place.
-
-    Largest first, each into a pack whose atom load is at most the mean load so far: then no load exceeds
-    (atoms placed before) / num_packs + (own atoms), the bound that `count_packs` solves for num_packs. Among those packs the
-    one with the most room in edges and graphs takes it.
-    """
-    n = order.size
-    largest = 0
-    for i in range(n):
-        largest = max(largest, atoms[i])
-    start = np.zeros(largest + 2, np.int64)
-    for i in range(n):
-        start[largest - atoms[i] + 1] += 1
-    for v in range(largest + 1):
-        start[v + 1] += start[v]
-    by_size = np.empty(n, np.int64)
-    for k in range(n):
-        i = order[k]
-        by_size[start[largest - atoms[i]]] = i
-        start[largest - atoms[i]] += 1
-
-    load = np.zeros((num_packs, 3), np.int64)
-    pack_of = np.empty(n, np.int64)
-    placed = 0
-    for k in range(n):
-        i = by_size[k]
-        edges = 2 * bonds[i]
-        best = -1
-        best_score = np.int64(0)
-        best_even = False
-        for p in range(num_packs):
-            if load[p, 0] + atoms[i] > max_atoms or load[p, 1] + edges > max_edges or load[p, 2] + 1 > max_graphs:
-                continue
-            even = load[p, 0] * num_packs <= placed
-            if best >= 0 and best_even and not even:
-                continue
-            score = max(load[p, 1] * max_graphs, load[p, 2] * max_edges) if even else load[p, 0]
-            if best < 0 or (even and not best_even) or score < best_score:
-                best, best_score, best_even = p, score, even
-        if best < 0:
-            return i
-        load[best, 0] += atoms[i]
-        load[best, 1] += edges
-        load[best, 2] += 1
-        pack_of[i] = best
-        placed += atoms[i]
-
-    fill_packs(order, load, pack_of, pack_ptr, pack_molecules)
-    return -1
-
-
-@njit(cache=True, nogil=True)
-def pack_window_jointly(atoms, bonds, order, num_packs, max_graphs, max_atoms, max_edges, pack_ptr, pack_molecules):
-    """As `pack_window`, without its bound: hardest to place first, each to where the fullest dimension stays least full."""
-    n = order.size
-    weight = np.empty(n, np.float64)
-    for k in range(n):
-        i = order[k]
-        weight[k] = -max(atoms[i] / max_atoms, 2 * bonds[i] / max_edges, 1 / max_graphs)
-    by_weight = order[np.argsort(weight, kind="mergesort")]
-    load = np.zeros((num_packs, 3), np.int64)
-    pack_of = np.empty(n, np.int64)
-    for k in range(n):
-        i = by_weight[k]
-        best = -1
-        least = np.inf
-        for p in range(num_packs):
-            fullest = max(
-                (load[p, 0] + atoms[i]) / max_atoms,
-                (load[p, 1] + 2 * bonds[i]) / max_edges,
-                (load[p, 2] + 1) / max_graphs,
-            )
-            if fullest <= 1.0 and fullest < least:
-                best, least = p, fullest
-        if best < 0:
-            return i
-        load[best, 0] += atoms[i]
-        load[best, 1] += 2 * bonds[i]
-        load[best, 2] += 1
-        pack_of[i] = best
-    fill_packs(order, load, pack_of, pack_ptr, pack_molecules)
-    return -1
-
-
-@njit(cache=True, nogil=True)
-def collate_structure(
-    molecules,
-    window_atom_ptr,
-    window_bond_ptr,
-    window_atom_codes,
-    window_bond_atoms,
-    window_bond_codes,
-    atom_codes,
-    edge_index,
-    edge_codes,
-    edge_order,
-    edge_ptr,
-    graph_of_atom,
-    atom_ptr,
-    graph_mask,
-    atom_mask,
-    edge_mask,
-):
-    """Fill one batch's structure arrays completely, padding included; see `collate.collate_pack`."""
-    num_graph_slots = graph_mask.size
-    num_atom_slots = atom_mask.size
-    num_edge_slots = edge_mask.size
-    num_features = atom_codes.shape[1]
-    at_atom = 0
-    at_edge = 0
-    for g in range(molecules.size):
-        m = molecules[g]
-        atom_ptr[g] = at_atom
-        graph_mask[g] = True
-        for b in range(window_bond_ptr[m], window_bond_ptr[m + 1]):
-            u = at_atom + window_bond_atoms[b, 0]
-            v = at_atom + window_bond_atoms[b, 1]
-            edge_index[0, at_edge] = u
-            edge_index[1, at_edge] = v
-            edge_index[0, at_edge + 1] = v
-            edge_index[1, at_edge + 1] = u
-            edge_codes[at_edge] = window_bond_codes[b]
-            edge_codes[at_edge + 1] = window_bond_codes[b]
-            at_edge += 2
-        for a in range(window_atom_ptr[m], window_atom_ptr[m + 1]):
-            for f in range(num_features):
-                atom_codes[at_atom, f] = window_atom_codes[a, f]
-            graph_of_atom[at_atom] = g
-            at_atom += 1
-    for g in range(molecules.size, num_graph_slots):
-        atom_ptr[g] = at_atom
-        graph_mask[g] = False
-    # every padded atom belongs to the last graph slot, so the slots between are empty
-    atom_ptr[num_graph_slots] = num_atom_slots
-    for a in range(num_atom_slots):
-        atom_mask[a] = a < at_atom
-    for a in range(at_atom, num_atom_slots):
-        graph_of_atom[a] = num_graph_slots - 1
-        for f in range(num_features):
-            atom_codes[a, f] = 0
-    for e in range(num_edge_slots):
-        edge_mask[e] = e < at_edge
-    for e in range(at_edge, num_edge_slots):
-        edge_index[0, e] = num_atom_slots - 1
-        edge_index[1, e] = num_atom_slots - 1
-        edge_codes[e] = 0
-    for a in range(num_atom_slots + 1):
-        edge_ptr[a] = 0
-    for e in range(num_edge_slots):
-        edge_ptr[edge_index[1, e] + 1] += 1
-    for a in range(num_atom_slots):
-        edge_ptr[a + 1] += edge_ptr[a]
-    # fill with edge_ptr itself as the cursor, then shift it back by one
-    for e in range(num_edge_slots):
-        d = edge_index[1, e]
-        edge_order[edge_ptr[d]] = e
-        edge_ptr[d] += 1
-    for a in range(num_atom_slots, 0, -1):
-        edge_ptr[a] = edge_ptr[a - 1]
-    edge_ptr[0] = 0
-
-
-@njit(cache=True, nogil=True)
-def collate_labels(molecules, ptr, labels, out, num_labels):
-    """Copy the label rows of each molecule, pad with NaN, count what is present per task."""
-    num_tasks = out.shape[1]
-    at = 0
-    for t in range(num_tasks):
-        num_labels[t] = 0
-    for g in range(molecules.size):
-        for r in range(ptr[molecules[g]], ptr[molecules[g] + 1]):
-            for t in range(num_tasks):
-                value = labels[r, t]
-                out[at, t] = value
-                if not np.isnan(value):
-                    num_labels[t] += 1
-            at += 1
-    for r in range(at, out.shape[0]):
-        for t in range(num_tasks):
-            out[r, t] = np.nan

@@ -21,3 +21,14 @@ def unshuffle_bytes(data: np.ndarray, dtype: np.dtype) -> np.ndarray:
     out = np.empty(data.size, np.uint8)
     _numba.unshuffle_bytes(data, dtype.itemsize, out)
     return out.view(dtype)
+
+
+def transpose(columns: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """(K, N) -> (N, K), contiguous, of any dtype of one or two bytes, in `out` if given. Raises ValueError for another place."""
+    shape = columns.shape[::-1]
+    out = np.empty(shape, columns.dtype) if out is None else out
+    if out.shape != shape or out.dtype != columns.dtype:
+        raise ValueError(f"place for {columns.dtype} {shape} is {out.dtype} {out.shape}")
+    kind = f"u{columns.dtype.itemsize}"
+    _numba.transpose(np.ascontiguousarray(columns).view(kind), out.view(kind))
+    return out

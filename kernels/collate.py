@@ -7,11 +7,12 @@
 Directed edges 2b and 2b + 1 are the two directions of bond b, so the reverse of edge i is i ^ 1.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 
-from kernels import _numba
+from kernels import _numba_collate
 
 
 class Columns(NamedTuple):
@@ -24,59 +25,102 @@ class Columns(NamedTuple):
     atom_codes: np.ndarray
     """uint8 (A, F)."""
     bond_atoms: np.ndarray
-    """uint16 (B, 2): atom numbers inside the molecule."""
+    """uint16 (B, 2): atom numbers inside the molecule, both below its number of atoms."""
     bond_codes: np.ndarray
     """uint8 (B)."""
 
 
-def collate_pack(molecules: np.ndarray, columns: Columns, *, graphs: int, atoms: int, edges: int) -> dict[str, np.ndarray]:
-    """Gather `molecules` (numbers into `columns`) into the shape (graphs, atoms, edges), padding included.
+def structure_arrays(*, graphs: int, atoms: int, edges: int, num_features: int) -> dict[str, tuple[type, tuple[int, ...]]]:
+    """Dtypes and shapes of what `collate_pack` fills, in order."""
+    return {
+        "atom_codes": (np.uint8, (atoms, num_features)),
+        "edge_index": (np.int32, (2, edges)),
+        "edge_codes": (np.uint8, (edges,)),
+        "edge_order": (np.int32, (edges,)),
+        "edge_ptr": (np.int32, (atoms + 1,)),
+        "graph_of_atom": (np.int32, (atoms,)),
+        "atom_ptr": (np.int32, (graphs + 1,)),
+        "graph_mask": (np.bool_, (graphs,)),
+        "atom_mask": (np.bool_, (atoms,)),
+        "edge_mask": (np.bool_, (edges,)),
+    }
 
-    Returns atom_codes uint8 (atoms, F); edge_index int32 (2, edges), source then destination; edge_codes uint8 (edges);
-    edge_order int32 (edges) sorts the edges by destination and edge_ptr int32 (atoms + 1) are its offsets; graph_of_atom int32
-    (atoms); atom_ptr int32 (graphs + 1); graph_mask, atom_mask, edge_mask bool. Raises ValueError when they do not fit.
+
+def collate_pack(
+    molecules: np.ndarray,
+    columns: Columns,
+    *,
+    graphs: int,
+    atoms: int,
+    edges: int,
+    out: dict[str, np.ndarray] | None = None,
+) -> dict[str, np.ndarray]:
+    """Gather `molecules` (numbers into `columns`) into the arrays of `structure_arrays`, padding included; returns them.
+
+    edge_index is source, then destination; edge_order sorts the edges by destination, and edge_ptr are its offsets. `out`: where
+    to write (default: new arrays). Raises ValueError when the molecules do not fit; `edges` must be even.
     """
     molecules = np.ascontiguousarray(molecules, np.int64)
-    _check_members(molecules)
-    num_atoms = int((columns.atom_ptr[molecules + 1] - columns.atom_ptr[molecules]).sum())
+    check_members(molecules, len(columns.atom_ptr) - 1)
+    sizes = columns.atom_ptr[molecules + 1] - columns.atom_ptr[molecules]
+    num_atoms = int(sizes.sum())
     num_edges = 2 * int((columns.bond_ptr[molecules + 1] - columns.bond_ptr[molecules]).sum())
     if molecules.size > graphs - 1 or num_atoms > atoms - 1 or num_edges > edges:
         raise ValueError(
             f"{molecules.size} graphs, {num_atoms} atoms, {num_edges} edges do not fit a pack of "
             f"{graphs - 1}, {atoms - 1}, {edges} usable slots"
         )
-    out: dict[str, np.ndarray] = {
-        "atom_codes": np.empty((atoms, columns.atom_codes.shape[1]), np.uint8),
-        "edge_index": np.empty((2, edges), np.int32),
-        "edge_codes": np.empty(edges, np.uint8),
-        "edge_order": np.empty(edges, np.int32),
-        "edge_ptr": np.empty(atoms + 1, np.int32),
-        "graph_of_atom": np.empty(atoms, np.int32),
-        "atom_ptr": np.empty(graphs + 1, np.int32),
-        "graph_mask": np.empty(graphs, np.bool_),
-        "atom_mask": np.empty(atoms, np.bool_),
-        "edge_mask": np.empty(edges, np.bool_),
-    }
-    _numba.collate_structure(molecules, *columns, *out.values())
+    if edges % 2:
+        raise ValueError(f"{edges} edges, expected an even number: two a bond")
+    if out is None:
+        shapes = structure_arrays(graphs=graphs, atoms=atoms, edges=edges, num_features=columns.atom_codes.shape[1])
+        out = {name: np.empty(shape, dtype) for name, (dtype, shape) in shapes.items()}
+    bond_atoms = np.ascontiguousarray(columns.bond_atoms, np.uint16)
+    _numba_collate.collate_structure(
+        molecules,
+        columns.atom_ptr,
+        columns.bond_ptr,
+        np.ascontiguousarray(columns.atom_codes).reshape(-1),
+        bond_atoms,
+        bond_atoms.view(np.uint32).reshape(-1),
+        columns.bond_codes,
+        np.empty(int(sizes.max(initial=0)), np.int32),
+        out["atom_codes"].reshape(-1),
+        out["edge_index"],
+        out["edge_index"].view(np.uint64),
+        out["edge_codes"],
+        out["edge_codes"].view(np.uint16),
+        *(out[name] for name in list(out)[3:10]),
+    )
     return out
 
 
-def collate_labels(molecules: np.ndarray, ptr: np.ndarray, labels: np.ndarray, *, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Gather label rows of `molecules` (rows ptr[m]:ptr[m + 1] of `labels`) into float32 (rows, T), NaN where absent or padded.
+def collate_rows(molecules: np.ndarray, ptr: np.ndarray, rows: np.ndarray, *, out: np.ndarray, pad: float = 0) -> np.ndarray:
+    """Gather rows ptr[m]:ptr[m + 1] of each molecule m into the first rows of `out`, `pad` in the rest; returns `out`.
 
-    Returns (labels, number of real labels of each task int32 (T)). Raises ValueError when they do not fit.
+    `rows` (R, K) and `out` are contiguous, of one dtype. Raises ValueError when they do not fit.
     """
     molecules = np.ascontiguousarray(molecules, np.int64)
-    _check_members(molecules)
+    check_members(molecules, len(ptr) - 1)
     num_rows = int((ptr[molecules + 1] - ptr[molecules]).sum())
-    if num_rows > rows:
-        raise ValueError(f"{num_rows} label rows do not fit a batch of {rows}")
-    out, num_labels = np.empty((rows, labels.shape[1]), np.float32), np.empty(labels.shape[1], np.int32)
-    _numba.collate_labels(molecules, ptr, labels, out, num_labels)
-    return out, num_labels
+    if num_rows > len(out) or rows.shape[1:] != out.shape[1:] or rows.dtype != out.dtype:
+        raise ValueError(f"{num_rows} rows of {rows.dtype} {rows.shape[1:]} do not fit a batch of {out.dtype} {out.shape}")
+    kind = f"u{rows.dtype.itemsize}"
+    # bits are copied: Numba knows no float16
+    filler = np.array(pad, rows.dtype).view(kind)
+    flat = np.ascontiguousarray(rows).reshape(-1).view(kind)
+    _numba_collate.gather_rows(molecules, ptr, flat, math.prod(rows.shape[1:]), out.reshape(-1).view(kind), filler[()])
+    return out
 
 
-def _check_members(molecules: np.ndarray) -> None:
-    # NumPy reads -1 as the last one, the compiled loop would not; too large a number raises where the offsets are read
-    if molecules.min(initial=0) < 0:
-        raise ValueError(f"molecule number {molecules.min()}, expected 0 or more")
+def count_labels(labels: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+    """Labels of each task that are not NaN: float32 (R, T) -> int32 (T)."""
+    out = np.empty(labels.shape[1], np.int32) if out is None else out
+    _numba_collate.count_present(labels.reshape(-1), out)
+    return out
+
+
+def check_members(molecules: np.ndarray, number: int) -> None:
+    # NumPy reads -1 as the last one, the compiled loop would not
+    if molecules.size and not 0 <= molecules.min() <= molecules.max() < number:
+        raise ValueError(f"molecules {molecules.min()} to {molecules.max()}, there are 0 to {number - 1}")

@@ -98,7 +98,7 @@ def sparsify_labels(labels: np.ndarray, ptr: np.ndarray, *, dtype: type = np.flo
         argument=argument,
         bitmap=np.packbits(present[encoding == _numba.BITMAP], axis=1, bitorder="little").reshape(-1),
         rows=np.nonzero(present[encoding == _numba.ROWS])[1].astype(np.uint32),
-        table=_swap_keys(table[:num_entries], precision).view(dtype),
+        table=swap_keys(table[:num_entries], precision).view(dtype),
         values=values,
     )
 
@@ -112,39 +112,46 @@ def _refuse_overflow(labels: np.ndarray, rounded: np.ndarray) -> None:
         )
 
 
-def _swap_keys(x: np.ndarray, precision: _Precision) -> np.ndarray:
+def swap_keys(x: np.ndarray, precision: _Precision) -> np.ndarray:
     """Patterns to keys, or keys to patterns."""
     return x ^ ((x >> precision.sign_bit) & precision.pattern((1 << precision.sign_bit) - 1))
 
 
 def plane_offsets(sparse: SparseLabels, ptr: np.ndarray) -> list[int]:
     """Where in `values` the byte planes begin, rising: the statistics of the bytes change there."""
-    _, num_values = _check(sparse, np.ascontiguousarray(ptr, np.int64))
+    _, num_values = check_sparse(sparse, np.ascontiguousarray(ptr, np.int64))
     plane_at = np.empty((sparse.planes.size, 4), np.int64)
     _numba.place_planes(sparse.planes, num_values, plane_at)
     return sorted(plane_at[np.arange(4) < sparse.planes[:, None]].tolist())
 
 
-def densify_labels(sparse: SparseLabels, ptr: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+def densify_labels(
+    sparse: SparseLabels, ptr: np.ndarray, out: np.ndarray | None = None, *, tasks: np.ndarray | None = None
+) -> np.ndarray:
     """Sparse columns -> dense float32 (ptr[-1], T), NaN for absent; checks every length and index before it writes.
 
+    `tasks`: the columns that are wanted, in this order (default: all); others cost nothing unless one of these refers to them.
     Raises ValueError when the arrays do not agree with each other and with `ptr`.
     """
     ptr = np.ascontiguousarray(ptr, np.int64)
     if ptr.size == 0 or ptr[0] != 0 or (ptr[1:] < ptr[:-1]).any():
         raise ValueError("offsets of labels do not rise from 0")
-    precision, num_values = _check(sparse, ptr)
+    precision, num_values = check_sparse(sparse, ptr)
     num_tasks, num_rows = sparse.encoding.size, int(ptr[-1])
+    columns = np.arange(num_tasks) if tasks is None else np.ascontiguousarray(tasks, np.int64)
+    if columns.size and not 0 <= columns.min() <= columns.max() < num_tasks:
+        raise ValueError(f"label columns {columns.min()} to {columns.max()}, there are {num_tasks}")
     if out is None:
-        out = np.empty((num_rows, num_tasks), np.float32)
-    elif out.shape != (num_rows, num_tasks) or out.dtype != np.float32:
-        raise ValueError(f"place for labels is {out.dtype} {out.shape}, expected float32 ({num_rows}, {num_tasks})")
+        out = np.empty((num_rows, columns.size), np.float32)
+    elif out.shape != (num_rows, columns.size) or out.dtype != np.float32:
+        raise ValueError(f"place for labels is {out.dtype} {out.shape}, expected float32 ({num_rows}, {columns.size})")
     plane_at = np.empty((num_tasks, 4), np.int64)
     num_bytes = _numba.place_planes(sparse.planes, num_values, plane_at)
     if sparse.values.size != num_bytes:
         raise ValueError(f"{sparse.values.size} bytes of label values, expected {num_bytes}")
     keys: np.ndarray = np.empty((num_tasks, num_rows), precision.pattern)
     inside = _numba.expand_labels(
+        needed_tasks(sparse, columns),
         sparse.encoding,
         sparse.count,
         sparse.coding,
@@ -152,7 +159,7 @@ def densify_labels(sparse: SparseLabels, ptr: np.ndarray, out: np.ndarray | None
         sparse.argument,
         sparse.bitmap,
         sparse.rows,
-        _swap_keys(np.ascontiguousarray(sparse.table).view(precision.pattern), precision),
+        swap_keys(np.ascontiguousarray(sparse.table).view(precision.pattern), precision),
         sparse.values,
         ptr,
         num_values,
@@ -164,13 +171,21 @@ def densify_labels(sparse: SparseLabels, ptr: np.ndarray, out: np.ndarray | None
     if not inside:
         raise ValueError("a label value lies outside its table")
     if precision.pattern is np.int32:
-        _numba.write_singles(keys, out.view(np.int32))
+        _numba.write_singles(keys, columns, out.view(np.int32))
     else:
-        _numba.write_halves(keys, out)
+        _numba.write_halves(keys, columns, out)
     return out
 
 
-def _check(sparse: SparseLabels, ptr: np.ndarray) -> tuple[_Precision, np.ndarray]:
+def needed_tasks(sparse: SparseLabels, tasks: np.ndarray) -> np.ndarray:
+    """Which columns must be decoded to know those of `tasks`: these, and what they are differences to. bool (T)."""
+    needed = np.zeros(sparse.encoding.size, bool)
+    needed[tasks] = True
+    _numba.follow_deltas(sparse.coding, sparse.argument, needed)
+    return needed
+
+
+def check_sparse(sparse: SparseLabels, ptr: np.ndarray) -> tuple[_Precision, np.ndarray]:
     """The precision of the labels and the number of values of each task. Raises ValueError."""
     for name, dtype in zip(sparse._fields, _DTYPES, strict=True):
         if dtype is not None and getattr(sparse, name).dtype != dtype:

@@ -3,19 +3,27 @@
 The invariant everything rests on: the number of packs is a function of the counts of molecule sizes, so it is known from the
 index before a byte of payload is read; and the packing then succeeds with exactly that number.
 
-Why it does (list scheduling, Graham 1969): molecules are placed largest first, each into a pack whose load does not exceed the
-mean load so far. A pack's load after receiving a molecule of v atoms is then at most (S_v - v) / P + v, where S_v is the sum of
-all molecules of v atoms and more. `num_packs` is the least P for which this stays within the budget at every v, or is the
-number of molecules of v atoms and more (then each finds an empty pack). Edges and graphs have room to spare by choice of the
+Why it does (list scheduling, Graham 1969): molecules are placed largest first, each into the emptiest pack, whose load does not
+exceed the mean load so far. A pack's load after receiving a molecule of v atoms is then at most (S_v - v) / P + v, where S_v is
+the sum of all molecules of v atoms and more. `num_packs` is the least P for which this stays within the budget at every v, or is
+the number of molecules of v atoms and more (then each finds an empty pack). Edges and graphs have room to spare by choice of the
 budget; P also leaves, in each of them, room for one largest molecule above the mean, and is raised by two and a sixteenth where a
-molecule takes more than an eighth of a pack. That part is measured, not proven: of 100,000 sets made to break it, one does.
+molecule takes more than an eighth of a pack. That part is measured, not proven; where edges, graphs or labels are in the way,
+two slower ways of packing are tried: of the packs below the mean the one with most room in these; and all dimensions at once.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from kernels import _numba
+from kernels import _numba_packing
+
+MAX_ATOMS, MAX_EDGES = 1 << (63 - _numba_packing.EDGE_BITS - _numba_packing.PACK_BITS), 1 << _numba_packing.EDGE_BITS
+"""A pack holds fewer: its load is one integer."""
+
+
+WIDEST = 2
+"""Largest window, in least ones: the more ends there are to choose from, the fuller are packs, and the more memory it takes."""
 
 
 class Capacity(NamedTuple):
@@ -25,6 +33,8 @@ class Capacity(NamedTuple):
     atoms: int
     edges: int
     """Directed edges: two a bond."""
+    labels: int | None = None
+    """Graph-level labels, where they are listed; None: they are no matter of packing."""
 
 
 class PackingError(ValueError):
@@ -39,66 +49,111 @@ def num_packs(sizes: np.ndarray, bonds: np.ndarray, *, capacity: Capacity, max_b
     if len(sizes) == 0:
         return 0
     histogram = np.bincount(np.asarray(sizes, np.int64))
-    most = 2 * int(np.max(bonds) if max_bonds is None else max_bonds)
-    limits = np.array([*capacity, most], np.int64)
-    return int(_numba.needed_packs(histogram, len(sizes), int(np.sum(bonds, dtype=np.int64)), limits))
+    limits = _limits(capacity, int(np.max(bonds) if max_bonds is None else max_bonds))
+    return int(_numba_packing.needed_packs(histogram, histogram.size - 1, len(sizes), int(np.sum(bonds, dtype=np.int64)), limits))
+
+
+def _limits(capacity: Capacity, max_bonds: int) -> np.ndarray:
+    return np.array([capacity.graphs, capacity.atoms, capacity.edges, 2 * max_bonds], np.int64)
 
 
 def cut_windows(
     order: np.ndarray,
-    sums: np.ndarray,
-    hist_ptr: np.ndarray,
-    hist_size: np.ndarray,
-    hist_count: np.ndarray,
+    molecules: np.ndarray,
+    bonds: np.ndarray,
+    histogram: tuple[np.ndarray, np.ndarray, np.ndarray],
     *,
     capacity: Capacity,
     max_bonds: int,
     window_molecules: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cut blocks in epoch order into windows of `window_molecules` to 1.5 times as many, each ending where its packs are fullest.
+    """Cut blocks in epoch order into windows of `window_molecules` to WIDEST times as many, so that all take fewest packs.
 
-    `order`: blocks in epoch order (K); `sums`: molecules, atoms, bonds of each block (num_blocks, 3); `hist_*`: size counts of
-    block b at hist_ptr[b]:hist_ptr[b + 1]. A remainder smaller than `window_molecules` joins the window before it.
+    `order`: blocks in epoch order (K); `molecules`, `bonds`: of each block (num_blocks); `histogram`: (ptr, size, count), how
+    many molecules of which size block b has at ptr[b]:ptr[b + 1]. Molecules of more than `capacity.atoms` atoms are not counted:
+    they are left out. Of cuts that take equally many packs it is that with the earliest ends. A window is larger where its last
+    block, or a remainder smaller than `window_molecules`, makes it so. Where a window is of many blocks, it ends at every 64th
+    part of its least size, or so. Every window has a pack.
     Returns (window_ptr (W + 1) into `order`, packs of each window (W)), both int64.
     """
     window_end, window_packs = np.empty(order.size, np.int64), np.empty(order.size, np.int64)
-    count = _numba.cut_windows(
+    count = _numba_packing.cut_windows(
         np.ascontiguousarray(order, np.int64),
-        np.ascontiguousarray(sums, np.int64),
-        np.ascontiguousarray(hist_ptr, np.int64),
-        np.ascontiguousarray(hist_size, np.int64),
-        np.ascontiguousarray(hist_count, np.int64),
-        np.array([*capacity, 2 * max_bonds], np.int64),
-        int(hist_size.max()) if hist_size.size else 0,
+        molecules,
+        bonds,
+        *histogram,
+        _limits(capacity, max_bonds),
         window_molecules,
-        window_molecules + window_molecules // 2,
+        WIDEST * window_molecules,
         window_end,
         window_packs,
     )
     return np.concatenate([[0], window_end[:count]]), window_packs[:count].copy()
 
 
+def count_larger(blocks: np.ndarray, histogram: tuple[np.ndarray, np.ndarray, np.ndarray], *, atoms: int) -> int:
+    """Molecules of more than `atoms` atoms in some blocks; arguments as in `cut_windows`."""
+    return int(_numba_packing.count_larger(np.ascontiguousarray(blocks, np.int64), *histogram, atoms))
+
+
+def deal_to_lanes(sizes: np.ndarray, *, num_lanes: int, load: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Each item in order to the lane with least of `sizes` so far, the lowest of several.
+
+    `load` (num_lanes): what the lanes hold before. Returns the lane of each item and the loads after all, int64.
+    """
+    load = np.zeros(num_lanes, np.int64) if load is None else load.astype(np.int64)
+    lanes = np.empty(len(sizes), np.int64)
+    _numba_packing.deal(np.ascontiguousarray(sizes, np.int64), load, lanes)
+    return lanes, load
+
+
+def count_whole(sizes: np.ndarray, *, num_lanes: int) -> int:
+    """How many items, a multiple of `num_lanes`, can be dealt whole while no lane gets more than its even share of all."""
+    return int(_numba_packing.count_whole(np.ascontiguousarray(sizes, np.int64), num_lanes))
+
+
 def pack_molecules(
-    sizes: np.ndarray, bonds: np.ndarray, order: np.ndarray, *, num_packs: int, capacity: Capacity
+    sizes: np.ndarray,
+    bonds: np.ndarray,
+    order: np.ndarray,
+    *,
+    num_packs: int,
+    capacity: Capacity,
+    labels: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Balance molecules into exactly `num_packs` packs.
 
-    `sizes`, `bonds`: atoms and bonds of each molecule (N); `order`: a permutation of range(N) that breaks ties and orders each
-    pack inside. Returns (pack_ptr (num_packs + 1), molecules (N)): pack p holds molecules[pack_ptr[p]:pack_ptr[p + 1]].
-    Raises PackingError when a molecule finds no place.
+    `sizes`, `bonds`, `labels`: atoms, bonds and, where capacity has a limit of these, graph-level labels of each molecule (N);
+    `order`: the molecules to pack, each once, which breaks ties and orders each pack inside. Returns (pack_ptr (num_packs + 1),
+    molecules): pack p holds molecules[pack_ptr[p]:pack_ptr[p + 1]]. Raises PackingError when a molecule finds no place.
     """
-    pack_ptr, molecules = np.empty(num_packs + 1, np.int64), np.empty(len(sizes), np.int64)
-    if not len(sizes) == len(bonds) == len(order):
+    if not len(sizes) == len(bonds) >= len(order):
         raise ValueError(f"{len(sizes)} sizes, {len(bonds)} bond counts, {len(order)} places do not agree")
-    sizes, bonds = np.ascontiguousarray(sizes, np.int64), np.ascontiguousarray(bonds, np.int64)
+    if num_packs >= 1 << _numba_packing.PACK_BITS:
+        raise PackingError(f"{num_packs} packs in a window, at most {(1 << _numba_packing.PACK_BITS) - 1}: take smaller windows")
+    if capacity.atoms >= MAX_ATOMS or capacity.edges >= MAX_EDGES:
+        raise ValueError(f"packs of {capacity.atoms} atoms, {capacity.edges} edges: at most {MAX_ATOMS - 1}, {MAX_EDGES - 1}")
+    sizes, edges = np.ascontiguousarray(sizes, np.int64), 2 * np.ascontiguousarray(bonds, np.int64)
+    counts = np.empty(0, np.int64) if labels is None or capacity.labels is None else np.ascontiguousarray(labels, np.int64)
     order = np.ascontiguousarray(order, np.int64)
-    left = _numba.pack_window(sizes, bonds, order, num_packs, *capacity, pack_ptr, molecules)
+    if order.size and not 0 <= order.min() <= order.max() < len(sizes):
+        raise ValueError(f"molecules {order.min()} to {order.max()} of {len(sizes)}")
+    limits = np.array([capacity.graphs, capacity.atoms, capacity.edges, capacity.labels or 0], np.int64)
+    pack_ptr, molecules = np.zeros(num_packs + 1, np.int64), np.empty(order.size, np.int64)
+    arguments = (sizes, edges, counts, order, limits, pack_ptr, molecules)
+    left = -1
+    if not num_packs:
+        left = int(order[0]) if order.size else -1
+    else:
+        for pack in (_numba_packing.pack_emptiest, _numba_packing.pack_evenly, _numba_packing.pack_jointly):
+            left = pack(*arguments)
+            if left < 0:
+                break
     if left >= 0:
-        # edges or graphs were in the way, where there is no proof: weigh all three
-        left = _numba.pack_window_jointly(sizes, bonds, order, num_packs, *capacity, pack_ptr, molecules)
-    if left >= 0:
+        listed = f", {capacity.labels} labels" if counts.size else ""
         raise PackingError(
-            f"a molecule of {sizes[left]} atoms and {2 * bonds[left]} directed edges finds no room in {num_packs} packs of "
-            f"{capacity.graphs} graphs, {capacity.atoms} atoms, {capacity.edges} edges: raise the budget of edges or graphs"
+            f"a molecule of {sizes[left]} atoms and {edges[left]} directed edges finds no room in {num_packs} packs of "
+            f"{capacity.graphs} graphs, {capacity.atoms} atoms, {capacity.edges} edges{listed}: raise the budget of "
+            f"edges{', labels' if counts.size else ''} or graphs"
         )
     return pack_ptr, molecules

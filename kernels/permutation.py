@@ -5,7 +5,7 @@ import random
 
 import numpy as np
 
-from kernels import _numba, _numba_splits
+from kernels import _numba, _numba_packing, _numba_splits
 
 
 def permutation(n: int, *, key: int, start: int = 0, stop: int | None = None) -> np.ndarray:
@@ -26,7 +26,7 @@ def permutation(n: int, *, key: int, start: int = 0, stop: int | None = None) ->
 def shuffled(n: int, *, key: int) -> np.ndarray:
     """A Fisher-Yates shuffle of range(n) drawn from `key`. int64."""
     out = np.empty(n, np.int64)
-    _numba.shuffle_order(np.uint64(key), out)
+    _numba_packing.shuffle_order(np.uint64(key), out)
     return out
 
 

@@ -12,14 +12,16 @@ import struct
 from bisect import bisect_left
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import cache
 from itertools import count
 
 import numpy as np
 
 from kernels.collate import Columns
 from kernels.labels import SparseLabels
-from kernels.packing import Capacity
+from kernels.packing import WIDEST, Capacity
 from kernels.tokens import Tokens
+from kernels.triples import LabelRows
 
 MASK = 2**64 - 1
 BITMAP, ROWS = 1, 2
@@ -378,58 +380,82 @@ def cut_windows(
     max_bonds: int,
     window_molecules: int,
 ) -> tuple[list[int], list[int]]:
-    """`blocks`: (atoms, bonds) of each molecule of each block. Of all ends a window may have, take the one of fullest packs.
+    """`blocks`: (atoms, bonds) of each molecule of each block, all of which fit a pack. Of all ways to cut, the one that takes
+    fewest packs, of these that with the earliest ends.
 
-    An end is allowed if the window has at least `window_molecules` and so have the blocks after it, or there are none. Of those
-    the ones within 1.5 times as many count, or the first if none is; the earliest of equals.
+    A window has at least `window_molecules`, as have the blocks after it, or there are none. Of the ends that leave it so, those
+    count that leave it within WIDEST times as many, or the first if none does. Blocks are not small, so they may end anywhere.
     """
-    window_ptr, packs = [0], []
-    while window_ptr[-1] < len(order):
-        start, ends = window_ptr[-1], []
+
+    @cache
+    def best(start: int) -> tuple[int, list[int], list[int]]:
+        if start == len(order):
+            return 0, [], []
+        ends: list[int] = []
         for end in range(start + 1, len(order) + 1):
-            inside = [molecule for b in order[start:end] for molecule in blocks[b]]
-            after = sum(len(blocks[b]) for b in order[end:])
-            if after == 0 or min(len(inside), after) >= window_molecules:
-                ends.append((end, inside))
-        small = [e for e in ends if len(e[1]) <= window_molecules + window_molecules // 2]
-        best = None
-        for end, inside in small or ends[:1]:
-            atoms, bonds = zip(*inside)
-            need = num_packs(atoms, bonds, capacity=capacity, max_bonds=max_bonds)
-            fill = Fraction(sum(atoms), need)
-            if best is None or fill > best[0]:
-                best = fill, end, need
-        assert best is not None
-        window_ptr.append(best[1])
-        packs.append(best[2])
-    return window_ptr, packs
+            inside, after = (sum(len(blocks[b]) for b in part) for part in (order[start:end], order[end:]))
+            if (after == 0 or min(inside, after) >= window_molecules) and (not ends or inside <= WIDEST * window_molecules):
+                ends.append(end)
+        ways = []
+        for end in ends:
+            atoms, bonds = zip(*(molecule for b in order[start:end] for molecule in blocks[b]))
+            packs = num_packs(atoms, bonds, capacity=capacity, max_bonds=max_bonds)
+            rest = best(end)
+            ways.append((packs + rest[0], [end, *rest[1]], [packs, *rest[2]]))
+        return min(ways, key=lambda way: way[:2])
+
+    _, ends, packs = best(0)
+    return [0, *ends], packs
 
 
-def pack_molecules(
-    sizes: Sequence[int], bonds: Sequence[int], order: Sequence[int], *, num_packs: int, capacity: Capacity
+def pack_emptiest(
+    sizes: Sequence[int], bonds: Sequence[int], order: Sequence[int], *, num_packs: int, capacity: Capacity, labels=None
 ) -> list[list[int]] | None:
     """Members of each pack in the order of `order`, or None when a molecule finds no place.
 
-    Largest first. Of the packs with room, those no fuller of atoms than the mean come first, by the larger of their shares of
-    edges and graphs; then the others, by atoms.
+    Largest first, each to the pack that is emptiest of atoms, of equals to that with fewest edges.
     """
+    packs: list[list[int]] = [[] for _ in range(num_packs)]
+    place = {m: k for k, m in enumerate(order)}
+    for m in sorted(place, key=lambda m: (-sizes[m], place[m])):
+        if not packs:
+            return None
+        _, p = min(((sum(sizes[i] for i in pack), sum(bonds[i] for i in pack)), p) for p, pack in enumerate(packs))
+        packs[p].append(m)
+        if (
+            len(packs[p]) > capacity.graphs
+            or sum(sizes[i] for i in packs[p]) > capacity.atoms
+            or sum(2 * bonds[i] for i in packs[p]) > capacity.edges
+            or (labels is not None and sum(labels[i] for i in packs[p]) > capacity.labels)
+        ):
+            return None
+    return [sorted(members, key=place.__getitem__) for members in packs]
+
+
+def pack_evenly(
+    sizes: Sequence[int], bonds: Sequence[int], order: Sequence[int], *, num_packs: int, capacity: Capacity, labels=None
+) -> list[list[int]] | None:
+    """Largest first. Of the packs with room, those no fuller of atoms than the mean come first, by the largest of their shares of
+    edges, graphs and labels; then the others, by atoms. None when a molecule finds no place."""
     packs: list[list[int]] = [[] for _ in range(num_packs)]
     place = {m: k for k, m in enumerate(order)}
     placed = 0
     for m in sorted(place, key=lambda m: (-sizes[m], place[m])):
-        choices = []
+        choices: list[tuple[int, float, int]] = []
         for p, members in enumerate(packs):
             atoms, edges = sum(sizes[i] for i in members), sum(2 * bonds[i] for i in members)
+            listed = 0 if labels is None else sum(labels[i] for i in members)
             fits = (
                 len(members) + 1 <= capacity.graphs
                 and atoms + sizes[m] <= capacity.atoms
                 and edges + 2 * bonds[m] <= capacity.edges
+                and (labels is None or listed + labels[m] <= capacity.labels)
             )
             if fits and atoms <= Fraction(placed, num_packs):
-                share = max(Fraction(edges, max(1, capacity.edges)), Fraction(len(members), capacity.graphs))
+                share = max(edges / capacity.edges, len(members) / capacity.graphs, listed / (capacity.labels or 1))
                 choices.append((0, share, p))
             elif fits:
-                choices.append((1, Fraction(atoms), p))
+                choices.append((1, atoms, p))
         if not choices:
             return None
         packs[min(choices)[2]].append(m)
@@ -437,18 +463,33 @@ def pack_molecules(
     return [sorted(members, key=place.__getitem__) for members in packs]
 
 
-def pack_window_jointly(
-    sizes: Sequence[int], bonds: Sequence[int], order: Sequence[int], *, num_packs: int, capacity: Capacity
+def pack_molecules(*case, **arguments) -> list[list[int]] | None:
+    """The first of the three ways that finds a place for all."""
+    ways = (pack(*case, **arguments) for pack in (pack_emptiest, pack_evenly, pack_jointly))
+    return next((packs for packs in ways if packs is not None), None)
+
+
+def pack_jointly(
+    sizes: Sequence[int], bonds: Sequence[int], order: Sequence[int], *, num_packs: int, capacity: Capacity, labels=None
 ) -> list[list[int]] | None:
     """Hardest first, to where the fullest dimension stays least full; None if a molecule finds no place."""
     packs: list[list[int]] = [[] for _ in range(num_packs)]
-    cost = {m: (sizes[m] / capacity.atoms, 2 * bonds[m] / capacity.edges, 1 / capacity.graphs) for m in order}
+    cost = {
+        m: (
+            sizes[m] / capacity.atoms,
+            2 * bonds[m] / capacity.edges,
+            1 / capacity.graphs,
+            0 if labels is None else labels[m] / capacity.labels,
+        )
+        for m in order
+    }
 
     def fullness(members: list[int]) -> float:
         return max(
             sum(sizes[m] for m in members) / capacity.atoms,
             sum(2 * bonds[m] for m in members) / capacity.edges,
             len(members) / capacity.graphs,
+            0 if labels is None else sum(labels[m] for m in members) / capacity.labels,
         )
 
     for m in sorted(order, key=lambda m: -max(cost[m])):
@@ -933,3 +974,30 @@ def measure_columns(values):
             (len(real), mean, math.fsum((x - mean) ** 2 for x in real), min(real, default=np.inf), max(real, default=-np.inf))
         )
     return tuple(np.array(x) for x in zip(*out, strict=True))
+
+
+# labels as triples
+
+
+def list_labels(sparse: SparseLabels, num_molecules: int, *, tasks: Sequence[int] | None = None) -> list[list[tuple[int, float]]]:
+    """(place in `tasks`, value) of the labels of each molecule: what is no NaN in its row of the dense twin."""
+    dense = densify_labels(sparse, range(num_molecules + 1))
+    if tasks is not None:
+        dense = dense[:, list(tasks)]
+    return [[(p, value) for p, value in enumerate(row.tolist()) if not math.isnan(value)] for row in dense]
+
+
+def collate_triples(
+    molecules: Sequence[int], rows: LabelRows, *, capacity: int, graphs: int, num_tasks: int
+) -> tuple[list[int], list[int], list[float], list[int]]:
+    """Append label by label, then padding up to the capacity; count by looking."""
+    graph, task, value = [], [], []
+    for g, m in enumerate(molecules):
+        for k in range(rows.ptr[m], rows.ptr[m + 1]):
+            graph.append(g)
+            task.append(int(rows.task[k]))
+            value.append(float(rows.value[k]))
+    real = [t for t, x in zip(task, value) if not math.isnan(x)]
+    padding = capacity - len(graph)
+    counts = [real.count(t) for t in range(num_tasks)]
+    return graph + padding * [graphs - 1], task + padding * [0], value + padding * [math.nan], counts

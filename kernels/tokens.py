@@ -45,8 +45,13 @@ def _number_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return number, first[: _numba.number_rows(rows, slots, number, first)]
 
 
-def decode_tokens(coded: Tokens, atom_ptr: np.ndarray, bond_ptr: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tokens -> atom_codes uint8 (A, F), bond_atoms uint16 (B, 2), bond_codes uint8 (B).
+def decode_tokens(
+    coded: Tokens,
+    atom_ptr: np.ndarray,
+    bond_ptr: np.ndarray,
+    out: tuple[np.ndarray, ...] | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tokens -> atom_codes uint8 (A, F), bond_atoms uint16 (B, 2), bond_codes uint8 (B), in `out` if given.
 
     Raises ValueError when tokens do not make molecules of these sizes, or a bond leads outside its molecule.
     """
@@ -55,9 +60,16 @@ def decode_tokens(coded: Tokens, atom_ptr: np.ndarray, bond_ptr: np.ndarray) -> 
         raise ValueError(f"{coded.tokens.size} tokens for {num_atoms} atoms and {num_bonds} bonds")
     if coded.bond_steps.size != coded.bond_kinds.size:
         raise ValueError(f"{coded.bond_steps.size} steps but {coded.bond_kinds.size} kinds of bonds")
-    atom_kind = np.empty(num_atoms, np.intp)
-    bond_atoms, bond_codes = np.empty((num_bonds, 2), np.uint16), np.empty(num_bonds, np.uint8)
-    columns = (atom_ptr, bond_ptr, atom_kind, bond_atoms, bond_codes)
-    if not _numba.expand_tokens(coded.tokens, len(coded.atom_rows), coded.bond_steps, coded.bond_kinds, *columns):
+    num_features = coded.atom_rows.shape[1]
+    if out is None:
+        shapes = ((num_atoms, num_features), np.uint8), ((num_bonds, 2), np.uint16), (num_bonds, np.uint8)
+        atom_codes, bond_atoms, bond_codes = (np.empty(shape, dtype) for shape, dtype in shapes)
+    else:
+        atom_codes, bond_atoms, bond_codes = out
+    if atom_codes.shape != (num_atoms, num_features) or len(bond_atoms) != num_bonds or len(bond_codes) != num_bonds:
+        raise ValueError(f"{num_atoms} atoms and {num_bonds} bonds where there is room for {len(atom_codes)}, {len(bond_codes)}")
+    rows = np.ascontiguousarray(coded.atom_rows).reshape(-1)
+    columns = (atom_ptr, bond_ptr, atom_codes.reshape(-1), bond_atoms, bond_codes)
+    if not _numba.expand_tokens(coded.tokens, rows, num_features, coded.bond_steps, coded.bond_kinds, *columns):
         raise ValueError("tokens do not spell the molecules: an atom or bond too many or unknown, or a bond out of its molecule")
-    return coded.atom_rows.take(atom_kind, axis=0), bond_atoms, bond_codes
+    return atom_codes, bond_atoms, bond_codes

@@ -40,7 +40,7 @@ from shards.splitfile import read_split_file
 from shards.splits import RULES, SPLITS, Splits
 from shards.statistics import Moments, merge_histograms
 from shards.tables import InputFile, check_input, resolve_inputs
-from shards.writer import hash_file, read_parquet, write_atomic, write_parquet
+from shards.writer import hash_file, read_parquet, write_atomic, write_beside, write_parquet
 
 __all__ = ["BuildOptions", "WorkOptions", "build"]
 
@@ -323,7 +323,6 @@ def _describe(job: Job, spills: list[Spill], merged: list[Spill], shards: list[S
     plan, tasks = job.plan, job.plan.tasks
     moments = {split: Moments.empty(len(tasks)) for split in plan.splits.names}
     totals: dict[str, Counter] = {}
-    contents: list[tuple[str, bytes]] = []
     histograms: dict[str, dict[str, int]] = {}
     index_path, rejects_path = job.out / INDEX, job.out / REJECTS
 
@@ -334,21 +333,23 @@ def _describe(job: Job, spills: list[Spill], merged: list[Spill], shards: list[S
             for part in table["moments"].to_pylist():
                 moments[shard.split].merge(Moments.decode(part))
             histograms = merge_histograms([histograms, *map(json.loads, table["histograms"].to_pylist())])
-            contents.extend((shard.split, content) for content in table["content_sha256"].to_pylist())
             totals.setdefault(shard.split, Counter()).update(_totals(table))
-            yield table.drop_columns(["moments", "histograms"])
+            yield table
 
-    write_parquet(index_path, index.schema_of(plan.groups), index_tables())
+    with write_beside(index_path) as file:
+        index.write_index(file, plan.groups, index_tables())
     written, expected = sum(t["molecules"] for t in totals.values()), sum(s.facts["molecules"] for s in merged)
     if written != expected:
         raise WorkerError(f"{job.out}: {written} molecules in shards, {expected} were to be written; remove it and build again")
     write_parquet(rejects_path, REJECT_SCHEMA, (spill.table() for spill in spills))
     facts = [s.facts for s in spills]
+    index_sha256 = hash_file(index_path)
+    contents = index.Index.open(index_path, sha256=index_sha256).iter_contents()
     dropped = [_sum_by_task(job, spills, kind).astype(np.int64) for kind in ("infinite", "nan")]
     train = moments["train"]
     return Manifest(
         fingerprint=fingerprint(tasks, schema.ATOM_FEATURES, schema.BOND_FEATURES, contents),
-        index_sha256=hash_file(index_path),
+        index_sha256=index_sha256,
         rejects_sha256=hash_file(rejects_path),
         tasks=tasks,
         task_sets=plan.task_sets,

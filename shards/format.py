@@ -1,4 +1,4 @@
-"""The bytes of a shard, draft version 3. Little-endian throughout.
+"""The bytes of a shard, draft version 4. Little-endian throughout.
 
 A shard `{split}-{number:05d}.tar` is a plain POSIX ustar archive. A block (a few thousand molecules) is one WebDataset sample:
 consecutive members `{split}-{number:05d}-{block:04d}.{group}.zst`, in the order of GROUPS. All header fields but name, size and
@@ -60,13 +60,15 @@ atoms of step 1, then of step 2, ... `codes` of step 3 and later are stored less
 are int8.
 
 History: draft 1, 2026-11: first. Draft 2, 2026-11: structure as tokens; labels as f2, tables and differences; zstd blocks
-cut; encodings. Draft 3, 2026-11: labels of bonds and pairs; identifiers; no members without tasks.
+cut; encodings. Draft 3, 2026-11: labels of bonds and pairs; identifiers; no members without tasks. Draft 4, 2026-11: shards as
+before; in the index max_graph_labels and its molecule, row groups of 16,384 rows, checksums of pages.
 """
 
 import math
 import struct
 import tarfile
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
@@ -74,14 +76,15 @@ from typing import Any
 import numpy as np
 import zstandard
 
-from kernels.bytes import shuffle_bytes, unshuffle_bytes
+from kernels.bytes import shuffle_bytes, transpose, unshuffle_bytes
 from kernels.labels import SparseLabels, densify_labels, plane_offsets, sparsify_labels
 from kernels.tokens import Tokens, decode_tokens, encode_tokens
+from kernels.triples import LabelRows, list_labels
 from shards.errors import FormatError, LimitError
 from shards.schema import MAX_ATOMS
 from shards.types import LEVELS, Level, Molecules, label_shape, offsets
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 _LABELS = {
     "encoding": "u1",
     "count": "u4",
@@ -316,11 +319,29 @@ def _encode_labels(labels: np.ndarray, ptr: np.ndarray, code: str) -> Content:
     return encode_arrays(sparse._asdict(), cuts={"values": plane_offsets(sparse, ptr)})
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Widths:
+    """What the manifest says of the columns of a set: all that decoding needs beside the bytes."""
+
+    atom_codes: tuple[int, ...]
+    """Number of codes of each atom feature."""
+    bond_codes: int
+    """Number of codes of a bond: the product over its features."""
+    num_tasks: Mapping[Level, int]
+
+
 def decode_block(
-    contents: dict[str, bytes], *, num_molecules: int, num_atom_features: int, num_tasks: Mapping[Level, int]
+    contents: dict[str, bytes],
+    *,
+    num_molecules: int,
+    widths: Widths,
+    tasks: Mapping[Level, np.ndarray] = MappingProxyType({}),
+    out: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> Molecules:
     """Column groups of a block -> molecules with the columns that are there; `sizes` always is.
 
+    `tasks`: the label columns of a level that are wanted, in this order (default: all). `out`: where to write columns of
+    `Molecules`, by name; each must have the shape that the column has. Every length, index and code is checked before it is used.
     Raises FormatError, with the group's name first.
     """
     group = "sizes"
@@ -331,21 +352,26 @@ def decode_block(
         atom_ptr, bond_ptr = offsets(sizes["num_atoms"]), offsets(sizes["num_bonds"])
         columns: dict[str, np.ndarray] = {}
         if (group := "structure") in contents:
-            columns |= _decode_structure(contents[group], atom_ptr, bond_ptr, num_atom_features)
+            columns |= _decode_structure(contents[group], atom_ptr, bond_ptr, widths, out)
         bare = Molecules(atom_ptr=atom_ptr, bond_ptr=bond_ptr)
         for level in LEVELS:
             if (group := f"{level}_labels") in contents:
                 if level == "pair" and sizes["num_atoms"].max(initial=0) > MAX_ATOMS:
                     raise FormatError(f"pairs of a molecule of {sizes['num_atoms'].max()} atoms, more than {MAX_ATOMS}")
-                columns[group] = _decode_labels(contents[group], bare.label_ptr(level), level, num_tasks[level])
+                ptr, place = bare.label_ptr(level), out.get(group)
+                columns[group] = _decode_labels(
+                    contents[group], ptr, level, widths.num_tasks[level], tasks=tasks.get(level), out=place
+                )
         if (group := "rw16") in contents:
-            columns["walks"] = _decode_walks(contents[group], int(atom_ptr[-1]))
+            columns["walks"] = _decode_walks(contents[group], int(atom_ptr[-1]), out)
         if (group := "lap8") in contents:
-            columns |= _decode_eigenvectors(contents[group], int(atom_ptr[-1]))
+            columns |= _decode_eigenvectors(contents[group], int(atom_ptr[-1]), out)
         if (group := "ids") in contents:
             columns[group] = decode_arrays(contents[group], group=group)["ids"]
             if columns[group].size != num_molecules:
                 raise FormatError(f"{columns[group].size} ids for {num_molecules} molecules")
+            if group in out:
+                out[group][:] = columns[group]
         for group in ("smiles", "identifiers"):
             if group in contents:
                 columns[group] = _decode_texts(contents[group], num_molecules)
@@ -354,26 +380,46 @@ def decode_block(
     return Molecules(atom_ptr=atom_ptr, bond_ptr=bond_ptr, **columns)
 
 
-def _decode_structure(content: bytes, atom_ptr: np.ndarray, bond_ptr: np.ndarray, num_features: int) -> dict[str, np.ndarray]:
-    arrays = decode_arrays(content, group="structure")
+def decode_label_rows(content: bytes, *, num_molecules: int, num_tasks: int, tasks: np.ndarray | None = None) -> LabelRows:
+    """Graph-level labels of a block, molecule by molecule, without the absent ones. Raises FormatError."""
+    try:
+        sparse = SparseLabels(**decode_arrays(content, group="graph_labels"))
+        if sparse.encoding.size != num_tasks:
+            raise FormatError(f"labels of {sparse.encoding.size} columns, the manifest lists {num_tasks}")
+        if 16 * int(sparse.count.sum(dtype=np.int64)) > MAX_DENSE_BYTES:
+            raise FormatError(f"{sparse.count.sum(dtype=np.int64):,} labels, more than {MAX_DENSE_BYTES // 16:,}")
+        return list_labels(sparse, num_molecules, tasks=tasks)
+    except ValueError as error:
+        raise FormatError(f"member graph_labels: {error}") from error
+
+
+def _decode_structure(
+    content: bytes, atom_ptr: np.ndarray, bond_ptr: np.ndarray, widths: Widths, out: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    arrays, num_features = decode_arrays(content, group="structure"), len(widths.atom_codes)
     if arrays["atom_rows"].size % num_features:
         raise FormatError(f"{arrays['atom_rows'].size} atom codes, expected rows of {num_features}")
     arrays["atom_rows"] = arrays["atom_rows"].reshape(-1, num_features)
+    # codes index embedding tables, so none may lie outside its feature
+    if (arrays["atom_rows"] >= np.array(widths.atom_codes)).any() or arrays["bond_kinds"].max(initial=0) >= widths.bond_codes:
+        raise FormatError("a code is outside its feature's range")
     names = ("atom_codes", "bond_atoms", "bond_codes")
-    return dict(zip(names, decode_tokens(Tokens(**arrays), atom_ptr, bond_ptr), strict=True))
+    places = tuple(out[name] for name in names) if names[0] in out else None
+    return dict(zip(names, decode_tokens(Tokens(**arrays), atom_ptr, bond_ptr, places), strict=True))
 
 
-def _decode_walks(content: bytes, num_atoms: int) -> np.ndarray:
+def _decode_walks(content: bytes, num_atoms: int, out: Mapping[str, np.ndarray]) -> np.ndarray:
     steps = _columns(decode_arrays(content, group="rw16")["codes"], ENCODINGS["rw16"], num_atoms).copy()
     for k in range(2, len(steps)):
         steps[k] += steps[k - 2]
-    return steps.T
+    return transpose(steps, out.get("walks"))
 
 
-def _decode_eigenvectors(content: bytes, num_atoms: int) -> dict[str, np.ndarray]:
+def _decode_eigenvectors(content: bytes, num_atoms: int, out: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     arrays = decode_arrays(content, group="lap8")
     vectors, values = (_columns(arrays[name], ENCODINGS["lap8"], num_atoms) for name in ("vectors", "values"))
-    return {"eigenvectors": vectors.view(np.int8).T, "eigenvalues": values.T}
+    columns = {"eigenvectors": vectors.view(np.int8), "eigenvalues": values}
+    return {name: transpose(column, out.get(name)) for name, column in columns.items()}
 
 
 def _columns(values: np.ndarray, width: int, num_atoms: int) -> np.ndarray:
@@ -382,14 +428,21 @@ def _columns(values: np.ndarray, width: int, num_atoms: int) -> np.ndarray:
     return values.reshape(width, num_atoms)
 
 
-def _decode_labels(content: bytes, ptr: np.ndarray, level: Level, num_tasks: int) -> np.ndarray:
+def _decode_labels(
+    content: bytes, ptr: np.ndarray, level: Level, num_tasks: int, *, tasks: np.ndarray | None, out: np.ndarray | None
+) -> np.ndarray:
     sparse = SparseLabels(**decode_arrays(content, group="graph_labels"))
     shape = label_shape(level, int(ptr[-1]), num_tasks)
     if sparse.encoding.size != math.prod(shape[1:]):
         raise FormatError(f"labels of {sparse.encoding.size} columns, the manifest lists {math.prod(shape[1:])}")
+    if tasks is not None:
+        shape = label_shape(level, int(ptr[-1]), len(tasks))
+        # each task of bonds or pairs is two columns
+        tasks = tasks if len(shape) == 2 else (2 * tasks[:, None] + np.arange(2)).reshape(-1)
     if 4 * math.prod(shape) > MAX_DENSE_BYTES:
         raise FormatError(f"labels of shape {shape}, more than {MAX_DENSE_BYTES:,} bytes")
-    return densify_labels(sparse, ptr).reshape(shape)
+    flat = None if out is None else out.reshape(len(out), math.prod(shape[1:]))
+    return densify_labels(sparse, ptr, flat, tasks=tasks).reshape(shape)
 
 
 def _decode_texts(content: bytes, num_molecules: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from shards.errors import ChecksumError, FormatError
@@ -149,7 +150,7 @@ def fingerprint(
     tasks: tuple[Task, ...],
     atom_features: tuple[Feature, ...],
     bond_features: tuple[Feature, ...],
-    blocks: list[tuple[str, bytes]],
+    blocks: Iterable[tuple[str, bytes]],
 ) -> str:
     """SHA-256 over what the set says and holds; `blocks`: (split, content hash) in shard order."""
     head = [[asdict(x) for x in part] for part in (tasks, atom_features, bond_features)]

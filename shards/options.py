@@ -44,7 +44,7 @@ class BuildOptions:
     seed: int = 0
     """Decides the order of molecules and which skeleton goes to which split."""
     block_molecules: int = 0
-    """Molecules a block, the unit of reading; 0: 4096, less where a split would have fewer than 32 blocks, at least 64."""
+    """Molecules a block, about, the unit of reading; 0: 4096, less where a split would have fewer than 32 blocks, at least 64."""
     shard_molecules: int = 49_152
     """Molecules a shard, at most about: what is in memory at once while it is written. Fewer where there are very many tasks."""
     graph_labels: Literal["f32", "f16"] = "f32"

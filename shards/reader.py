@@ -1,19 +1,21 @@
 """Reading: open a shard set, read blocks by ranged reads, checksums on."""
 
-import hashlib
 import math
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
+from kernels.triples import LabelRows
 from shards import format
 from shards.errors import ChecksumError, FormatError, InputError
 from shards.index import Index
 from shards.manifest import BUILDING, INDEX, MANIFEST, Manifest
-from shards.types import LEVELS, Molecules
+from shards.types import LEVELS, Level, Molecules
 
 MAX_GAP = 512 * 1024
 """Bytes of unwanted members that are read through rather than skipped by a second read."""
@@ -23,31 +25,32 @@ class ShardSet:
     """A committed shard set in a local folder. Safe to share between threads: every read opens its file and closes it."""
 
     def __init__(self, path: str | os.PathLike):
-        """Open the folder. Raises InputError when there is none, FormatError when it is incomplete, damaged or newer."""
+        """Open the folder. Raises InputError when there is none, FormatError when it is incomplete, damaged or newer.
+
+        Reads the manifest, and of the index its hash and footer; see `shards.index`.
+        """
         self.path = Path(path)
         if not self.path.is_dir():
             raise InputError(f"{self.path}: no such folder, expected a shard set made by `molstream build`")
         if not (self.path / MANIFEST).is_file():
             why = "incomplete build: it was stopped before its manifest" if (self.path / BUILDING).exists() else "no shard set"
             raise FormatError(f"{self.path}: {why} ({MANIFEST} is missing); build it with `molstream build`")
-        self.manifest = self._located(lambda: Manifest.parse((self.path / MANIFEST).read_bytes()))
+        try:
+            self.manifest = Manifest.parse((self.path / MANIFEST).read_bytes())
+        except FormatError as error:
+            raise type(error)(f"{self.path}: {error}") from error
         if not (self.path / INDEX).is_file():
             raise FormatError(f"{self.path}: {INDEX} is missing; restore it or build the set again")
-        data = (self.path / INDEX).read_bytes()
-        if hashlib.sha256(data).hexdigest() != self.manifest.index_sha256:
-            raise ChecksumError(f"{self.path / INDEX}: not the index this manifest was written with; restore both or build again")
-        self.index = self._located(lambda: Index.parse(data))
+        self.index = Index.open(self.path / INDEX, sha256=self.manifest.index_sha256)
         if self.index.groups != self.groups:
             raise FormatError(
                 f"{self.path}: the index lists the column groups {', '.join(self.index.groups)}, the manifest "
                 f"{', '.join(self.groups)}; restore both or build again"
             )
 
-    def _located(self, parse):
-        try:
-            return parse()
-        except FormatError as error:
-            raise type(error)(f"{self.path}: {error}") from error
+    def __reduce__(self) -> tuple:
+        # another process opens it anew
+        return ShardSet, (self.path,)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -59,12 +62,21 @@ class ShardSet:
         """Column groups of the set, in the order of their members."""
         return tuple(self.manifest.column_groups)
 
+    @cached_property
+    def widths(self) -> format.Widths:
+        """What decoding needs of the manifest."""
+        return format.Widths(
+            atom_codes=tuple(f.num_codes for f in self.manifest.atom_features),
+            bond_codes=math.prod(f.num_codes for f in self.manifest.bond_features),
+            num_tasks={level: len(self.manifest.tasks_of(level)) for level in LEVELS},
+        )
+
     def blocks(self, split: str) -> np.ndarray:
         """Numbers of the blocks of a split, in stored order (int64). Raises InputError for a split that is not there."""
-        found = np.flatnonzero(self.index.split == split)
-        if not found.size:
+        index = self.index
+        if split not in index.split_names:
             raise InputError(f"{self.path}: no split {split!r}, it holds {', '.join(self.splits)}")
-        return found
+        return np.flatnonzero(index.split_codes == index.split_names.index(split))
 
     def locate(self, block: int) -> str:
         """'train-00012.tar, block 3', for messages."""
@@ -73,7 +85,7 @@ class ShardSet:
 
     def shard_path(self, block: int) -> Path:
         """File that holds a block."""
-        return self.path / format.shard_name(self.index.split[block], int(self.index.counts["shard"][block]))
+        return self.path / format.shard_name(self.index.split_of(block), int(self.index.counts["shard"][block]))
 
     def read_members(self, block: int, groups: tuple[str, ...] | None = None) -> dict[str, bytes]:
         """Compressed members of a block (None: all), checksums verified; neighbours come in one read."""
@@ -105,39 +117,49 @@ class ShardSet:
     def read_contents(self, block: int, groups: tuple[str, ...] | None = None) -> dict[str, bytes]:
         """Decoded bytes of a block's members (None: of all), `sizes` always among them."""
         groups = tuple(g for g in self.groups if groups is None or g in groups or g == "sizes")
+        return self.decompress(block, self.read_members(block, groups))
+
+    def decompress(self, block: int, members: dict[str, bytes]) -> dict[str, bytes]:
+        """Compressed members of a block -> their decoded bytes. Raises FormatError, naming the member."""
         contents = {}
-        for group, data in self.read_members(block, groups).items():
+        for group, data in members.items():
             try:
                 contents[group] = format.decompress(data)
             except FormatError as error:
                 raise FormatError(f"{self.locate(block)}, member {group}: {error}") from error
         return contents
 
-    def decode(self, block: int, contents: dict[str, bytes]) -> Molecules:
-        """Decoded bytes of a block's members -> molecules."""
+    def decode_label_rows(self, block: int, content: bytes, *, tasks: np.ndarray | None = None) -> LabelRows:
+        """Decoded bytes of a block's graph-level labels -> the labels that are there, as in `format.decode_label_rows`."""
+        try:
+            return format.decode_label_rows(
+                content,
+                num_molecules=int(self.index.counts["num_molecules"][block]),
+                num_tasks=self.widths.num_tasks["graph"],
+                tasks=tasks,
+            )
+        except FormatError as error:
+            raise FormatError(f"{self.locate(block)}, {error}") from error
+
+    def decode(
+        self,
+        block: int,
+        contents: dict[str, bytes],
+        *,
+        tasks: Mapping[Level, np.ndarray] = MappingProxyType({}),
+        out: Mapping[str, np.ndarray] = MappingProxyType({}),
+    ) -> Molecules:
+        """Decoded bytes of a block's members -> molecules; `tasks` and `out` as in `format.decode_block`."""
         try:
             molecules = format.decode_block(
-                contents,
-                num_molecules=int(self.index.counts["num_molecules"][block]),
-                num_atom_features=len(self.manifest.atom_features),
-                num_tasks={level: len(self.manifest.tasks_of(level)) for level in LEVELS},
+                contents, num_molecules=int(self.index.counts["num_molecules"][block]), widths=self.widths, tasks=tasks, out=out
             )
         except FormatError as error:
             raise FormatError(f"{self.locate(block)}, {error}") from error
         for name, ptr in (("num_atoms", molecules.atom_ptr), ("num_bonds", molecules.bond_ptr)):
             if ptr[-1] != self.index.counts[name][block]:
                 raise FormatError(f"{self.locate(block)}: {name} {ptr[-1]}, the index says {self.index.counts[name][block]}")
-        self._check_codes(block, molecules)
         return molecules
-
-    def _check_codes(self, block: int, molecules: Molecules) -> None:
-        """Codes index embedding tables, so none may lie outside its feature."""
-        if molecules.atom_codes is None or not molecules.atom_codes.size:
-            return
-        limits = np.array([f.num_codes for f in self.manifest.atom_features])
-        radix = math.prod(f.num_codes for f in self.manifest.bond_features)
-        if (molecules.atom_codes.max(axis=0) >= limits).any() or molecules.bond_codes.max(initial=0) >= radix:
-            raise FormatError(f"{self.locate(block)}, member structure: a code is outside its feature's range")
 
     def read_block(self, block: int, groups: tuple[str, ...] | None = None) -> Molecules:
         """Molecules of one block, with the columns of `groups`. Raises ChecksumError or FormatError, naming the member."""

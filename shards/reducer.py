@@ -9,17 +9,16 @@ import numpy as np
 import pyarrow as pa
 
 from kernels.hashing import hash_u64
-from kernels.positional import laplacian, quantize_laplacian, quantize_walk, random_walk
 from shards import index
-from shards.errors import LimitError
+from shards.encodings import encode_positions
 from shards.job import Job
 from shards.spill import Spill
 from shards.statistics import Moments, count_structure
 from shards.types import Level, Molecules, concat_molecules
 from shards.writer import write_parquet, write_shard
 
-ENCODE_MOLECULES = 512
-"""Molecules whose encodings are computed together: what fits a processor's cache."""
+MIN_UNEVEN = 64
+"""Molecules of a block below which all are equal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +36,14 @@ def reduce_partition(job: Job, task: ShardTask, on_molecules: Callable[[int], No
     num_tasks = plan.num_tasks
     molecules = concat_molecules([m for path, widths in job.reduced() for m, _ in Spill(path).read(task.partition, widths)])
     order = np.lexsort((molecules.ids, hash_u64(plan.order_key, molecules.ids)))
-    num_blocks = math.ceil(len(order) / plan.block_size(task.split))
+    ends = block_ends(len(order), plan.block_size(task.split), first=task.number)
     moments: list[bytes] = []
     histograms: list[str] = []
 
     def blocks() -> Iterator[Molecules]:
-        for rows in np.array_split(order, num_blocks):
-            block = _encode_positions(_round_labels(molecules.take(rows), plan.options.label_dtypes), plan.options.pe)
+        for rows in np.split(order, ends[:-1]):
+            block = _round_labels(molecules.take(rows), plan.options.label_dtypes)
+            block = replace(block, **encode_positions(block, plan.options.pe))
             moments.append(Moments.of(block, num_tasks).encode())
             histograms.append(json.dumps(count_structure(block)))
             yield block
@@ -57,6 +57,20 @@ def reduce_partition(job: Job, task: ShardTask, on_molecules: Callable[[int], No
     write_parquet(job.facts_path(task.split, task.number), schema, [table])
 
 
+def block_ends(num_molecules: int, size: int, *, first: int) -> np.ndarray:
+    """Where each block of a shard ends: of about `size` molecules, but uneven, between three and five quarters of that.
+
+    A window of the stream is some blocks, and its packs are full if their atoms come just below a whole number of packs. Sums of
+    equal blocks would fall on the same few fractions of a pack again and again; sums of uneven ones fall anywhere, so that
+    there is a good end to find (`kernels.packing.cut_windows`). `first` turns the sequence, so that shards differ. int64.
+    """
+    num_blocks = math.ceil(num_molecules / size)
+    # a low-discrepancy sequence: multiples of the golden ratio, as fractions of 2**16; small blocks have many sums anyway
+    turn = 40_503 * (np.arange(num_blocks) + 7 * first) % 65_536 if size >= MIN_UNEVEN else 0
+    weight = np.full(num_blocks, 98_304) + turn
+    return np.cumsum(weight) * num_molecules // weight.sum()
+
+
 def _round_labels(molecules: Molecules, dtypes: dict[Level, str]) -> Molecules:
     """Labels as they will be read again: statistics are of stored values."""
     rounded = {
@@ -65,22 +79,3 @@ def _round_labels(molecules: Molecules, dtypes: dict[Level, str]) -> Molecules:
         if dtype == "f2" and (labels := molecules.labels(level)) is not None
     }
     return replace(molecules, **rounded)
-
-
-def _encode_positions(molecules: Molecules, pe: tuple[str, ...]) -> Molecules:
-    columns: dict[str, list[np.ndarray]] = {"walks": [], "eigenvectors": [], "eigenvalues": []}
-    for first in range(0, len(molecules), ENCODE_MOLECULES):
-        part = molecules.slice(first, min(first + ENCODE_MOLECULES, len(molecules)))
-        graph = (part.atom_ptr, part.bond_ptr, part.bond_atoms)
-        try:
-            if "rw16" in pe:
-                columns["walks"].append(quantize_walk(random_walk(*graph)))
-            if "lap8" in pe:
-                vectors, values = quantize_laplacian(*laplacian(*graph))
-                columns["eigenvectors"].append(vectors)
-                columns["eigenvalues"].append(values)
-        except ValueError as error:
-            raise LimitError(
-                f"positional encodings of rows {part.ids.min()} to {part.ids.max()}: {error}; run again without that encoding"
-            ) from error
-    return replace(molecules, **{name: np.concatenate(parts) for name, parts in columns.items() if parts})

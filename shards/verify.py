@@ -48,7 +48,9 @@ def verify(shard_set: ShardSet, on_block: Callable[[int, int], None] = lambda do
 class _Verifier:
     def __init__(self, shard_set: ShardSet):
         self.shard_set, self.report = shard_set, Report()
-        self.hashes: list[tuple[str, bytes]] = []
+        # every column of the index before any block: a damaged one is one message, not one a block
+        self.histogram, self.hashes = shard_set.index.histogram(), shard_set.index.content_sha256
+        list(shard_set.index.counts.values()), list(shard_set.index.members.values())
         self.num_tasks = {level: len(shard_set.manifest.tasks_of(level)) for level in LEVELS}
         self.histograms: dict[str, dict[str, int]] = {}
         self.moments = {split: Moments.empty(len(shard_set.manifest.tasks)) for split in shard_set.manifest.splits}
@@ -62,7 +64,11 @@ class _Verifier:
         try:
             with path.open("rb") as file:
                 for block in blocks:
-                    split, number, k = self.shard_set.index.split[block], int(counts["shard"][block]), int(counts["block"][block])
+                    split, number, k = (
+                        self.shard_set.index.split_of(block),
+                        int(counts["shard"][block]),
+                        int(counts["block"][block]),
+                    )
                     for group in self.shard_set.groups:
                         offset, size = (int(members[f"{group}_{f}"][block]) for f in ("offset", "bytes"))
                         header = format.tar_header(format.member_name(split, number, k, group), size)
@@ -81,20 +87,19 @@ class _Verifier:
 
     def check_block(self, block: int) -> None:
         """Checksums, lengths, content hash and index row of one block."""
-        shard_set, split = self.shard_set, self.shard_set.index.split[block]
+        shard_set, split = self.shard_set, self.shard_set.index.split_of(block)
         try:
             contents = shard_set.read_contents(block)
             molecules = shard_set.decode(block, contents)
         except (ShardError, OSError) as error:
             self._problem(str(error))
             return
-        self.hashes.append((split, index.hash_contents(contents)))
-        if self.hashes[-1][1] != shard_set.index.content_sha256[block]:
+        if index.hash_contents(contents) != self.hashes[block].tobytes():
             self._problem(f"{shard_set.locate(block)}: content differs from its hash in the index")
-        row, where = index.describe_block(molecules), slice(*shard_set.index.hist_ptr[block : block + 2])
+        row, where = index.describe_block(molecules), slice(*self.histogram.ptr[block : block + 2])
         stored = {name: shard_set.index.counts[name][block] for name in row if name in shard_set.index.counts} | {
-            "histogram_size": shard_set.index.hist_size[where].tolist(),
-            "histogram_count": shard_set.index.hist_count[where].tolist(),
+            "histogram_size": self.histogram.size[where].tolist(),
+            "histogram_count": self.histogram.count[where].tolist(),
         }
         for name, value in row.items():
             if stored[name] != value:
@@ -133,7 +138,9 @@ class _Verifier:
                 ends = (float(found.low[t]), float(found.high[t])) if found.count[t] else (None, None)
                 if (said.mean, said.std, said.min, said.max) != (float(found.mean[t]), float(found.std[t]), *ends):
                     self._problem(f"manifest.json: mean, std and range of {task.name} are not those of the training split")
-        content = fingerprint(manifest.tasks, manifest.atom_features, manifest.bond_features, self.hashes)
+        # no problem so far: the hashes in the index are those of the content
+        hashes = self.shard_set.index.iter_contents()
+        content = fingerprint(manifest.tasks, manifest.atom_features, manifest.bond_features, hashes)
         if content != manifest.fingerprint:
             self._problem(f"manifest.json: fingerprint {manifest.fingerprint[:12]}, the content has {content[:12]}")
 

@@ -7,6 +7,7 @@ from streamer.config import Budget, StreamConfig
 from streamer.cursor import Cursor
 from streamer.errors import BudgetError, CursorError, StreamError
 from streamer.plan import Plan
+from streamer.selection import Selection
 
 if TYPE_CHECKING:
     from streamer.batch import Batch
@@ -21,6 +22,7 @@ __all__ = [
     "Loader",
     "Molecules",
     "Plan",
+    "Selection",
     "ShardSet",
     "Step",
     "StreamConfig",

@@ -1,19 +1,43 @@
 """One pack as tensors. Every batch of a run has the same shapes and dtypes.
 
-Shape suffixes: G graph slots, A atom slots, E directed edge slots, F atom features, T tasks of a level.
+Shape suffixes: G graph slots, A atom slots, E directed edge slots, F atom features, T tasks of a level, K numbers of an encoding,
+L slots of listed labels.
 """
 
-from dataclasses import dataclass, fields, replace
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from kernels.collate import structure_arrays
+from shards.format import ENCODINGS
+from streamer.config import Budget
+
+ALIGNMENT = 64
+"""Bytes: every tensor of a batch begins at a multiple of it."""
+SUFFIXES = {
+    "atom_codes": "AF",
+    "edge_index": "2E",
+    "edge_codes": "E",
+    "edge_order": "E",
+    "edge_ptr": "A",
+    "graph_of_atom": "A",
+    "atom_ptr": "G",
+    "graph_mask": "G",
+    "atom_mask": "A",
+    "edge_mask": "E",
+}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
-    """Molecules of one pack, padded to the budget. Masked packs are all padding."""
+    """Molecules of one pack, padded to the budget. Masked packs are all padding.
+
+    All tensors are views of one piece of memory, so that a batch travels to a device in one copy.
+    """
 
     atom_codes_AF: Tensor
     """uint8: category codes, features in the manifest's order."""
@@ -34,15 +58,30 @@ class Batch:
     atom_mask_A: Tensor
     edge_mask_E: Tensor
     graph_labels_GT: Tensor
-    """float32, raw units, NaN where absent or padding."""
+    """float32, raw units, NaN where absent or padding. (G, 0) where labels are listed."""
     atom_labels_AT: Tensor
     num_graph_labels_T: Tensor
     """int32: real labels of each graph-level task."""
     num_atom_labels_T: Tensor
+    label_graph_L: Tensor | None = None
+    """int32: graph slot of each listed label, rising, that of padding is the last one. None unless the budget has labels."""
+    label_task_L: Tensor | None = None
+    """int32: task of each listed label, rising inside a graph; 0 for padding."""
+    label_value_L: Tensor | None = None
+    """float32, raw units, NaN for padding."""
+    walks_AK: Tensor | None = None
+    """uint8 (A, 16): codes of `kernels.positional.quantize_walk`, 0 for padding. None unless asked for, like the next two."""
+    eigenvectors_AK: Tensor | None = None
+    """int8 (A, 8): codes of `kernels.positional.quantize_laplacian`."""
+    eigenvalues_AK: Tensor | None = None
+    """float16 (A, 8)."""
     ids: np.ndarray | None = None
     """uint64 (molecules): ids of graph slots 0, 1, ...; None unless the loader was asked for them."""
     members: np.ndarray | None = None
     """int64 (molecules): places of graph slots 0, 1, ... in the unshuffled window."""
+    storage: Tensor
+    """uint8: what all tensors are views of."""
+    layout: "Layout"
 
     @property
     def num_graphs(self) -> int:
@@ -59,11 +98,81 @@ class Batch:
         """Real directed edges of a batch on the host: all but those into the last atom, which is padding."""
         return int(self.edge_ptr_A[-2])
 
+    def dense_graph_labels(self) -> Tensor:
+        """(G, T) float32 with NaN for absent, made from listed labels where there are any."""
+        if self.label_value_L is None:
+            return self.graph_labels_GT
+        assert self.label_graph_L is not None
+        assert self.label_task_L is not None
+        shape = (len(self.graph_mask_G), len(self.num_graph_labels_T))
+        dense = torch.full(shape, math.nan, device=self.label_value_L.device)
+        real = ~torch.isnan(self.label_value_L)
+        dense[self.label_graph_L[real].long(), self.label_task_L[real].long()] = self.label_value_L[real]
+        return dense
+
     def to(self, device: torch.device | str) -> "Batch":
-        """The same batch with its tensors on `device`."""
-        moved: dict[str, Any] = {}
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if isinstance(value, Tensor):
-                moved[f.name] = value.to(device, non_blocking=True)
-        return replace(self, **moved)
+        """The same batch on `device`: one copy, which does not wait if the memory is pinned."""
+        storage = self.storage.to(device, non_blocking=True)
+        if storage is self.storage:
+            return self
+        tensors = self.layout.tensors(storage)
+        return Batch(**tensors, ids=self.ids, members=self.members, storage=storage, layout=self.layout)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where each tensor of a batch lies in its memory."""
+
+    fields: dict[str, tuple[Any, tuple[int, ...], int]]
+    """NumPy dtype, shape, offset in bytes, by the name of the field."""
+    num_bytes: int
+
+    @classmethod
+    def of(
+        cls,
+        budget: Budget,
+        *,
+        num_features: int,
+        num_graph_tasks: int = 0,
+        num_atom_tasks: int = 0,
+        encodings: tuple[str, ...] = (),
+    ) -> "Layout":
+        """Batches of this shape and with these columns."""
+        structure = structure_arrays(graphs=budget.graphs, atoms=budget.atoms, edges=budget.edges, num_features=num_features)
+        shapes: dict[str, tuple[Any, tuple[int, ...]]] = {f"{n}_{SUFFIXES[n]}": shape for n, shape in structure.items()}
+        shapes["graph_labels_GT"] = np.float32, (budget.graphs, 0 if budget.labels else num_graph_tasks)
+        shapes["atom_labels_AT"] = np.float32, (budget.atoms, num_atom_tasks)
+        shapes["num_graph_labels_T"] = np.int32, (num_graph_tasks,)
+        shapes["num_atom_labels_T"] = np.int32, (num_atom_tasks,)
+        if budget.labels:
+            for name, dtype in (("graph", np.int32), ("task", np.int32), ("value", np.float32)):
+                shapes[f"label_{name}_L"] = dtype, (budget.labels,)
+        if "rw16" in encodings:
+            shapes["walks_AK"] = np.uint8, (budget.atoms, ENCODINGS["rw16"])
+        if "lap8" in encodings:
+            shapes["eigenvectors_AK"] = np.int8, (budget.atoms, ENCODINGS["lap8"])
+            shapes["eigenvalues_AK"] = np.float16, (budget.atoms, ENCODINGS["lap8"])
+        fields, at = {}, 0
+        for name, (dtype, shape) in shapes.items():
+            fields[name] = (np.dtype(dtype), shape, at)
+            at += -(-math.prod(shape) * np.dtype(dtype).itemsize // ALIGNMENT) * ALIGNMENT
+        return cls(fields, at)
+
+    def allocate(self, *, pin_memory: bool = False) -> Tensor:
+        """Memory for a batch; PyTorch keeps pinned memory for the next one once no copy from it is under way."""
+        return torch.empty(self.num_bytes, dtype=torch.uint8, pin_memory=pin_memory)
+
+    def arrays(self, storage: Tensor) -> dict[str, np.ndarray]:
+        """Views of memory on the host, as NumPy arrays."""
+        memory = storage.numpy()
+        return {name: np.ndarray(shape, dtype, memory, at) for name, (dtype, shape, at) in self.fields.items()}
+
+    def tensors(self, storage: Tensor) -> dict[str, Tensor]:
+        """Views of memory on any device."""
+        return {
+            name: storage[at : at + math.prod(shape) * dtype.itemsize].view(_TORCH[dtype.name]).view(shape)
+            for name, (dtype, shape, at) in self.fields.items()
+        }
+
+
+_TORCH = {name: getattr(torch, name) for name in ("uint8", "int8", "int32", "float16", "float32", "bool")}

@@ -2,10 +2,13 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal, get_args
 
-from kernels.packing import Capacity
+from kernels.packing import MAX_ATOMS, MAX_EDGES, Capacity
 from shards import ShardSet
 from streamer.errors import BudgetError, CallError
+
+Oversize = Literal["error", "skip"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,53 +19,87 @@ class Budget:
     atoms: int
     edges: int
     """Directed edges: two a bond."""
+    labels: int | None = None
+    """Graph-level labels, listed as (graph, task, value): for thousands of tasks of which a molecule has few. None: they are a
+    dense matrix, graphs x tasks."""
 
     def __post_init__(self) -> None:
-        for name in ("graphs", "atoms", "edges"):
+        limits = {"graphs": MAX_ATOMS, "atoms": MAX_ATOMS, "edges": MAX_EDGES, "labels": 2**31}
+        for name, limit in limits.items():
             value = getattr(self, name)
+            if name == "labels" and value is None:
+                continue
             if value < 8 or value % 8:
                 raise BudgetError(f"budget of {name}: got {value}, expected a multiple of 8, at least 8")
+            if value >= limit:
+                raise BudgetError(f"budget of {name}: got {value}, expected less than {limit:,}")
 
     @classmethod
     def parse(cls, text: str) -> "Budget":
-        """'G,A,E', for example '64,1024,2304'."""
+        """'G,A,E', for example '64,1024,2304', or 'G,A,E,L'."""
         parts = text.split(",")
-        if len(parts) != 3 or not all(p.strip().isdecimal() for p in parts):
-            raise BudgetError(f"budget: got {text!r}, expected three numbers graphs,atoms,edges, like 64,1024,2304")
+        if len(parts) not in (3, 4) or not all(p.strip().isdecimal() for p in parts):
+            raise BudgetError(
+                f"budget: got {text!r}, expected three numbers graphs,atoms,edges, like 64,1024,2304, or a fourth for labels"
+            )
         return cls(*map(int, parts))
 
     @classmethod
-    def suggest(cls, shard_set: ShardSet, *, atoms: int) -> "Budget":
-        """A budget of about `atoms` atoms a pack for a shard set, from its index; see `fit`."""
-        counts = shard_set.index.counts
+    def suggest(
+        cls, shard_set: ShardSet, *, atoms: int, list_labels: bool = False, tasks: tuple[str, ...] | None = None
+    ) -> "Budget":
+        """A budget of about `atoms` atoms a pack for a shard set, from its index; see `fit`.
+
+        `list_labels`: with room for listed labels, of the graph-level tasks named in `tasks` (default: all).
+        """
+        counts, manifest = shard_set.index.counts, shard_set.manifest
+        num_molecules = int(counts["num_molecules"].sum())
+        mean_labels = max_labels = 0.0
+        if list_labels:
+            names = [t.name for t in manifest.tasks_of("graph") if tasks is None or t.name in tasks]
+            mean_labels = sum(sum(manifest.labels[name].values()) for name in names) / num_molecules
+            max_labels = min(len(names), int(counts["max_graph_labels"].max()))
         return cls.fit(
             atoms=atoms,
-            num_molecules=int(counts["num_molecules"].sum()),
+            num_molecules=num_molecules,
             num_atoms=int(counts["num_atoms"].sum()),
             num_bonds=int(counts["num_bonds"].sum()),
             max_atoms=int(counts["max_atoms"].max()),
             max_bonds=int(counts["max_bonds"].max()),
+            labels=(mean_labels, int(max_labels)) if list_labels else None,
         )
 
     @classmethod
-    def fit(cls, *, atoms: int, num_molecules: int, num_atoms: int, num_bonds: int, max_atoms: int, max_bonds: int) -> "Budget":
-        """A budget of about `atoms` atoms, with room for edges and graphs so that atoms are what fills up.
+    def fit(
+        cls,
+        *,
+        atoms: int,
+        num_molecules: int,
+        num_atoms: int,
+        num_bonds: int,
+        max_atoms: int,
+        max_bonds: int,
+        labels: tuple[float, int] | None = None,
+    ) -> "Budget":
+        """A budget of about `atoms` atoms, with room for edges, graphs and labels so that atoms are what fills up.
 
-        Room over the mean load of a full pack: 3 % and one largest molecule of edges, 6 % and three molecules of graphs. `atoms`
-        is raised where the largest molecule needs it.
+        Room over the mean load of a full pack: 3 % and one largest molecule of edges, 6 % and three molecules of graphs, 10 % and
+        three molecules with most labels. `labels`: mean and most labels of a molecule, where they are to be listed. `atoms` is
+        raised where the largest molecule needs it.
         """
         atoms = max(atoms, max_atoms + 1)
         edges = 1.03 * atoms * 2 * num_bonds / num_atoms + 2 * max_bonds
         graphs = 1.06 * atoms * num_molecules / num_atoms + 3
-        return cls(_up8(graphs + 1), _up8(atoms), _up8(edges))
+        listed = None if labels is None else _up8(1.1 * graphs * labels[0] + 3 * labels[1])
+        return cls(_up8(graphs + 1), _up8(atoms), _up8(edges), listed)
 
     @property
     def capacity(self) -> Capacity:
         """What a pack can hold."""
-        return Capacity(self.graphs - 1, self.atoms - 1, self.edges)
+        return Capacity(self.graphs - 1, self.atoms - 1, self.edges, self.labels)
 
     def __str__(self) -> str:
-        return f"{self.graphs},{self.atoms},{self.edges}"
+        return f"{self.graphs},{self.atoms},{self.edges}" + ("" if self.labels is None else f",{self.labels}")
 
 
 def _up8(value: float) -> int:
@@ -82,12 +119,16 @@ class StreamConfig:
     num_lanes: int = 8
     """Streams of packs; a step takes one pack from each, so lanes x budget is the batch size. Most ranks a run can have."""
     window_molecules: int = 16_384
-    """Least molecules that are shuffled and packed together; more mix better and take more memory."""
+    """Least molecules that are shuffled and packed together; more mix better, fill large packs better, and take more memory."""
     shuffle: bool = True
     """False: stored order, one window after another, for evaluation and export."""
+    oversize: Oversize = "error"
+    """Molecules larger than the budget: refuse to start, naming the largest, or leave them out, counted and listed."""
 
     def __post_init__(self) -> None:
         if self.num_lanes < 1:
             raise CallError(f"lanes: got {self.num_lanes}, expected at least 1")
         if self.window_molecules < 1:
             raise CallError(f"window_molecules: got {self.window_molecules}, expected at least 1")
+        if self.oversize not in get_args(Oversize):
+            raise CallError(f"oversize: got {self.oversize!r}, expected one of {', '.join(get_args(Oversize))}")

@@ -35,12 +35,23 @@ class Cursor:
             version = fields.pop("cursor_version")
             if version != CURSOR_VERSION:
                 raise CursorError(f"{where}: cursor version {version}, this molstream reads {CURSOR_VERSION}")
-            cursor = cls(**fields)
-            if not (isinstance(cursor.epoch, int) and isinstance(cursor.step, int) and min(cursor.epoch, cursor.step) >= 0):
-                raise CursorError(f"{where}: epoch {cursor.epoch!r}, step {cursor.step!r}, expected non-negative whole numbers")
-            return cursor
+            return cls.of(fields, where=where)
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise CursorError(f"{where}: not a cursor ({type(error).__name__}: {error}); remove it to start anew") from error
+
+    @classmethod
+    def of(cls, fields: dict, *, where: str = "cursor") -> "Cursor":
+        """From the fields, as `dataclasses.asdict` gives them. Raises CursorError."""
+        try:
+            cursor = cls(**fields)
+        except TypeError as error:
+            raise CursorError(f"{where}: not a cursor ({error}); remove it to start anew") from error
+        numbers = (cursor.epoch, cursor.step)
+        if any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in numbers):
+            raise CursorError(f"{where}: epoch {cursor.epoch!r}, step {cursor.step!r}, expected non-negative whole numbers")
+        if not isinstance(cursor.plan, dict):
+            raise CursorError(f"{where}: not a cursor (its plan is {cursor.plan!r}); remove it to start anew")
+        return cursor
 
     @classmethod
     def read(cls, path: Path) -> "Cursor":

@@ -1,4 +1,7 @@
-"""The id ledger: which molecule came in which step and lane, as a Parquet file. The oracle for exactly-once, order and resume."""
+"""The id ledger: which molecule came in which step and lane, as a Parquet file. The oracle for exactly-once, order and resume.
+
+A molecule that was left out because it is larger than a pack has lane -1, in the step where its window begins.
+"""
 
 from pathlib import Path
 
@@ -20,10 +23,11 @@ class LedgerWriter:
 
     def add(self, step: Step) -> None:
         """Record every real molecule of a step; its loader must have been made `with_ids`."""
-        for lane, batch in zip(step.lanes, step.batches, strict=True):
-            n = batch.num_graphs
-            if n:
-                columns = [np.full(n, step.epoch), np.full(n, step.step), np.full(n, lane), np.zeros(n, np.int64), batch.ids]
+        packs = [(lane, batch.ids) for lane, batch in zip(step.lanes, step.batches, strict=True) if batch.num_graphs]
+        for lane, ids in [*packs, (-1, step.skipped)]:
+            assert ids is not None
+            if n := len(ids):
+                columns = [np.full(n, step.epoch), np.full(n, step.step), np.full(n, lane), np.zeros(n, np.int64), ids]
                 arrays = [pa.array(c).cast(f.type) for c, f in zip(columns, SCHEMA, strict=True)]
                 self.writer.write_batch(pa.record_batch(arrays, schema=SCHEMA))
 

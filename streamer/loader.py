@@ -1,26 +1,33 @@
 """The loader: a plan, read ahead by threads, handed out step by step, resumable anywhere.
 
-Threads decode, pack and collate; nothing crosses a process. A lane holds its current window and the next one.
+Threads decode, pack and collate; nothing crosses a process. A lane holds its current window and, from some point in it on, the
+next one; the lanes reach that point one after another, so that their windows are not all read at once.
 """
 
+import os
 import time
-from collections import deque
-from collections.abc import Iterator
+import weakref
+from collections import Counter, deque
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
 from shards import ShardSet
-from streamer.batch import Batch
+from shards.types import Level
+from streamer.batch import Batch, Layout
 from streamer.config import StreamConfig
 from streamer.cursor import Cursor
-from streamer.errors import CallError, CursorError
+from streamer.errors import BudgetError, CallError, CursorError, StreamError
 from streamer.plan import Plan, Slot, plan_hash
-from streamer.window import collate, load_window
+from streamer.selection import LEVELS, Selection
+from streamer.stages import Stages
+from streamer.window import Window, collate, load_window, window_bytes
 
 NUM_STEPS_AHEAD = 4
 """Steps that are collated before they are asked for."""
+_NONE = np.empty(0, np.uint64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +42,20 @@ class Step:
     batches: list[Batch]
     slots: list[Slot | None]
     """Window and pack of each batch, None for a masked one."""
+    skipped: np.ndarray
+    """uint64: ids of molecules larger than a pack, of the windows whose first pack is in this step."""
     wait_s: float
     """Seconds the caller waited for it."""
+    num_ready: int
+    """Steps, of the `NUM_STEPS_AHEAD` after this one, that were ready when it was asked for."""
 
 
 class Loader:
     """Iterable over the steps of the current epoch; the next `iter` goes on with the next epoch.
 
-    `state_dict` is the cursor after the last step that was handed out.
+    `state_dict` is the cursor after the last step that was handed out. A plain Python iterable: use it as it is, not inside a
+    DataLoader. Its threads live while an iteration does; they end with it, with `close`, or when the loader is let go of. It can
+    be pickled, and be iterated in a forked child if no iteration was under way; several loaders do not disturb each other.
     """
 
     def __init__(
@@ -53,23 +66,61 @@ class Loader:
         rank: int = 0,
         world_size: int = 1,
         num_threads: int = 2,
-        levels: tuple[str, ...] = ("graph", "atom"),
+        tasks: Sequence[str] | None = None,
+        levels: Sequence[Level] = LEVELS,
+        encodings: Sequence[str] = (),
         with_ids: bool = False,
+        pin_memory: bool = False,
     ):
-        """Raises CallError for an impossible rank, BudgetError for a budget too small; both before anything is read."""
+        """`tasks`: names or patterns of the labels to read, all if None, of `levels`; `encodings`: "rw16", "lap8", computed where
+        the set has none; `pin_memory`: batches in page-locked memory, for copies to a GPU that do not wait.
+
+        Raises CallError for an impossible rank or for columns that are not there, BudgetError for a budget too small; both before
+        anything is read.
+        """
         if not 1 <= world_size <= config.num_lanes:
             raise CallError(f"world size {world_size}: expected 1 to the number of lanes, {config.num_lanes}; raise the lanes")
         if not 0 <= rank < world_size:
             raise CallError(f"rank {rank}: expected 0 to {world_size - 1} in a world of {world_size}")
         if num_threads < 1:
             raise CallError(f"threads: got {num_threads}, expected at least 1")
-        self.shard_set, self.config, self.num_threads = shard_set, config, num_threads
+        self.shard_set, self.config, self.num_threads, self.pin_memory = shard_set, config, num_threads, pin_memory
         self.lanes = list(range(rank, config.num_lanes, world_size))
         self.packs_a_step = -(-config.num_lanes // world_size)
-        self.groups = ("structure", *(f"{level}_labels" for level in levels), *(("ids",) if with_ids else ()))
+        self.selection = Selection.resolve(shard_set, tasks=tasks, levels=levels, encodings=encodings, with_ids=with_ids)
+        self._check_labels()
+        self.layout = Layout.of(
+            config.budget,
+            num_features=len(shard_set.manifest.atom_features),
+            num_graph_tasks=len(self.selection.tasks["graph"]),
+            num_atom_tasks=len(self.selection.tasks["atom"]),
+            encodings=self.selection.encodings,
+        )
+        self.stages = Stages()
         self.epoch, self.step = 0, 0
         self._plan = Plan.make(shard_set, config, 0)
         self._masked: Batch | None = None
+        self._running: weakref.ref[Generator[Step, None, None]] | None = None
+
+    def _check_labels(self) -> None:
+        """Refuse a budget for listed labels that one molecule exceeds, where the index knows."""
+        limit, counts = self.config.budget.labels, self.shard_set.index.counts
+        if limit is None or self.config.oversize == "skip":
+            return
+        blocks = self.shard_set.blocks(self.config.split)
+        most = counts["max_graph_labels"][blocks]
+        everything = len(self.selection.tasks["graph"]) == len(self.shard_set.manifest.tasks_of("graph"))
+        if everything and most.max() > limit:
+            raise BudgetError(
+                f"budget {self.config.budget}: molecule {counts['max_graph_labels_id'][blocks[most.argmax()]]} has {most.max()} "
+                f"graph-level labels, usable are {limit}; give more, select tasks, or leave it out with --oversize skip"
+            )
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_running": None, "_masked": None, "stages": None}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state | {"stages": Stages()})
 
     @property
     def plan(self) -> Plan:
@@ -88,15 +139,19 @@ class Loader:
 
     def load_state_dict(self, state: dict) -> None:
         """Go on where a cursor stands. Raises CursorError if it belongs to another stream."""
-        self.seek(Cursor(**state))
+        self.seek(Cursor.of(state))
 
     @property
     def cursor(self) -> Cursor:
         """The next step."""
+        plan = asdict(self.config)
+        if self.config.budget.labels is not None:
+            # listed labels take room in a pack
+            plan["tasks"] = list(self.selection.names)
         return Cursor(
             fingerprint=self.shard_set.manifest.fingerprint,
-            plan_hash=plan_hash(self.config),
-            plan=asdict(self.config),
+            plan_hash=plan_hash(plan),
+            plan=plan,
             epoch=self.epoch,
             step=self.step,
         )
@@ -104,6 +159,7 @@ class Loader:
     def seek(self, cursor: Cursor) -> None:
         """Go on where a cursor stands. Raises CursorError if it belongs to another stream or lies beyond its epoch."""
         cursor.check(self.cursor)
+        self.close()
         before = self.epoch
         self.epoch = cursor.epoch
         if cursor.step > len(self):
@@ -114,35 +170,70 @@ class Loader:
             self.epoch, self.step = self.epoch + 1, 0
 
     def window_bytes(self) -> int:
-        """Estimated bytes of the decoded windows that are in memory at once."""
-        plan, sums = self.plan, self.shard_set.index.sums()
-        per_window = [sums[plan.window_blocks(w)].sum(axis=0) for w in range(plan.num_windows)]
-        molecules, atoms, bonds = np.max(per_window, axis=0)
-        manifest = self.shard_set.manifest
-        size = molecules * (8 + 4 * len(manifest.tasks_of("graph")) * ("graph_labels" in self.groups)) + bonds * 5
-        size += atoms * (len(manifest.atom_features) + 4 * len(manifest.tasks_of("atom")) * ("atom_labels" in self.groups))
-        return int(size) * min(2 * len(self.lanes), plan.num_windows)
+        """Estimated bytes of the decoded windows that are in memory at once, at most."""
+        plan, counts = self.plan, self.shard_set.index.counts
+
+        def largest(name: str) -> int:
+            return int(np.add.reduceat(counts[name][plan.blocks], plan.window_ptr[:-1], dtype=np.int64).max())
+
+        rows = largest("num_molecules"), largest("num_atoms"), largest("num_bonds")
+        one = window_bytes(self.shard_set, rows, budget=self.config.budget, selection=self.selection)
+        return one * min(2 * len(self.lanes), plan.num_windows)
 
     def __iter__(self) -> Iterator[Step]:
-        plan, first = self.plan, self.step
+        self.close()
+        steps = self._steps()
+        self._running = weakref.ref(steps)
+        return steps
+
+    def close(self) -> None:
+        """End the iteration that is under way, if any, and its threads; the cursor stays where it is."""
+        running = None if self._running is None else self._running()
+        self._running = None
+        if running is not None:
+            running.close()
+
+    def __enter__(self) -> "Loader":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _steps(self) -> Generator[Step, None, None]:
+        plan, owner = self.plan, os.getpid()
         with ThreadPoolExecutor(self.num_threads, thread_name_prefix="molstream") as pool:
-            pending: deque[tuple[list[int], list[Slot | None], list[Future | None]]] = deque()
+            pending: deque[_Pending] = deque()
             try:
-                for lanes, slots, futures in _Schedule(self, plan, pool).steps(first):
-                    pending.append((lanes, slots, futures))
+                for step in _Schedule(self, plan, pool).steps(self.step):
+                    pending.append(step)
                     if len(pending) > NUM_STEPS_AHEAD:
-                        yield self._hand_out(plan, *pending.popleft())
+                        yield self._hand_out(plan, pending, owner)
                 while pending:
-                    yield self._hand_out(plan, *pending.popleft())
+                    yield self._hand_out(plan, pending, owner)
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
         self.epoch, self.step = self.epoch + 1, 0
 
-    def _hand_out(self, plan: Plan, lanes: list[int], slots: list[Slot | None], futures: list[Future | None]) -> Step:
+    def _hand_out(self, plan: Plan, pending: "deque[_Pending]", owner: int) -> Step:
+        if os.getpid() != owner:
+            # its threads stayed behind, so nothing would ever come
+            raise StreamError("a loader was forked in the middle of an iteration; iterate anew in the child, or fork before")
+        num_ready = sum(step.is_ready for step in pending)
+        lanes, slots, futures = pending.popleft()
         start = time.perf_counter()
-        batches = [self.masked_batch if f is None else f.result() for f in futures]
+        packs = [(self.masked_batch, _NONE) if f is None else f.result() for f in futures]
         wait_s = time.perf_counter() - start
-        step = Step(plan.epoch, self.step, lanes, batches, slots, wait_s)
+        skipped = [ids for _, ids in packs if ids.size]
+        step = Step(
+            epoch=plan.epoch,
+            step=self.step,
+            lanes=lanes,
+            batches=[batch for batch, _ in packs],
+            slots=slots,
+            skipped=np.concatenate(skipped) if skipped else _NONE,
+            wait_s=wait_s,
+            num_ready=num_ready,
+        )
         self.step += 1
         return step
 
@@ -150,20 +241,48 @@ class Loader:
     def masked_batch(self) -> Batch:
         """A pack of padding only (made once)."""
         if self._masked is None:
-            self._masked = self.collate(None, 0)
+            self._masked = self._collate(None, 0)
         return self._masked
 
-    def collate(self, window, pack: int) -> Batch:
-        """Collate one pack of a window with this loader's shapes."""
-        manifest = self.shard_set.manifest
-        return collate(
-            window,
-            pack,
-            budget=self.config.budget,
-            num_graph_tasks=len(manifest.tasks_of("graph")),
-            num_atom_tasks=len(manifest.tasks_of("atom")),
-            num_features=len(manifest.atom_features),
-        )
+    def _load(self, plan: Plan, window: int) -> Window:
+        return load_window(self.shard_set, plan, window, config=self.config, selection=self.selection, stages=self.stages)
+
+    def _collate(self, window: Window | None, pack: int) -> Batch:
+        with self.stages.time("collate"):
+            return collate(window, pack, layout=self.layout, pin_memory=self.pin_memory)
+
+
+class _Pending(tuple[list[int], list[Slot | None], list[Future | None]]):
+    """Lanes, slots and batches to come of one step."""
+
+    @property
+    def is_ready(self) -> bool:
+        return all(f is None or f.done() for f in self[2])
+
+
+class _Lane:
+    """Where one lane stands: its packs to come, and the windows it holds."""
+
+    def __init__(self, plan: Plan, lane: int, first: int, turn: float):
+        self.slots = plan.iter_lane(lane, first)
+        self.visits = plan.iter_windows(lane, first)
+        self.held: deque[int] = deque()
+        self.turn = turn
+        """Share of a window that is handed out before the next one is read."""
+        self.plan = plan
+
+    def advance(self, slot: Slot) -> tuple[list[int], list[int]]:
+        """Go to a pack. Returns the windows that are no longer needed, and those that are from now on."""
+        done = []
+        if self.held and self.held[0] != slot.window:
+            done.append(self.held.popleft())
+        new = []
+        if not self.held:
+            new.append(next(self.visits))
+        if len(self.held) + len(new) < 2 and slot.pack >= self.turn * self.plan.window_packs[slot.window]:
+            new += [w for w in (next(self.visits, None),) if w is not None]
+        self.held.extend(new)
+        return done, new
 
 
 class _Schedule:
@@ -176,48 +295,36 @@ class _Schedule:
     def __init__(self, loader: Loader, plan: Plan, pool: ThreadPoolExecutor):
         self.loader, self.plan, self.pool = loader, plan, pool
         self.windows: dict[int, Future] = {}
-        self.users: dict[int, int] = {}
+        self.users: Counter[int] = Counter()
 
-    def steps(self, first: int) -> Iterator[tuple[list[int], list[Slot | None], list[Future | None]]]:
+    def steps(self, first: int) -> Iterator[_Pending]:
         """Futures of each step from `first` on."""
-        lanes = self.loader.lanes
-        visits = [deque(self._visits(lane, first)) for lane in lanes]
-        for lane_visits in visits:
-            for window in lane_visits:
-                self.users[window] = self.users.get(window, 0) + 1
-        walks = [self.plan.iter_lane(lane, first) for lane in lanes]
+        numbers = self.loader.lanes
+        lanes = [_Lane(self.plan, number, first, k / len(numbers)) for k, number in enumerate(numbers)]
+        # own windows have one user, shared ones as many as there are lanes here that take from them
+        self.users.update(w for number in numbers for w in self.plan.iter_shared(number, first))
         short = self.loader.packs_a_step - len(lanes)
         for _ in range(first, self.plan.num_steps):
-            slots = [next(walk) for walk in walks]
-            futures = [None if s is None else self._pack(s, visits[k]) for k, s in enumerate(slots)]
-            yield [*lanes, *[-1] * short], [*slots, *[None] * short], [*futures, *[None] * short]
+            slots = [next(lane.slots) for lane in lanes]
+            futures = [None if slot is None else self._pack(slot, lane) for slot, lane in zip(slots, lanes, strict=True)]
+            yield _Pending(([*numbers, *[-1] * short], [*slots, *[None] * short], [*futures, *[None] * short]))
 
-    def _visits(self, lane: int, first: int) -> list[int]:
-        """Windows a lane goes through from step `first` on, each once."""
-        plan = self.plan
-        starts = plan.lane_starts[lane]
-        own = [int(w) for w, end in zip(plan.lane_windows[lane], starts[1:], strict=True) if end > first]
-        shared = plan.lane_shared[lane][max(0, first - int(starts[-1])) :, 0]
-        return own + list(dict.fromkeys(shared.tolist()))
-
-    def _pack(self, slot: Slot, visits: deque[int]) -> Future:
-        if visits[0] != slot.window:
-            done = visits.popleft()
-            self.users[done] -= 1
-            if not self.users[done]:
-                del self.windows[done]
-        for window in list(visits)[:2]:
+    def _pack(self, slot: Slot, lane: _Lane) -> Future:
+        done, new = lane.advance(slot)
+        for window in new:
             if window not in self.windows:
-                self.windows[window] = self.pool.submit(
-                    load_window,
-                    self.loader.shard_set,
-                    self.plan,
-                    window,
-                    budget=self.loader.config.budget,
-                    groups=self.loader.groups,
-                )
+                self.windows[window] = self.pool.submit(self.loader._load, self.plan, window)
+        for window in done:
+            self.users[window] -= 1
+            if self.users[window] <= 0:
+                del self.windows[window], self.users[window]
         loading = self.windows[slot.window]
-        return self.pool.submit(lambda: self.loader.collate(loading.result(), slot.pack))
+
+        def pack() -> tuple[Batch, np.ndarray]:
+            window = loading.result()
+            return self.loader._collate(window, slot.pack), window.skipped if slot.pack == 0 else _NONE
+
+        return self.pool.submit(pack)
 
 
 def sequential(config: StreamConfig) -> StreamConfig:

@@ -9,24 +9,28 @@
 Invariants (tests/streamer/test_plan.py): every molecule of the split once an epoch; number of steps and of packs known before any
 payload is read; nothing here depends on ranks, threads or where a run was resumed.
 
-Order version 1. A change to anything that moves a molecule must raise it.
+Molecules larger than the budget, where the configuration leaves them out rather than refuses to start, are in no pack: those with
+too many atoms are not counted when packs are (the index knows how many there are), those with too many edges or labels are.
+
+Order version 2: windows are cut for fewest packs, molecules go to the emptiest pack. A change to anything that moves a molecule
+must raise it.
 """
 
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
 from kernels.hashing import mix_key
-from kernels.packing import cut_windows
+from kernels.packing import count_larger, count_whole, cut_windows, deal_to_lanes
 from kernels.permutation import permutation
 from shards import ShardSet
 from streamer.config import Budget, StreamConfig
 from streamer.errors import BudgetError
 
-ORDER_VERSION = 1
+ORDER_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,8 @@ class Plan:
     shuffle: bool
     blocks: np.ndarray
     """int64: block numbers in the epoch's order."""
+    num_oversize: int
+    """Molecules of the split with more atoms than a pack holds, which are left out."""
     window_ptr: np.ndarray
     """int64 (W + 1): blocks of window w are blocks[window_ptr[w]:window_ptr[w + 1]]."""
     window_packs: np.ndarray
@@ -66,28 +72,33 @@ class Plan:
         key = mix_key(int(shard_set.manifest.fingerprint[:16], 16), config.seed, epoch, ORDER_VERSION)
         if config.shuffle:
             blocks = blocks[permutation(len(blocks), key=key)]
-        index = shard_set.index
+        counts, sizes = shard_set.index.counts, shard_set.index.histogram()
+        histogram = (sizes.ptr, sizes.size, sizes.count)
         window_ptr, window_packs = cut_windows(
             blocks,
-            index.sums(),
-            index.hist_ptr,
-            index.hist_size,
-            index.hist_count,
+            counts["num_molecules"],
+            counts["num_bonds"],
+            histogram,
             capacity=config.budget.capacity,
-            max_bonds=int(index.counts["max_bonds"].max()),
+            max_bonds=_most_bonds(shard_set, config),
             window_molecules=config.window_molecules,
         )
-        whole = _whole_windows(window_packs, config.num_lanes)
-        lane_of_window, load = _deal(window_packs[:whole], np.zeros(config.num_lanes, np.int64))
-        shared = [(w, p) for w in range(whole, len(window_packs)) for p in range(window_packs[w])]
-        lane_of_shared, _ = _deal(np.ones(len(shared), np.int64), load)
-        shared_slots = np.array(shared, np.int64).reshape(-1, 2)
+        num_oversize = count_larger(blocks, histogram, atoms=config.budget.capacity.atoms)
+        if num_oversize == counts["num_molecules"][blocks].sum():
+            raise BudgetError(f"budget {config.budget}: no molecule of split {config.split} is small enough for a pack")
+        # the rest levels the lanes
+        whole = count_whole(window_packs, num_lanes=config.num_lanes)
+        lane_of_window, load = deal_to_lanes(window_packs[:whole], num_lanes=config.num_lanes)
+        shared = window_packs[whole:]
+        shared_slots = np.stack([np.repeat(np.arange(whole, len(window_packs)), shared), _count_up(shared)], axis=1)
+        lane_of_shared, _ = deal_to_lanes(np.ones(len(shared_slots), np.int64), num_lanes=config.num_lanes, load=load)
         lane_windows = [np.flatnonzero(lane_of_window == lane) for lane in range(config.num_lanes)]
         return cls(
             epoch=epoch,
             key=key,
             shuffle=config.shuffle,
             blocks=blocks,
+            num_oversize=num_oversize,
             window_ptr=window_ptr,
             window_packs=window_packs,
             lane_windows=lane_windows,
@@ -137,34 +148,45 @@ class Plan:
             yield None
             at += 1
 
+    def iter_windows(self, lane: int, start: int = 0) -> Iterator[int]:
+        """Windows that a lane goes through from step `start` on, each once."""
+        ends = self.lane_starts[lane][1:]
+        for window in self.lane_windows[lane][np.searchsorted(ends, start, side="right") :]:
+            yield int(window)
+        yield from self.iter_shared(lane, start)
+
+    def iter_shared(self, lane: int, start: int = 0) -> Iterator[int]:
+        """Of these the ones that other lanes go through too."""
+        shared = self.lane_shared[lane][max(0, start - int(self.lane_starts[lane][-1])) :, 0]
+        # a lane takes its packs of one window one after another
+        yield from dict.fromkeys(shared.tolist())
+
     def window_blocks(self, window: int) -> np.ndarray:
         """Block numbers of a window."""
         return self.blocks[self.window_ptr[window] : self.window_ptr[window + 1]]
 
 
-def _deal(sizes: np.ndarray, load: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each item in order to the least loaded lane, the lowest of several; the lanes and their loads after it."""
-    load, lanes = load.copy(), np.empty(len(sizes), np.int64)
-    for k, size in enumerate(sizes):
-        lanes[k] = load.argmin()
-        load[lanes[k]] += size
-    return lanes, load
+def _count_up(sizes: np.ndarray) -> np.ndarray:
+    """[2, 3] -> [0, 1, 0, 1, 2]."""
+    return np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
 
 
-def _whole_windows(window_packs: np.ndarray, num_lanes: int) -> int:
-    """How many windows are dealt whole: as many full rounds as leave enough packs to level the lanes with."""
-    lanes, _ = _deal(window_packs, np.zeros(num_lanes, np.int64))
-    total = int(window_packs.sum())
-    for whole in range(len(window_packs) // num_lanes * num_lanes, 0, -num_lanes):
-        load = np.bincount(lanes[:whole], window_packs[:whole], minlength=num_lanes)
-        if load.max() <= -(-total // num_lanes):
-            return whole
-    return 0
+def _most_bonds(shard_set: ShardSet, config: StreamConfig) -> int:
+    """Bonds of the largest molecule that is not left out, as far as the index knows."""
+    counts, capacity = shard_set.index.counts, config.budget.capacity
+    bonds = counts["max_bonds"]
+    if config.oversize == "skip":
+        kept = bonds[(counts["max_atoms"] <= capacity.atoms) & (2 * bonds <= capacity.edges)]
+        # where every block has a molecule that is left out, an eighth of a pack is as good a guess as any
+        return int(kept.max()) if kept.size else capacity.edges // 16
+    return int(bonds.max())
 
 
 def check_budget(shard_set: ShardSet, config: StreamConfig) -> None:
     """Refuse a budget that the largest molecule of the split exceeds. Raises BudgetError, naming the molecule."""
     counts, blocks, capacity = shard_set.index.counts, shard_set.blocks(config.split), config.budget.capacity
+    if config.oversize == "skip":
+        return
     for what, name, factor, spare, limit in (("atoms", "atoms", 1, 1, capacity.atoms), ("bonds", "edges", 2, 0, capacity.edges)):
         sizes = counts[f"max_{what}"][blocks]
         largest = factor * int(sizes.max())
@@ -172,12 +194,12 @@ def check_budget(shard_set: ShardSet, config: StreamConfig) -> None:
             worst = counts[f"max_{what}_id"][blocks[sizes.argmax()]]
             raise BudgetError(
                 f"budget {config.budget}: molecule {worst} of split {config.split} has {largest} {name}, usable are {limit}; "
-                f"give at least {largest + spare} {name}, for example --budget "
+                f"leave such molecules out with --oversize skip, or give at least {largest + spare} {name}, for example --budget "
                 f"{Budget.suggest(shard_set, atoms=config.budget.atoms)}"
             )
 
 
-def plan_hash(config: StreamConfig) -> str:
-    """What a cursor is bound to, beside the shard set: everything in the configuration that moves a molecule."""
-    text = json.dumps({"order_version": ORDER_VERSION} | asdict(config), sort_keys=True)
+def plan_hash(plan: dict) -> str:
+    """What a cursor is bound to, beside the shard set: `plan` is everything that moves a molecule, as JSON types."""
+    text = json.dumps({"order_version": ORDER_VERSION} | plan, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,20 +1,22 @@
-"""What a stream delivers: rates, fill and memory."""
+"""What a stream delivers: rates, fill, waiting, stages and memory."""
 
 import os
 import time
 
-from streamer.config import Budget
-from streamer.loader import Step
+from streamer.loader import NUM_STEPS_AHEAD, Loader, Step
+from streamer.stages import STAGES
 
 
 class StreamStats:
     """Counts steps and reports them as plain numbers."""
 
-    def __init__(self, budget: Budget):
-        self.budget = budget
+    def __init__(self, loader: Loader):
+        self.loader, self.budget = loader, loader.config.budget
         self.steps = self.molecules = self.atoms = self.edges = self.labels = self.packs = self.masked = 0
+        self.skipped = self.ready = 0
         self.wait_s = 0.0
         self.start: float | None = None
+        self.first_s = 0.0
 
     def begin(self) -> None:
         """Start the clock, once."""
@@ -22,8 +24,12 @@ class StreamStats:
 
     def add(self, step: Step) -> None:
         """Count one step."""
+        if not self.steps and self.start is not None:
+            self.first_s = time.perf_counter() - self.start
         self.steps += 1
         self.wait_s += step.wait_s
+        self.ready += step.num_ready
+        self.skipped += len(step.skipped)
         for batch in step.batches:
             self.packs += 1
             self.masked += batch.num_graphs == 0
@@ -33,23 +39,32 @@ class StreamStats:
             self.labels += int(batch.num_graph_labels_T.sum() + batch.num_atom_labels_T.sum())
 
     def read(self) -> dict[str, float]:
-        """Everything so far. Fill counts the packs that hold molecules."""
+        """Everything so far. Fill counts the packs that hold molecules; padding counts all, of atoms; a stage's share is of the
+        seconds that all threads had."""
         seconds = max(time.perf_counter() - self.start, 1e-9) if self.start else 1e-9
         full = max(self.packs - self.masked, 1)
-        capacity = self.budget.capacity
+        capacity, stages = self.budget.capacity, self.loader.stages
         return {
             "steps": self.steps,
             "molecules": self.molecules,
             "labels": self.labels,
             "packs": self.packs,
             "masked_packs": self.masked,
+            "skipped_molecules": self.skipped,
             "seconds": seconds,
+            "first_step_s": self.first_s,
             "molecules_per_s": self.molecules / seconds,
             "labels_per_s": self.labels / seconds,
+            "bytes_read": stages.bytes_read,
+            "bytes_read_per_s": stages.bytes_read / seconds,
+            "bytes_decompressed_per_s": stages.bytes_decompressed / seconds,
             "data_wait_fraction": self.wait_s / seconds,
+            "queue_fraction": self.ready / (max(self.steps, 1) * NUM_STEPS_AHEAD),
             "atom_fill_fraction": self.atoms / (full * capacity.atoms),
             "edge_fill_fraction": self.edges / (full * capacity.edges),
             "graph_fill_fraction": self.molecules / (full * capacity.graphs),
+            "padding_fraction": 1 - self.atoms / (max(self.packs, 1) * self.budget.atoms),
+            **{f"{stage}_fraction": stages.seconds[stage] / (seconds * self.loader.num_threads) for stage in STAGES},
             "rss_bytes": rss_bytes(),
         }
 

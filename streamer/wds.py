@@ -5,7 +5,6 @@ dataset = webdataset.WebDataset(urls, shardshuffle=False).map(BlockDecoder(shard
 
 from shards import Molecules, ShardSet
 from shards.format import decode_block, decompress
-from shards.types import LEVELS
 
 
 class BlockDecoder:
@@ -13,8 +12,7 @@ class BlockDecoder:
 
     def __init__(self, shard_set: ShardSet, *, groups: tuple[str, ...] | None = None):
         self.groups = ("sizes", *(g for g in groups or shard_set.groups if g != "sizes"))
-        self.num_atom_features = len(shard_set.manifest.atom_features)
-        self.num_tasks = {level: len(shard_set.manifest.tasks_of(level)) for level in LEVELS}
+        self.widths = shard_set.widths
 
     def __call__(self, sample: dict) -> Molecules:
         """Decode; raises FormatError for a damaged member, KeyError for a sample of another kind."""
@@ -24,6 +22,5 @@ class BlockDecoder:
         return decode_block(
             contents,
             num_molecules=num_molecules,
-            num_atom_features=self.num_atom_features,
-            num_tasks=self.num_tasks,
+            widths=self.widths,
         )

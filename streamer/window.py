@@ -1,56 +1,185 @@
 """A window in memory: its blocks decoded into one set of columns, shuffled and packed. Self-contained: needs the plan only."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from kernels.collate import Columns, collate_labels, collate_pack
+from kernels.collate import Columns, collate_pack, collate_rows, count_labels
 from kernels.hashing import mix_key
 from kernels.packing import PackingError, num_packs, pack_molecules
 from kernels.permutation import shuffled
+from kernels.triples import LabelRows, Triples, collate_triples, concat_rows
 from shards import Molecules, ShardSet
-from shards.types import concat_molecules
-from streamer.batch import Batch
-from streamer.config import Budget
+from shards.encodings import encode_positions
+from shards.format import ENCODINGS
+from shards.types import offsets
+from streamer.batch import SUFFIXES, Batch, Layout
+from streamer.config import Budget, StreamConfig
 from streamer.errors import BudgetError
 from streamer.plan import Plan
+from streamer.selection import LEVELS, Selection
+from streamer.stages import Stages
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Window:
     """Molecules and which of them make up each pack."""
 
     molecules: Molecules
+    label_rows: LabelRows | None = None
+    """Graph-level labels, where they are listed."""
     pack_ptr: np.ndarray
     pack_molecules: np.ndarray
+    skipped: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
+    """Ids of molecules that are larger than a pack."""
 
     def members(self, pack: int) -> np.ndarray:
         """Molecules of a pack, as places in the window."""
         return self.pack_molecules[self.pack_ptr[pack] : self.pack_ptr[pack + 1]]
 
 
-def load_window(shard_set: ShardSet, plan: Plan, window: int, *, budget: Budget, groups: tuple[str, ...]) -> Window:
+def load_window(
+    shard_set: ShardSet, plan: Plan, window: int, *, config: StreamConfig, selection: Selection, stages: Stages
+) -> Window:
     """Read, shuffle and pack one window of a plan. Raises ShardError for damaged data, BudgetError if the packs do not hold."""
-    molecules = concat_molecules([shard_set.read_block(int(b), groups) for b in plan.window_blocks(window)])
-    return pack_window(
-        molecules,
-        num_packs=int(plan.window_packs[window]),
-        budget=budget,
-        key=mix_key(plan.key, window) if plan.shuffle else None,
-        where=f"epoch {plan.epoch}, window {window}",
-    )
+    blocks = plan.window_blocks(window)
+    molecules, label_rows = _read_blocks(shard_set, blocks, config.budget, selection, stages)
+    stages.count(windows=1)
+    capacity = config.budget.capacity
+    fits = None
+    if config.oversize == "skip":
+        fits = (molecules.num_atoms <= capacity.atoms) & (2 * molecules.num_bonds <= capacity.edges)
+        if label_rows is not None and capacity.labels is not None:
+            fits &= np.diff(label_rows.ptr) <= capacity.labels
+    with stages.time("pack"):
+        packed = pack_window(
+            molecules,
+            label_rows,
+            fits=fits,
+            num_packs=int(plan.window_packs[window]),
+            budget=config.budget,
+            key=mix_key(plan.key, window) if plan.shuffle else None,
+            where=f"epoch {plan.epoch}, window {window}",
+        )
+    skipped = np.empty(0, np.uint64)
+    if fits is not None and not fits.all():
+        skipped = _ids_of(shard_set, blocks, molecules, ~fits)
+    return Window(molecules=molecules, label_rows=label_rows, pack_ptr=packed[0], pack_molecules=packed[1], skipped=skipped)
 
 
-def pack_window(molecules: Molecules, *, num_packs: int, budget: Budget, key: int | None, where: str) -> Window:
-    """Pack molecules into exactly `num_packs` packs; `key` shuffles them first, None keeps their order."""
+def _read_blocks(
+    shard_set: ShardSet, blocks: np.ndarray, budget: Budget, selection: Selection, stages: Stages
+) -> tuple[Molecules, LabelRows | None]:
+    """The molecules of blocks, each decoded to its place in columns that hold them all, and listed labels."""
+    counts, stored = shard_set.index.counts, selection.groups
+    starts = {
+        row: offsets(counts[name][blocks])
+        for row, name in (("molecule", "num_molecules"), ("atom", "num_atoms"), ("bond", "num_bonds"))
+    }
+    columns = _allocate(shard_set, {row: int(ptr[-1]) for row, ptr in starts.items()}, budget, selection)
+    computed = [name for name in selection.encodings if name not in stored]
+    listed = budget.labels is not None and "graph_labels" in stored
+    sizes: list[Molecules] = []
+    label_rows: list[LabelRows] = []
+    for k, block in enumerate(blocks.tolist()):
+        with stages.time("read"):
+            members = shard_set.read_members(block, stored)
+        with stages.time("decompress"):
+            contents = shard_set.decompress(block, members)
+        stages.count(bytes_read=sum(map(len, members.values())), bytes_decompressed=sum(map(len, contents.values())))
+        out = {name: column[starts[row][k] : starts[row][k + 1]] for name, (row, column) in columns.items()}
+        with stages.time("decode"):
+            if listed:
+                label_rows.append(
+                    shard_set.decode_label_rows(block, contents.pop("graph_labels"), tasks=selection.columns["graph"])
+                )
+            part = shard_set.decode(block, contents, tasks=selection.columns, out=out)
+        if computed:
+            with stages.time("encode"):
+                for name, column in encode_positions(part, tuple(computed)).items():
+                    out[name][:] = column
+        sizes.append(part)
+    atom_ptr, bond_ptr = (offsets(np.concatenate([np.diff(getattr(p, ptr)) for p in sizes])) for ptr in ("atom_ptr", "bond_ptr"))
+    molecules = Molecules(atom_ptr=atom_ptr, bond_ptr=bond_ptr, **{name: column for name, (_, column) in columns.items()})
+    return molecules, concat_rows(label_rows) if listed else None
+
+
+def _allocate(
+    shard_set: ShardSet, rows: dict[str, int], budget: Budget, selection: Selection
+) -> dict[str, tuple[str, np.ndarray]]:
+    """Empty columns of so many molecules, atoms and bonds: {name: (what its rows are, column)}."""
+    molecules, atoms, bonds = rows["molecule"], rows["atom"], rows["bond"]
+    shapes: dict[str, tuple[str, tuple[int, ...], type]] = {
+        "atom_codes": ("atom", (atoms, len(shard_set.manifest.atom_features)), np.uint8),
+        "bond_atoms": ("bond", (bonds, 2), np.uint16),
+        "bond_codes": ("bond", (bonds,), np.uint8),
+    }
+    num_tasks = {level: len(selection.tasks[level]) for level in LEVELS}
+    if num_tasks["graph"] and budget.labels is None:
+        shapes["graph_labels"] = "molecule", (molecules, num_tasks["graph"]), np.float32
+    if num_tasks["atom"]:
+        shapes["atom_labels"] = "atom", (atoms, num_tasks["atom"]), np.float32
+    if "rw16" in selection.encodings:
+        shapes["walks"] = "atom", (atoms, ENCODINGS["rw16"]), np.uint8
+    if "lap8" in selection.encodings:
+        shapes["eigenvectors"] = "atom", (atoms, ENCODINGS["lap8"]), np.int8
+        shapes["eigenvalues"] = "atom", (atoms, ENCODINGS["lap8"]), np.float16
+    if selection.with_ids:
+        shapes["ids"] = "molecule", (molecules,), np.uint64
+    return {name: (row, np.empty(shape, dtype)) for name, (row, shape, dtype) in shapes.items()}
+
+
+def window_bytes(shard_set: ShardSet, rows: tuple[int, int, int], *, budget: Budget, selection: Selection) -> int:
+    """Bytes of the columns of a window of so many molecules, atoms and bonds; listed labels are not counted."""
+    per_row = _allocate(shard_set, {"molecule": 1, "atom": 1, "bond": 1}, budget, selection)
+    sizes = dict.fromkeys(("molecule", "atom", "bond"), 0)
+    for row, column in per_row.values():
+        sizes[row] += column.nbytes
+    # offsets of atoms and bonds, and the packing
+    sizes["molecule"] += 3 * 8
+    return sum(size * number for size, number in zip(sizes.values(), rows, strict=True))
+
+
+def _ids_of(shard_set: ShardSet, blocks: np.ndarray, molecules: Molecules, chosen: np.ndarray) -> np.ndarray:
+    """Ids of some molecules of a window, which may not have been read."""
+    if molecules.ids is not None:
+        return molecules.ids[chosen]
+    parts = np.split(chosen, np.cumsum(shard_set.index.counts["num_molecules"][blocks])[:-1])
+    ids = [shard_set.read_block(int(b), ("ids",)).ids[part] for b, part in zip(blocks, parts, strict=True) if part.any()]
+    return np.concatenate(ids)
+
+
+def pack_window(
+    molecules: Molecules,
+    label_rows: LabelRows | None = None,
+    *,
+    fits: np.ndarray | None = None,
+    num_packs: int,
+    budget: Budget,
+    key: int | None,
+    where: str,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pack molecules (those that `fits`, or all) into exactly `num_packs` packs; `key` shuffles them first, None does not.
+
+    Returns offsets and molecules as `kernels.packing.pack_molecules`. Raises BudgetError.
+    """
     order = np.arange(len(molecules)) if key is None else shuffled(len(molecules), key=key)
+    labels = None if label_rows is None else np.diff(label_rows.ptr)
     try:
-        packed = pack_molecules(molecules.num_atoms, molecules.num_bonds, order, num_packs=num_packs, capacity=budget.capacity)
+        return pack_molecules(
+            molecules.num_atoms,
+            molecules.num_bonds,
+            order if fits is None else order[fits[order]],
+            num_packs=num_packs,
+            capacity=budget.capacity,
+            labels=labels,
+        )
     except PackingError as error:
         raise BudgetError(f"budget {budget}: {where}: {error}") from error
-    return Window(molecules, *packed)
 
 
 def iter_batches(molecules: Molecules, *, atoms_a_pack: int) -> Iterator[Batch]:
@@ -67,65 +196,69 @@ def iter_batches(molecules: Molecules, *, atoms_a_pack: int) -> Iterator[Batch]:
         max_bonds=int(bonds.max()),
     )
     packs = num_packs(sizes, bonds, capacity=budget.capacity)
-    while (window := _try_packs(molecules, packs, budget)) is None:
+    while (packed := _try_packs(molecules, packs, budget)) is None:
         # nothing was planned with this number, so one more pack is as good
         packs += 1
+    window = Window(molecules=molecules, pack_ptr=packed[0], pack_molecules=packed[1])
+    layout = Layout.of(budget, num_features=molecules.atom_codes.shape[1])
     for pack in range(packs):
-        yield collate(
-            window, pack, budget=budget, num_graph_tasks=0, num_atom_tasks=0, num_features=molecules.atom_codes.shape[1]
-        )
+        yield collate(window, pack, layout=layout)
 
 
-def _try_packs(molecules: Molecules, packs: int, budget: Budget) -> Window | None:
+def _try_packs(molecules: Molecules, packs: int, budget: Budget) -> tuple[np.ndarray, np.ndarray] | None:
     try:
         return pack_window(molecules, num_packs=packs, budget=budget, key=None, where="table")
     except BudgetError:
         return None
 
 
-def collate(
-    window: Window | None, pack: int, *, budget: Budget, num_graph_tasks: int, num_atom_tasks: int, num_features: int
-) -> Batch:
-    """One pack as a batch; a window of None gives a masked pack. Label columns that were not read come as absent."""
+def collate(window: Window | None, pack: int, *, layout: Layout, pin_memory: bool = False) -> Batch:
+    """One pack as a batch; a window of None gives a masked pack. Label columns of the layout that the window lacks are absent."""
+    storage = layout.allocate(pin_memory=pin_memory)
+    out = layout.arrays(storage)
     if window is None:
-        molecules, members = _no_molecules(num_features), np.empty(0, np.int64)
+        molecules, rows = _no_molecules(out["atom_codes_AF"].shape[1]), None
+        members = np.empty(0, np.int64)
     else:
-        molecules, members = window.molecules, window.members(pack)
+        molecules, rows = window.molecules, window.label_rows
+        members = window.members(pack)
     columns = Columns(molecules.atom_ptr, molecules.bond_ptr, molecules.atom_codes, molecules.bond_atoms, molecules.bond_codes)
-    arrays = collate_pack(members, columns, graphs=budget.graphs, atoms=budget.atoms, edges=budget.edges)
-    graph_labels, num_graph = _labels(
-        members, np.arange(len(molecules) + 1), molecules.graph_labels, budget.graphs, num_graph_tasks
-    )
-    atom_labels, num_atom = _labels(members, molecules.atom_ptr, molecules.atom_labels, budget.atoms, num_atom_tasks)
-    suffix = {
-        "atom_codes": "AF",
-        "edge_index": "2E",
-        "edge_codes": "E",
-        "edge_order": "E",
-        "edge_ptr": "A",
-        "graph_of_atom": "A",
-        "atom_ptr": "G",
-        "graph_mask": "G",
-        "atom_mask": "A",
-        "edge_mask": "E",
-    }
+    graphs, atoms, edges = (len(out[name]) for name in ("graph_mask_G", "atom_mask_A", "edge_mask_E"))
+    structure = {name: out[f"{name}_{suffix}"] for name, suffix in SUFFIXES.items()}
+    collate_pack(members, columns, graphs=graphs, atoms=atoms, edges=edges, out=structure)
+
+    gather = partial(_gather, members)
+    gather(np.arange(len(molecules) + 1), molecules.graph_labels, out["graph_labels_GT"], np.nan)
+    gather(molecules.atom_ptr, molecules.atom_labels, out["atom_labels_AT"], np.nan)
+    count_labels(out["atom_labels_AT"], out=out["num_atom_labels_T"])
+    if "label_value_L" in out:
+        listed = Triples(out["label_graph_L"], out["label_task_L"], out["label_value_L"], out["num_graph_labels_T"])
+        shape = {"capacity": len(listed.value), "graphs": graphs, "num_tasks": len(listed.num_labels)}
+        collate_triples(members, rows or _no_rows(len(molecules)), **shape, out=listed)
+    else:
+        count_labels(out["graph_labels_GT"], out=out["num_graph_labels_T"])
+    for name in ("walks", "eigenvectors", "eigenvalues"):
+        if f"{name}_AK" in out:
+            gather(molecules.atom_ptr, getattr(molecules, name), out[f"{name}_AK"], 0)
+    tensors: dict[str, Tensor] = {name: torch.from_numpy(array) for name, array in out.items()}
     return Batch(
-        **{f"{name}_{suffix[name]}": torch.from_numpy(array) for name, array in arrays.items()},
-        graph_labels_GT=torch.from_numpy(graph_labels),
-        atom_labels_AT=torch.from_numpy(atom_labels),
-        num_graph_labels_T=torch.from_numpy(num_graph),
-        num_atom_labels_T=torch.from_numpy(num_atom),
+        **tensors,
         ids=None if molecules.ids is None else molecules.ids[members],
         members=members,
+        storage=storage,
+        layout=layout,
     )
 
 
-def _labels(
-    members: np.ndarray, ptr: np.ndarray, labels: np.ndarray | None, rows: int, num_tasks: int
-) -> tuple[np.ndarray, np.ndarray]:
-    if labels is None:
-        return np.full((rows, num_tasks), np.nan, np.float32), np.zeros(num_tasks, np.int32)
-    return collate_labels(members, ptr, labels, rows=rows)
+def _gather(members: np.ndarray, ptr: np.ndarray, rows: np.ndarray | None, out: np.ndarray, pad: float) -> None:
+    if rows is None:
+        out[:] = pad
+    else:
+        collate_rows(members, ptr, rows, out=out, pad=pad)
+
+
+def _no_rows(num_molecules: int) -> LabelRows:
+    return LabelRows(np.zeros(num_molecules + 1, np.int64), np.empty(0, np.int32), np.empty(0, np.float32))
 
 
 def _no_molecules(num_features: int) -> Molecules:

@@ -107,7 +107,9 @@ def build(
     ] = 49_152,
     block_molecules: Annotated[
         int,
-        typer.Option("--block-molecules", min=0, help="Molecules a block, the unit of reading; 0: 4096, fewer in a small set."),
+        typer.Option(
+            "--block-molecules", min=0, help="Molecules a block, about; the unit of reading; 0: 4096, fewer in a small set."
+        ),
     ] = 0,
     workers: Annotated[
         int | None,

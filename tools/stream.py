@@ -2,9 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
+
+if TYPE_CHECKING:
+    from streamer.config import Oversize
 
 
 def stream(
@@ -23,19 +26,40 @@ def stream(
     ] = None,
     max_steps: Annotated[int | None, typer.Option("--max-steps", min=0, help="Stop after so many steps of this call.")] = None,
     ledger: Annotated[
-        Path | None, typer.Option("--ledger", help="Write a Parquet row (epoch, step, lane, set, id) a molecule.")
+        Path | None,
+        typer.Option("--ledger", help="Write a Parquet row (epoch, step, lane, set, id) a molecule; lane -1: left out."),
     ] = None,
     budget: Annotated[
-        str | None, typer.Option("--budget", metavar="G,A,E", help="Batch shape; default: suggested for 8192 atoms.")
+        str | None,
+        typer.Option("--budget", metavar="G,A,E", help="Batch shape: graphs, atoms, directed edges; default: for 8192 atoms."),
     ] = None,
+    list_labels: Annotated[
+        bool,
+        typer.Option(
+            "--list-labels", help="Graph labels as (graph, task, value), for thousands of tasks; L in --budget G,A,E,L."
+        ),
+    ] = False,
+    oversize: Annotated[
+        str,
+        typer.Option("--oversize", metavar="error|skip", help="Molecules larger than a batch: refuse, or leave out and list."),
+    ] = "error",
+    tasks: Annotated[
+        str | None, typer.Option("--tasks", metavar="A,B*", help="Only these labels, by name or pattern; '' for none.")
+    ] = None,
+    encodings: Annotated[
+        str, typer.Option("--pe", help="Positional encodings: rw16, lap8 or rw16,lap8; computed where the set has none.")
+    ] = "",
     window_molecules: Annotated[int, typer.Option("--window-molecules", help="Least molecules shuffled together.")] = 16_384,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
     from contextlib import nullcontext
 
     from shards import InputError
-    from streamer import Budget, Cursor, Loader, ShardSet, StreamConfig
+    from streamer import Budget, Cursor, Loader, Selection, ShardSet, StreamConfig
+    from streamer.errors import CallError
     from streamer.ledger import LedgerWriter
+    from streamer.loader import NUM_STEPS_AHEAD
+    from streamer.stages import STAGES
     from streamer.stats import StreamStats
     from tools.progress import bars
     from tools.stop import StopFlag
@@ -47,14 +71,30 @@ def stream(
         why = "already exists; a ledger holds one call" if ledger.exists() else f"no folder {ledger.parent}"
         raise InputError(f"--ledger {ledger}: {why}")
     shard_set = ShardSet(directory)
+    names = None if tasks is None else tuple(t.strip() for t in tasks.split(",") if t.strip())
+    wanted = Selection.resolve(shard_set, tasks=names)
     config = StreamConfig(
         split=split,
         seed=seed,
         num_lanes=lanes,
         window_molecules=window_molecules,
-        budget=Budget.parse(budget) if budget else Budget.suggest(shard_set, atoms=8192),
+        budget=Budget.parse(budget)
+        if budget
+        else Budget.suggest(shard_set, atoms=8192, list_labels=list_labels, tasks=wanted.names),
+        oversize=cast("Oversize", oversize),
     )
-    loader = Loader(shard_set, config, rank=rank, world_size=world_size, num_threads=threads, with_ids=ledger is not None)
+    if list_labels and config.budget.labels is None:
+        raise CallError(f"--list-labels: --budget {budget} has no room for labels, give G,A,E,L")
+    loader = Loader(
+        shard_set,
+        config,
+        rank=rank,
+        world_size=world_size,
+        num_threads=threads,
+        tasks=names,
+        encodings=tuple(e.strip() for e in encodings.split(",") if e.strip()),
+        with_ids=ledger is not None,
+    )
     if state is not None and state.exists():
         loader.seek(Cursor.read(state))
     plan = loader.plan
@@ -63,7 +103,9 @@ def stream(
         f"windows in memory at most {loader.window_bytes() / 1e6:,.1f} MB",
         err=True,
     )
-    stats = StreamStats(config.budget)
+    if plan.num_oversize:
+        typer.echo(f"{plan.num_oversize:,} molecules have more than {config.budget.atoms - 1} atoms and are left out", err=True)
+    stats, skipped = StreamStats(loader), SkippedList()
     # a signal ends the stream between two steps: what was handed out is in the ledger and in the cursor
     with bars() as progress, LedgerWriter(ledger) if ledger else nullcontext() as writer, StopFlag() as stop:
         while loader.epoch < epochs and (max_steps is None or stats.steps < max_steps) and not stop.is_set():
@@ -72,6 +114,7 @@ def stream(
             stats.begin()
             for step in loader:
                 stats.add(step)
+                skipped.add(step.skipped)
                 if writer:
                     writer.add(step)
                 progress("stream", stats.steps, max(total, stats.steps))
@@ -79,16 +122,47 @@ def stream(
                     break
     if state is not None:
         write_state(state, loader.cursor)
-    facts = stats.read() | {"epoch": loader.epoch, "step": loader.step, "steps_an_epoch": plan.num_steps}
+    facts: dict = stats.read() | {"epoch": loader.epoch, "step": loader.step, "steps_an_epoch": plan.num_steps}
     typer.echo(
         f"{facts['molecules']:,} molecules, {facts['labels']:,} labels in {facts['steps']:,} steps: "
-        f"{facts['molecules_per_s']:,.0f} molecules/s, {facts['labels_per_s']:,.0f} labels/s; atom slots "
-        f"{facts['atom_fill_fraction']:.1%} full, {facts['masked_packs']} masked packs, {facts['rss_bytes'] / 1e6:,.0f} MB"
+        f"{facts['molecules_per_s']:,.0f} molecules/s, {facts['labels_per_s']:,.0f} labels/s, "
+        f"{facts['bytes_read_per_s'] / 1e6:,.1f} MB/s from disk; "
+        f"atom slots {facts['atom_fill_fraction']:.1%} full, {facts['masked_packs']} masked packs, "
+        f"{facts['rss_bytes'] / 1e6:,.0f} MB"
     )
+    spent = {stage: facts[f"{stage}_fraction"] for stage in STAGES}
+    typer.echo(
+        f"  waited {facts['data_wait_fraction']:.1%} of the time for data (first step {facts['first_step_s']:.2f} s), "
+        f"{facts['queue_fraction']:.0%} of {NUM_STEPS_AHEAD} steps ahead were ready; threads: "
+        + ", ".join(f"{stage} {share:.0%}" for stage, share in spent.items() if share)
+        + f", idle {max(0.0, 1 - sum(spent.values())):.0%}"
+    )
+    if skipped.number:
+        typer.echo(f"  {skipped}", err=True)
     if as_json:
         typer.echo(json.dumps(facts))
     if stop.is_set():
         raise typer.Exit(130)
+
+
+class SkippedList:
+    """Counts molecules that were left out and names the first of them."""
+
+    SHOWN = 10
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.first: list[int] = []
+
+    def add(self, ids) -> None:
+        self.number += len(ids)
+        self.first += ids[: max(0, self.SHOWN - len(self.first))].tolist()
+
+    def __str__(self) -> str:
+        more = (
+            f" and {self.number - len(self.first):,} more (--ledger lists all, with lane -1)" if self.number > self.SHOWN else ""
+        )
+        return f"left out, larger than a batch: {', '.join(map(str, self.first))}{more}"
 
 
 def write_state(path: Path, cursor) -> None:

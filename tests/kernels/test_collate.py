@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels import reference
-from kernels.collate import Columns, collate_labels, collate_pack
+from kernels.collate import Columns, collate_pack, collate_rows, count_labels
 
 DTYPES = {
     "atom_codes": np.uint8,
@@ -50,7 +50,7 @@ def packs(draw):
     members = rng.permutation(num_molecules)[: draw(st.integers(0, num_molecules))]
     atoms, edges = loads(columns, members)
     room = st.sampled_from([0, 1, 7])
-    return members, columns, (len(members) + 1 + draw(room), atoms + 1 + draw(room), edges + draw(room))
+    return members, columns, (len(members) + 1 + draw(room), atoms + 1 + draw(room), edges + 2 * draw(room))
 
 
 @given(packs())
@@ -136,6 +136,7 @@ def test_a_pack_that_is_full_to_the_last_slot_fits_and_one_slot_less_is_refused(
     assert full["graph_mask"].tolist() == [True] * 6 + [False]
     assert full["edge_mask"].all()
     for name, slots in shape.items():
+        assert slots > 0
         with pytest.raises(ValueError, match=rf"6 graphs, {atoms} atoms, {edges} edges do not fit a pack"):
             collate_pack(members, columns, **shape | {name: slots - 1})
 
@@ -143,7 +144,7 @@ def test_a_pack_that_is_full_to_the_last_slot_fits_and_one_slot_less_is_refused(
 def test_a_molecule_the_window_does_not_have_is_refused():
     columns = random_columns(np.random.default_rng(2), 6)
     for member in (6, 2**40):
-        with pytest.raises(IndexError, match="out of bounds"):
+        with pytest.raises(ValueError, match=r"molecules 0 to \d+, there are 0 to 5"):
             collate_pack(np.array([0, member]), columns, graphs=8, atoms=64, edges=96)
 
 
@@ -155,26 +156,52 @@ def test_labels_of_a_pack_equal_their_twin(case, num_tasks, per_atom):
     rng = np.random.default_rng(len(members))
     labels = rng.normal(size=(ptr[-1], num_tasks)).astype(np.float32)
     labels[rng.random(labels.shape) < 0.5] = np.nan
-    out, num_labels = collate_labels(members, ptr, labels, rows=rows)
+    out = collate_rows(members, ptr, labels, out=np.empty((rows, num_tasks), np.float32), pad=np.nan)
+    num_labels = count_labels(out)
     expect, num_expected = reference.collate_labels(members, ptr, labels, rows=rows)
     np.testing.assert_array_equal(out, expect)
     np.testing.assert_array_equal(num_labels, num_expected)
     assert (out.dtype, num_labels.dtype) == (np.float32, np.int32)
 
 
-def test_labels_that_do_not_fit_are_refused():
-    labels = np.zeros((5, 2), np.float32)
-    out, _ = collate_labels(np.arange(5), np.arange(6), labels, rows=5)
-    assert not np.isnan(out).any()
-    with pytest.raises(ValueError, match="5 label rows do not fit a batch of 4"):
-        collate_labels(np.arange(5), np.arange(6), labels, rows=4)
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.float16, np.float32])
+@pytest.mark.parametrize("pad", [0, 3])
+def test_rows_of_any_dtype_keep_their_bits_and_are_padded(dtype, pad):
+    rng = np.random.default_rng(5)
+    ptr = np.array([0, 2, 2, 5, 9])
+    rows = rng.integers(0, 256, (9, 3 * np.dtype(dtype).itemsize), np.uint8).view(dtype)
+    out = collate_rows(np.array([3, 0, 1]), ptr, rows, out=np.empty((8, 3), dtype), pad=pad)
+    expect = np.concatenate([rows[5:9], rows[0:2], np.full((2, 3), pad, dtype)])
+    assert out.tobytes() == expect.tobytes()
+
+
+@given(st.integers(0, 300), st.integers(0, 200), st.integers(0, 2**32))
+@settings(deadline=None, max_examples=60)
+def test_present_labels_are_counted_task_by_task(rows, num_tasks, seed):
+    rng = np.random.default_rng(seed)
+    labels = rng.normal(size=(rows, num_tasks)).astype(np.float32)
+    labels[rng.random(labels.shape) < 0.5] = np.nan
+    assert count_labels(labels).tolist() == (~np.isnan(labels)).sum(axis=0).tolist()
+
+
+def test_rows_that_do_not_fit_are_refused():
+    rows, place = np.zeros((5, 2), np.float32), np.empty((5, 2), np.float32)
+    assert not collate_rows(np.arange(5), np.arange(6), rows, out=place, pad=np.nan).any()
+    for out in (place[:4], np.empty((5, 3), np.float32), np.empty((5, 2), np.float64)):
+        with pytest.raises(ValueError, match=r"5 rows of float32 .* do not fit a batch of"):
+            collate_rows(np.arange(5), np.arange(6), rows, out=out)
+
+
+def test_an_odd_number_of_edge_slots_is_refused():
+    with pytest.raises(ValueError, match="7 edges, expected an even number"):
+        collate_pack(np.empty(0, np.int64), random_columns(np.random.default_rng(0), 1), graphs=8, atoms=8, edges=7)
 
 
 def test_a_negative_molecule_number_is_refused():
     columns = Columns(
         np.array([0, 1]), np.array([0, 0]), np.zeros((1, 2), np.uint8), np.empty((0, 2), np.uint16), np.empty(0, np.uint8)
     )
-    with pytest.raises(ValueError, match="molecule number -1"):
+    with pytest.raises(ValueError, match="molecules -1 to -1"):
         collate_pack(np.array([-1]), columns, graphs=8, atoms=8, edges=8)
-    with pytest.raises(ValueError, match="molecule number -1"):
-        collate_labels(np.array([-1]), np.array([0, 1]), np.zeros((1, 2), np.float32), rows=8)
+    with pytest.raises(ValueError, match="molecules -1 to -1"):
+        collate_rows(np.array([-1]), np.array([0, 1]), np.zeros((1, 2), np.float32), out=np.empty((8, 2), np.float32))

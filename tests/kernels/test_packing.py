@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kernels import _numba, reference
+from kernels import _numba_packing, reference
 from kernels.packing import Capacity, PackingError, cut_windows, num_packs, pack_molecules
 from kernels.permutation import shuffled
 from streamer.config import Budget
@@ -49,11 +49,11 @@ def many_blocks(draw):
 
 
 def index_of(blocks):
-    """Blocks of (atoms, bonds) -> sums and size counts, as a shard set's index holds them."""
-    sums = np.array([[len(b), sum(a for a, _ in b), sum(m for _, m in b)] for b in blocks])
+    """Blocks of (atoms, bonds) -> molecules, bonds and size counts, as a shard set's index holds them."""
+    molecules, bonds = np.array([len(b) for b in blocks]), np.array([sum(m for _, m in b) for b in blocks])
     counts = [np.unique([a for a, _ in b], return_counts=True) for b in blocks]
     hist_ptr = np.cumsum([0] + [len(sizes) for sizes, _ in counts])
-    return sums, hist_ptr, np.concatenate([s for s, _ in counts]), np.concatenate([c for _, c in counts])
+    return molecules, bonds, (hist_ptr, np.concatenate([s for s, _ in counts]), np.concatenate([c for _, c in counts]))
 
 
 def check_packs(pack_ptr, molecules, sizes, bonds, capacity):
@@ -85,7 +85,7 @@ def drug_like(rng, num_molecules):
 @settings(deadline=None, max_examples=80)
 def test_number_of_packs_equals_the_least_that_satisfies_the_inequality(case):
     sizes, capacity = case
-    assert _numba.count_packs(np.bincount(sizes), capacity) == reference.count_packs(sizes, capacity)
+    assert _numba_packing.count_packs(np.bincount(sizes), max(sizes), capacity) == reference.count_packs(sizes, capacity)
 
 
 @given(
@@ -113,7 +113,7 @@ def test_number_of_packs_equals_its_twin_where_graphs_or_edges_bind(case, graphs
 def test_number_of_packs_lies_between_the_volume_and_its_bound(case):
     sizes, capacity = case
     total, largest = sum(sizes), max(sizes)
-    packs = _numba.count_packs(np.bincount(sizes), capacity)
+    packs = _numba_packing.count_packs(np.bincount(sizes), largest, capacity)
     assert packs >= -(-total // capacity)
     assert packs <= len(sizes)
     if largest < capacity:
@@ -176,15 +176,19 @@ def test_packing_equals_its_twin_also_where_graphs_and_edges_bind(case, data):
     least = reference.num_packs(sizes, bonds, capacity=capacity._replace(edges=AMPLE), max_bonds=max(bonds))
     packs = max(1, least + data.draw(st.integers(-1, 2)))
     order = shuffled(len(sizes), key=seed)
-    expect = reference.pack_molecules(sizes, bonds, order.tolist(), num_packs=packs, capacity=capacity)
-    if expect is None:
-        # the second way, where edges or graphs are in the way of the first
-        expect = reference.pack_window_jointly(sizes, bonds, order.tolist(), num_packs=packs, capacity=capacity)
+    labels = None
+    if data.draw(st.booleans()):
+        labels = np.random.default_rng(seed + 1).integers(0, 9, len(sizes)).tolist()
+        capacity = capacity._replace(labels=data.draw(st.integers(1, 60)))
+    arguments = {"num_packs": packs, "capacity": capacity, "labels": labels}
+    expect = reference.pack_molecules(sizes, bonds, order.tolist(), **arguments)
+    if labels is not None:
+        arguments["labels"] = np.array(labels)
     if expect is None:
         with pytest.raises(PackingError, match="finds no room"):
-            pack_molecules(np.array(sizes), np.array(bonds), order, num_packs=packs, capacity=capacity)
+            pack_molecules(np.array(sizes), np.array(bonds), order, **arguments)
     else:
-        pack_ptr, molecules = pack_molecules(np.array(sizes), np.array(bonds), order, num_packs=packs, capacity=capacity)
+        pack_ptr, molecules = pack_molecules(np.array(sizes), np.array(bonds), order, **arguments)
         got = [molecules[a:b].tolist() for a, b in pairwise(pack_ptr)]
         assert got == expect
         check_packs(pack_ptr, molecules, sizes, bonds, capacity)
@@ -300,17 +304,27 @@ def test_windows_of_some_blocks_of_an_index_are_those_of_these_blocks_alone():
         assert some[0][-1] == len(order)
 
 
-def test_of_ends_that_fill_their_packs_alike_the_earliest_is_taken():
+def test_of_cuts_that_take_equally_many_packs_the_one_with_the_earliest_ends_is_taken():
     # a molecule a block and a pack: every window is full wherever it ends
     window_ptr, packs, _ = cut([[(10, 9)]] * 14, range(14), Capacity(7, 10, 100), 4)
     assert window_ptr.tolist() == [0, 4, 8, 14]
     assert packs.tolist() == [4, 4, 6]
 
 
+def test_windows_of_thousands_of_small_blocks_are_cut_at_some_of_them():
+    blocks = [[(10, 9)]] * 20_000
+    window_ptr, packs, _ = cut(blocks, range(20_000), Capacity(700, 1000, 2600), 4000)
+    sizes = np.diff(window_ptr)
+    assert window_ptr[-1] == 20_000
+    assert (sizes >= 4000).all()
+    assert (window_ptr[1:-1] % (4000 // 64) == 0).all()
+    assert packs.sum() == sum(num_packs(np.full(n, 10), np.full(n, 9), capacity=Capacity(700, 1000, 2600)) for n in sizes)
+
+
 def test_no_blocks_make_no_windows():
     none = np.empty(0, np.int64)
     window_ptr, packs = cut_windows(
-        none, np.empty((0, 3)), np.zeros(1), none, none, capacity=Capacity(7, 7, 8), max_bonds=0, window_molecules=5
+        none, none, none, (np.zeros(1, np.int64), none, none), capacity=Capacity(7, 7, 8), max_bonds=0, window_molecules=5
     )
     assert window_ptr.tolist() == [0]
     assert packs.size == 0
@@ -319,10 +333,11 @@ def test_no_blocks_make_no_windows():
 # how full
 
 
-@pytest.mark.parametrize(("budget", "fill"), [(1024, 0.975), (8192, 0.99)])
-def test_drug_like_molecules_fill_their_packs_and_never_fail(budget, fill):
-    """Over all slots, padding included; blocks of 1,024, windows of 16,384 to 24,576. Blocks of 4,096 leave three ends: 0.983."""
-    block_size, num_blocks = 1024, 128
+@pytest.mark.parametrize("block_size", [1024, 4096])
+@pytest.mark.parametrize(("budget", "fill"), [(1024, 0.98), (8192, 0.995)])
+def test_drug_like_molecules_fill_their_packs_and_never_fail(budget, fill, block_size):
+    """Over all usable slots of an epoch, the remainders of windows included."""
+    num_blocks = 262_144 // block_size
     for seed in range(20):
         rng = np.random.default_rng(seed)
         atoms, bonds = drug_like(rng, block_size * num_blocks)
@@ -334,15 +349,18 @@ def test_drug_like_molecules_fill_their_packs_and_never_fail(budget, fill):
         order = rng.permutation(num_blocks)
         window_ptr, packs = cut_windows(
             order,
-            np.stack([np.full(num_blocks, block_size), *(x.reshape(num_blocks, -1).sum(1) for x in (atoms, bonds))], axis=1),
-            np.cumsum([0] + [len(sizes) for sizes, _ in counts]),
-            np.concatenate([sizes for sizes, _ in counts]),
-            np.concatenate([number for _, number in counts]),
+            np.full(num_blocks, block_size),
+            bonds.reshape(num_blocks, -1).sum(1),
+            (
+                np.cumsum([0] + [len(sizes) for sizes, _ in counts]),
+                np.concatenate([sizes for sizes, _ in counts]),
+                np.concatenate([number for _, number in counts]),
+            ),
             capacity=capacity,
             max_bonds=int(bonds.max()),
             window_molecules=16_384,
         )
-        got = atoms.sum() / (budget * packs.sum())
+        got = atoms.sum() / (capacity.atoms * packs.sum())
         print(f"seed {seed}: {budget} atoms, fill {got:.4f}")
         assert got >= fill
         # one window of each seed in full: the rest would only cost time
@@ -365,8 +383,9 @@ def test_joint_packing_equals_its_twin(num, seed):
     bonds, order = rng.integers(0, 60, num), rng.permutation(num)
     capacity, packs = Capacity(12, 128, 256), int(rng.integers(1, 8))
     pack_ptr, molecules = np.empty(packs + 1, np.int64), np.empty(num, np.int64)
-    left = _numba.pack_window_jointly(sizes, bonds, order, packs, *capacity, pack_ptr, molecules)
-    expected = reference.pack_window_jointly(sizes.tolist(), bonds.tolist(), order.tolist(), num_packs=packs, capacity=capacity)
+    limits = np.array([*capacity[:3], 0])
+    left = _numba_packing.pack_jointly(sizes, 2 * bonds, np.empty(0, np.int64), order, limits, pack_ptr, molecules)
+    expected = reference.pack_jointly(sizes.tolist(), bonds.tolist(), order.tolist(), num_packs=packs, capacity=capacity)
     if expected is None:
         assert left >= 0
     else:

@@ -106,7 +106,8 @@ def varied() -> Molecules:
 
 
 def decode(contents: dict[str, bytes], num_molecules: int, *, num_tasks: dict[Level, int] = NUM_TASKS) -> Molecules:
-    return format.decode_block(contents, num_molecules=num_molecules, num_atom_features=NUM_FEATURES, num_tasks=num_tasks)
+    widths = format.Widths(atom_codes=(256,) * NUM_FEATURES, bond_codes=256, num_tasks=num_tasks)
+    return format.decode_block(contents, num_molecules=num_molecules, widths=widths)
 
 
 def assert_same(found: Molecules, expected: Molecules) -> None:

@@ -15,7 +15,7 @@ from shards.build import BuildOptions, WorkOptions, build
 from shards.datasets import TableSpec
 from shards.errors import LimitError, StorageError
 from shards.featurize import match_atoms
-from shards.format import compress, decode_block, encode_block
+from shards.format import Widths, compress, decode_block, encode_block
 from shards.mapper import MAX_PAIR_ATOMS
 from shards.spill import Spill
 from shards.tables import TableReader, iter_smiles
@@ -139,7 +139,7 @@ def test_labels_that_would_take_all_memory_are_refused_before_they_are_made(monk
     contents = encode_block(molecules)
     monkeypatch.setattr("shards.format.MAX_DENSE_BYTES", 19)
     with pytest.raises(FormatError, match=r"member graph_labels: labels of shape \(1, 5\), more than 19 bytes"):
-        decode_block(contents, num_molecules=1, num_atom_features=7, num_tasks={"graph": 5, "atom": 0, "bond": 0, "pair": 0})
+        decode_block(contents, num_molecules=1, widths=Widths(atom_codes=(9,) * 7, bond_codes=9, num_tasks={"graph": 5}))
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.smi", "a.csv.gz"])

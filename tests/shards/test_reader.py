@@ -1,7 +1,9 @@
+import hashlib
 import json
 import random
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -171,7 +173,7 @@ def test_a_missing_index_is_named(copied_set):
 def test_a_newer_set_is_refused_with_its_place_and_version(copied_set):
     fields = json.loads((copied_set / "manifest.json").read_text()) | {"format_version": 7}
     (copied_set / "manifest.json").write_text(json.dumps(fields))
-    with pytest.raises(FormatError, match=rf"{copied_set}: manifest\.json: format version 7, this molstream reads 3"):
+    with pytest.raises(FormatError, match=rf"{copied_set}: manifest\.json: format version 7, this molstream reads 4"):
         ShardSet(copied_set)
 
 
@@ -219,3 +221,21 @@ def test_arrays_that_were_not_transformed_cannot_be_written_to(sample_set):
     with pytest.raises(ValueError, match="read-only"):
         arrays["num_atoms"][0] = 1
     assert np.array_equal(arrays["num_atoms"], sample_set.read_block(0).num_atoms)
+
+
+def test_a_set_is_opened_without_reading_a_column_of_its_index(copied_set):
+    path, whole = copied_set / "index.parquet", ShardSet(copied_set)
+    footer = pq.ParquetFile(path).metadata
+    with path.open("r+b") as file:
+        for k in range(footer.row_group(0).num_columns):
+            chunk = footer.row_group(0).column(k)
+            file.seek(chunk.dictionary_page_offset if chunk.has_dictionary_page else chunk.data_page_offset)
+            file.write(bytes(chunk.total_compressed_size))
+    manifest = replace(whole.manifest, index_sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    (copied_set / "manifest.json").write_bytes(manifest.encode())
+    opened = ShardSet(copied_set)
+    assert len(opened.index) == len(whole.index)
+    assert (opened.groups, opened.splits) == (whole.groups, whole.splits)
+    for ask in (lambda: opened.blocks("train"), lambda: opened.read_block(0), opened.index.sums):
+        with pytest.raises(FormatError, match=rf"{path}: not readable as Parquet"):
+            ask()

@@ -10,11 +10,10 @@ from kernels.packing import num_packs
 from streamer import Budget, Plan, StreamConfig
 
 # fmt: off
-GOLDEN_BLOCKS = [22, 17, 14, 19, 18, 8, 3, 28, 7, 34, 4, 24, 20, 5, 16, 12, 35, 32, 29, 21, 30, 13, 11, 23, 15, 10, 27, 2, 9,
-    0, 31, 6, 25, 1, 26, 33]
-GOLDEN_PACKS = [4, 4, 4, 4, 4, 4, 3, 4, 4, 4, 6]
-GOLDEN_LANE = [(1, 0), (1, 1), (1, 2), (1, 3), (4, 0), (4, 1), (4, 2), (4, 3), (7, 0), (7, 1), (7, 2), (7, 3), (9, 2), (10,
-    1), (10, 4)]
+GOLDEN_BLOCKS = [4, 9, 12, 17, 34, 27, 6, 3, 13, 19, 10, 28, 33, 24, 22, 26, 35, 15, 16, 29, 32, 11, 31, 0, 30, 1, 14, 20, 8,
+    2, 18, 5, 7, 23, 21, 25]
+GOLDEN_PACKS = [4, 5, 4, 4, 3, 3, 3, 3, 5, 6]
+GOLDEN_LANE = [(1, 0), (1, 1), (1, 2), (1, 3), (1, 4), (5, 0), (5, 1), (5, 2), (8, 0), (8, 1), (8, 2), (8, 3), (8, 4), None]
 # fmt: on
 
 
@@ -75,21 +74,21 @@ def test_planning_reads_no_shard(made_sets, monkeypatch):
 
 
 def test_the_order_is_frozen(made_sets):
-    """Golden vector of order version 1: if this changes, ORDER_VERSION must, and every cursor in the world is void."""
+    """Golden vector of order version 2: if this changes, ORDER_VERSION must, and every cursor in the world is void."""
     shard_set = copy.copy(made_sets["many"])
     # whatever the format makes of the same molecules
     shard_set.manifest = replace(shard_set.manifest, fingerprint="0123456789abcdef" * 4)
     plan = Plan.make(shard_set, config_for(made_sets["many"], num_lanes=3, window_molecules=40, seed=5), 2)
     assert plan.blocks.tolist() == GOLDEN_BLOCKS
     assert plan.window_packs.tolist() == GOLDEN_PACKS
-    assert [(s.window, s.pack) for s in plan.iter_lane(1)] == GOLDEN_LANE
+    assert [s and (s.window, s.pack) for s in plan.iter_lane(1)] == GOLDEN_LANE
 
 
 @pytest.mark.parametrize(
     ("budget", "match"),
     [
-        ("512,32,512", r"molecule \d+ of split train has \d+ atoms, usable are 31; give at least \d+ atoms"),
-        ("512,256,64", r"molecule \d+ of split train has \d+ edges, usable are 64; give at least \d+ edges"),
+        ("512,32,512", r"molecule \d+ of split train has \d+ atoms, usable are 31; leave .* or give at least \d+ atoms"),
+        ("512,256,64", r"molecule \d+ of split train has \d+ edges, usable are 64; leave .* or give at least \d+ edges"),
     ],
 )
 def test_a_budget_below_the_largest_molecule_is_refused_by_name(made_sets, budget, match):
@@ -97,7 +96,7 @@ def test_a_budget_below_the_largest_molecule_is_refused_by_name(made_sets, budge
         Plan.make(made_sets["tails"], StreamConfig(budget=Budget.parse(budget)), 0)
 
 
-@pytest.mark.parametrize("text", ["", "1,2", "8,8,8,8", "a,b,c", "8,8,7", "0,8,8", "-8,8,8", "8.0,8,8"])
+@pytest.mark.parametrize("text", ["", "1,2", "8,8,8,7", "8,8,8,8,8", "a,b,c", "8,8,7", "0,8,8", "-8,8,8", "8.0,8,8"])
 def test_a_malformed_budget_is_refused(text):
     with pytest.raises(ValueError, match="budget"):
         Budget.parse(text)

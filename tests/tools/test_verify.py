@@ -1,15 +1,19 @@
 """molstream verify: a sound set is sound, and one flipped bit anywhere is found and named."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from shards import ShardSet
 from shards.format import TAR_BLOCK
+from shards.index import encode_table
 from shards.manifest import Manifest, Statistics
 
 GROUPS = ("sizes", "structure", "graph_labels", "atom_labels", "ids", "smiles")
@@ -216,3 +220,37 @@ def test_a_missing_index_is_named(molstream, copy_set):
     done = molstream("verify", copy_set)
     assert done.code == 1
     assert "index.parquet is missing" in done.error
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("max_atoms", 1), ("max_bonds_id", 2**63), ("max_graph_labels", 5), ("max_graph_labels_id", 2**63)),
+        *(("histogram_size", [1]), ("histogram_count", [0])),
+    ],
+)
+def test_an_index_row_of_another_block_is_found_and_named(molstream, copy_set, name, value):
+    path = copy_set / "index.parquet"
+    table = pq.ParquetFile(path).read(use_threads=False)
+    rows = table.to_pylist()
+    rows[0] |= (
+        {n: value if n == name else [1] for n in ("histogram_size", "histogram_count")} if "hist" in name else {name: value}
+    )
+    path.write_bytes(encode_table(pa.Table.from_pylist(rows, table.schema)))
+    rewrite(copy_set, lambda manifest: {"index_sha256": hashlib.sha256(path.read_bytes()).hexdigest()})
+    done = molstream("verify", copy_set, "--json")
+    assert done.code == 1
+    assert any(f"block 0: {name} is " in problem for problem in done.json["problems"])
+    assert all("train-00000.tar, block 0: " in problem for problem in done.json["problems"])
+
+
+def test_a_damaged_column_of_the_index_is_one_message(molstream, copy_set):
+    path = copy_set / "index.parquet"
+    data, row_group = bytearray(path.read_bytes()), pq.ParquetFile(path).metadata.row_group(0)
+    # of the last column, the hashes
+    data[row_group.column(row_group.num_columns - 1).data_page_offset + 60] ^= 1
+    path.write_bytes(data)
+    rewrite(copy_set, lambda manifest: {"index_sha256": hashlib.sha256(path.read_bytes()).hexdigest()})
+    done = molstream("verify", copy_set)
+    assert done.code == 1
+    assert "index.parquet: not readable as Parquet" in done.error

@@ -6,6 +6,7 @@ import torch
 
 from kernels.permutation import shuffled
 from streamer import Budget
+from streamer.batch import Layout
 from streamer.window import Window, collate
 from trainers.loss import Targets, count_labels, masked_mae
 from trainers.model import build_network
@@ -14,12 +15,10 @@ from trainers.spec import DataSpec
 
 def batches_of(shard_set, molecules, packs: list[np.ndarray], budget: Budget):
     ptr = np.concatenate([[0], np.cumsum([len(p) for p in packs])])
-    window = Window(molecules, ptr, np.concatenate(packs))
-    manifest = shard_set.manifest
-    return [
-        collate(window, k, budget=budget, num_graph_tasks=62, num_atom_tasks=7, num_features=len(manifest.atom_features))
-        for k in range(len(packs))
-    ]
+    window = Window(molecules=molecules, pack_ptr=ptr, pack_molecules=np.concatenate(packs))
+    num_features = len(shard_set.manifest.atom_features)
+    layout = Layout.of(budget, num_features=num_features, num_graph_tasks=62, num_atom_tasks=7)
+    return [collate(window, k, layout=layout) for k in range(len(packs))]
 
 
 def loss_and_gradients(network, targets, spec, batches):

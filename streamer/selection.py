@@ -1,0 +1,83 @@
+"""Which columns a stream reads: tasks by name or pattern, encodings, ids. Moves no molecule, unless labels are listed."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from shards import ShardSet
+from shards.format import ENCODINGS
+from shards.types import Level, Task
+from streamer.errors import CallError
+
+LEVELS: tuple[Level, ...] = ("graph", "atom")
+"""Levels whose labels a batch can carry."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Selection:
+    """Columns of a shard set."""
+
+    tasks: Mapping[Level, tuple[Task, ...]]
+    """By level, in the order of the label columns of a batch, which is that of the set."""
+    columns: Mapping[Level, np.ndarray]
+    """Where these are among the stored columns of their level: int64."""
+    encodings: tuple[str, ...]
+    """Positional encodings, whether stored or to be computed."""
+    with_ids: bool
+    groups: tuple[str, ...]
+    """Column groups to read."""
+
+    @classmethod
+    def resolve(
+        cls,
+        shard_set: ShardSet,
+        *,
+        tasks: Sequence[str] | None = None,
+        levels: Sequence[Level] = LEVELS,
+        encodings: Sequence[str] = (),
+        with_ids: bool = False,
+    ) -> "Selection":
+        """Find the columns in a set; `tasks` are names or patterns (`graph_S0_*`), all if None.
+
+        Raises CallError for what is not there.
+        """
+        if others := [level for level in levels if level not in LEVELS]:
+            raise CallError(f"levels: got {others[0]!r}, batches carry labels of {' and '.join(LEVELS)}")
+        if unknown := [name for name in encodings if name not in ENCODINGS]:
+            raise CallError(f"encodings: got {unknown[0]!r}, expected some of {', '.join(ENCODINGS)}")
+        there = {level: shard_set.manifest.tasks_of(level) for level in levels}
+        for pattern in tasks or ():
+            _check_pattern(pattern, shard_set, [t.name for level_tasks in there.values() for t in level_tasks])
+        wanted = {
+            level: [k for k, task in enumerate(level_tasks) if tasks is None or any(fnmatchcase(task.name, p) for p in tasks)]
+            for level, level_tasks in there.items()
+        }
+        groups = {"sizes", "structure"} | {f"{level}_labels" for level, columns in wanted.items() if columns} | {*encodings}
+        groups |= {"ids"} if with_ids else set()
+        return cls(
+            tasks={level: tuple(there[level][k] for k in wanted[level]) if level in wanted else () for level in LEVELS},
+            columns={level: np.array(wanted.get(level, []), np.int64) for level in LEVELS},
+            encodings=tuple(encodings),
+            with_ids=with_ids,
+            groups=tuple(group for group in shard_set.groups if group in groups),
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the tasks of all levels."""
+        return tuple(task.name for level in LEVELS for task in self.tasks[level])
+
+
+def _check_pattern(pattern: str, shard_set: ShardSet, names: list[str]) -> None:
+    if any(fnmatchcase(name, pattern) for name in names):
+        return
+    elsewhere = [task for task in shard_set.manifest.tasks if fnmatchcase(task.name, pattern)]
+    if elsewhere:
+        raise CallError(
+            f"tasks: {elsewhere[0].name} labels a {elsewhere[0].level}, whose labels are not asked for or in no batch"
+        )
+    near = difflib.get_close_matches(pattern, names, n=3) or names[:3]
+    raise CallError(f"tasks: {pattern!r} names none of the {len(names)} tasks; near it: {', '.join(near) or 'there are none'}")
