@@ -8,6 +8,20 @@ LOW = np.uint64(0xFFFF)
 
 
 @njit(cache=True, nogil=True)
+def measure(molecules, ptr):
+    """Rows of all molecules together, and most of one; (-1, number) for a molecule that is not there."""
+    total = 0
+    largest = 0
+    for m in molecules:
+        if m < 0 or m >= ptr.size - 1:
+            return -1, m
+        size = ptr[m + 1] - ptr[m]
+        total += size
+        largest = max(largest, size)
+    return total, largest
+
+
+@njit(cache=True, nogil=True)
 def gather_rows(molecules, ptr, rows, width, out, pad):
     """Copy rows ptr[m]:ptr[m + 1] of each molecule, `width` numbers each, one after another; `pad` in what is left of `out`.
 

@@ -61,10 +61,8 @@ def collate_pack(
     to write (default: new arrays). Raises ValueError when the molecules do not fit; `edges` must be even.
     """
     molecules = np.ascontiguousarray(molecules, np.int64)
-    check_members(molecules, len(columns.atom_ptr) - 1)
-    sizes = columns.atom_ptr[molecules + 1] - columns.atom_ptr[molecules]
-    num_atoms = int(sizes.sum())
-    num_edges = 2 * int((columns.bond_ptr[molecules + 1] - columns.bond_ptr[molecules]).sum())
+    num_atoms, largest = measure_rows(molecules, columns.atom_ptr)
+    num_edges = 2 * measure_rows(molecules, columns.bond_ptr)[0]
     if molecules.size > graphs - 1 or num_atoms > atoms - 1 or num_edges > edges:
         raise ValueError(
             f"{molecules.size} graphs, {num_atoms} atoms, {num_edges} edges do not fit a pack of "
@@ -84,7 +82,7 @@ def collate_pack(
         bond_atoms,
         bond_atoms.view(np.uint32).reshape(-1),
         columns.bond_codes,
-        np.empty(int(sizes.max(initial=0)), np.int32),
+        np.empty(largest, np.int32),
         out["atom_codes"].reshape(-1),
         out["edge_index"],
         out["edge_index"].view(np.uint64),
@@ -101,8 +99,7 @@ def collate_rows(molecules: np.ndarray, ptr: np.ndarray, rows: np.ndarray, *, ou
     `rows` (R, K) and `out` are contiguous, of one dtype. Raises ValueError when they do not fit.
     """
     molecules = np.ascontiguousarray(molecules, np.int64)
-    check_members(molecules, len(ptr) - 1)
-    num_rows = int((ptr[molecules + 1] - ptr[molecules]).sum())
+    num_rows, _ = measure_rows(molecules, ptr)
     if num_rows > len(out) or rows.shape[1:] != out.shape[1:] or rows.dtype != out.dtype:
         raise ValueError(f"{num_rows} rows of {rows.dtype} {rows.shape[1:]} do not fit a batch of {out.dtype} {out.shape}")
     kind = f"u{rows.dtype.itemsize}"
@@ -120,7 +117,10 @@ def count_labels(labels: np.ndarray, *, out: np.ndarray | None = None) -> np.nda
     return out
 
 
-def check_members(molecules: np.ndarray, number: int) -> None:
-    # NumPy reads -1 as the last one, the compiled loop would not
-    if molecules.size and not 0 <= molecules.min() <= molecules.max() < number:
-        raise ValueError(f"molecules {molecules.min()} to {molecules.max()}, there are 0 to {number - 1}")
+def measure_rows(molecules: np.ndarray, ptr: np.ndarray) -> tuple[int, int]:
+    """Rows of all `molecules` (int64) together and most of one; ptr[m]:ptr[m + 1] are those of m. Raises ValueError for no m."""
+    # NumPy reads -1 as the last one, compiled loops would not
+    total, largest = _numba_collate.measure(molecules, ptr)
+    if total < 0:
+        raise ValueError(f"molecule {largest}, there are 0 to {len(ptr) - 2}")
+    return total, largest

@@ -22,7 +22,7 @@ MAX_ATOMS, MAX_EDGES = 1 << (63 - _numba_packing.EDGE_BITS - _numba_packing.PACK
 """A pack holds fewer: its load is one integer."""
 
 
-WIDEST = 2
+WIDEST = 3
 """Largest window, in least ones: the more ends there are to choose from, the fuller are packs, and the more memory it takes."""
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kernels import _numba, _numba_triples
-from kernels.collate import check_members
+from kernels.collate import measure_rows
 from kernels.labels import SparseLabels, check_sparse, needed_tasks, swap_keys
 
 
@@ -128,8 +128,7 @@ def collate_triples(
     of another task.
     """
     molecules = np.ascontiguousarray(molecules, np.int64)
-    check_members(molecules, len(rows.ptr) - 1)
-    num_labels = int((rows.ptr[molecules + 1] - rows.ptr[molecules]).sum())
+    num_labels, _ = measure_rows(molecules, rows.ptr)
     if molecules.size > graphs - 1 or num_labels > capacity:
         raise ValueError(
             f"{molecules.size} graphs, {num_labels} labels do not fit a pack of {graphs - 1}, {capacity} usable slots"

@@ -15,9 +15,8 @@ from torch import Tensor
 from kernels.collate import structure_arrays
 from shards.format import ENCODINGS
 from streamer.config import Budget
+from streamer.memory import align
 
-ALIGNMENT = 64
-"""Bytes: every tensor of a batch begins at a multiple of it."""
 SUFFIXES = {
     "atom_codes": "AF",
     "edge_index": "2E",
@@ -155,7 +154,7 @@ class Layout:
         fields, at = {}, 0
         for name, (dtype, shape) in shapes.items():
             fields[name] = (np.dtype(dtype), shape, at)
-            at += -(-math.prod(shape) * np.dtype(dtype).itemsize // ALIGNMENT) * ALIGNMENT
+            at += align(math.prod(shape) * np.dtype(dtype).itemsize)
         return cls(fields, at)
 
     def allocate(self, *, pin_memory: bool = False) -> Tensor:

@@ -118,7 +118,7 @@ class StreamConfig:
     """Order of blocks and molecules."""
     num_lanes: int = 8
     """Streams of packs; a step takes one pack from each, so lanes x budget is the batch size. Most ranks a run can have."""
-    window_molecules: int = 16_384
+    window_molecules: int = 12_288
     """Least molecules that are shuffled and packed together; more mix better, fill large packs better, and take more memory."""
     shuffle: bool = True
     """False: stored order, one window after another, for evaluation and export."""

@@ -14,12 +14,14 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
+from kernels.packing import WIDEST
 from shards import ShardSet
 from shards.types import Level
 from streamer.batch import Batch, Layout
 from streamer.config import StreamConfig
 from streamer.cursor import Cursor
 from streamer.errors import BudgetError, CallError, CursorError, StreamError
+from streamer.memory import WindowMemory
 from streamer.plan import Plan, Slot, plan_hash
 from streamer.selection import LEVELS, Selection
 from streamer.stages import Stages
@@ -97,6 +99,7 @@ class Loader:
             encodings=self.selection.encodings,
         )
         self.stages = Stages()
+        self.memory = WindowMemory()
         self.epoch, self.step = 0, 0
         self._plan = Plan.make(shard_set, config, 0)
         self._masked: Batch | None = None
@@ -117,10 +120,10 @@ class Loader:
             )
 
     def __getstate__(self) -> dict:
-        return self.__dict__ | {"_running": None, "_masked": None, "stages": None}
+        return self.__dict__ | {"_running": None, "_masked": None, "stages": None, "memory": None}
 
     def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state | {"stages": Stages()})
+        self.__dict__.update(state | {"stages": Stages(), "memory": WindowMemory()})
 
     @property
     def plan(self) -> Plan:
@@ -159,7 +162,7 @@ class Loader:
     def seek(self, cursor: Cursor) -> None:
         """Go on where a cursor stands. Raises CursorError if it belongs to another stream or lies beyond its epoch."""
         cursor.check(self.cursor)
-        self.close()
+        self._stop()
         before = self.epoch
         self.epoch = cursor.epoch
         if cursor.step > len(self):
@@ -170,24 +173,34 @@ class Loader:
             self.epoch, self.step = self.epoch + 1, 0
 
     def window_bytes(self) -> int:
-        """Estimated bytes of the decoded windows that are in memory at once, at most."""
+        """Bytes of the decoded windows that are in memory at once, at most."""
+        return self._largest_window() * min(2 * len(self.lanes), self.plan.num_windows)
+
+    def _largest_window(self) -> int:
+        """Of this epoch, or of any other if that is more, but for chance in the sizes of molecules."""
         plan, counts = self.plan, self.shard_set.index.counts
 
         def largest(name: str) -> int:
             return int(np.add.reduceat(counts[name][plan.blocks], plan.window_ptr[:-1], dtype=np.int64).max())
 
-        rows = largest("num_molecules"), largest("num_atoms"), largest("num_bonds")
-        one = window_bytes(self.shard_set, rows, budget=self.config.budget, selection=self.selection)
-        return one * min(2 * len(self.lanes), plan.num_windows)
+        here = largest("num_molecules"), largest("num_atoms"), largest("num_bonds")
+        total = [int(counts[name][plan.blocks].sum()) for name in ("num_molecules", "num_atoms", "num_bonds")]
+        share = min(1.0, WIDEST * self.config.window_molecules / total[0])
+        rows = tuple(max(most, int(share * n)) for most, n in zip(here, total, strict=True))
+        return window_bytes(self.shard_set, rows, budget=self.config.budget, selection=self.selection)
 
     def __iter__(self) -> Iterator[Step]:
-        self.close()
+        self._stop()
         steps = self._steps()
         self._running = weakref.ref(steps)
         return steps
 
     def close(self) -> None:
-        """End the iteration that is under way, if any, and its threads; the cursor stays where it is."""
+        """End the iteration that is under way, if any, its threads and its memory; the cursor stays where it is."""
+        self._stop()
+        self.memory.release()
+
+    def _stop(self) -> None:
         running = None if self._running is None else self._running()
         self._running = None
         if running is not None:
@@ -201,6 +214,7 @@ class Loader:
 
     def _steps(self) -> Generator[Step, None, None]:
         plan, owner = self.plan, os.getpid()
+        self.memory.require(self._largest_window())
         with ThreadPoolExecutor(self.num_threads, thread_name_prefix="molstream") as pool:
             pending: deque[_Pending] = deque()
             try:
@@ -245,7 +259,15 @@ class Loader:
         return self._masked
 
     def _load(self, plan: Plan, window: int) -> Window:
-        return load_window(self.shard_set, plan, window, config=self.config, selection=self.selection, stages=self.stages)
+        return load_window(
+            self.shard_set,
+            plan,
+            window,
+            config=self.config,
+            selection=self.selection,
+            stages=self.stages,
+            memory=self.memory,
+        )
 
     def _collate(self, window: Window | None, pack: int) -> Batch:
         with self.stages.time("collate"):

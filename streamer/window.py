@@ -1,8 +1,10 @@
 """A window in memory: its blocks decoded into one set of columns, shuffled and packed. Self-contained: needs the plan only."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +22,7 @@ from shards.types import offsets
 from streamer.batch import SUFFIXES, Batch, Layout
 from streamer.config import Budget, StreamConfig
 from streamer.errors import BudgetError
+from streamer.memory import WindowMemory, align
 from streamer.plan import Plan
 from streamer.selection import LEVELS, Selection
 from streamer.stages import Stages
@@ -34,8 +37,16 @@ class Window:
     """Graph-level labels, where they are listed."""
     pack_ptr: np.ndarray
     pack_molecules: np.ndarray
+    graph_ptr: np.ndarray
+    """int64 (N + 1): 0, 1, 2, ...: a molecule has one row of graph-level labels."""
     skipped: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
     """Ids of molecules that are larger than a pack."""
+
+    @classmethod
+    def of(cls, molecules: Molecules, packed: tuple[np.ndarray, np.ndarray], **more: Any) -> "Window":
+        """Molecules and what `pack_window` made of them."""
+        graph_ptr = np.arange(len(molecules) + 1)
+        return cls(molecules=molecules, pack_ptr=packed[0], pack_molecules=packed[1], graph_ptr=graph_ptr, **more)
 
     def members(self, pack: int) -> np.ndarray:
         """Molecules of a pack, as places in the window."""
@@ -43,11 +54,21 @@ class Window:
 
 
 def load_window(
-    shard_set: ShardSet, plan: Plan, window: int, *, config: StreamConfig, selection: Selection, stages: Stages
+    shard_set: ShardSet,
+    plan: Plan,
+    window: int,
+    *,
+    config: StreamConfig,
+    selection: Selection,
+    stages: Stages,
+    memory: WindowMemory,
 ) -> Window:
-    """Read, shuffle and pack one window of a plan. Raises ShardError for damaged data, BudgetError if the packs do not hold."""
+    """Read, shuffle and pack one window of a plan, its columns in `memory`.
+
+    Raises ShardError for damaged data, BudgetError if the packs do not hold.
+    """
     blocks = plan.window_blocks(window)
-    molecules, label_rows = _read_blocks(shard_set, blocks, config.budget, selection, stages)
+    molecules, label_rows = _read_blocks(shard_set, blocks, config.budget, selection, stages, memory)
     stages.count(windows=1)
     capacity = config.budget.capacity
     fits = None
@@ -68,11 +89,16 @@ def load_window(
     skipped = np.empty(0, np.uint64)
     if fits is not None and not fits.all():
         skipped = _ids_of(shard_set, blocks, molecules, ~fits)
-    return Window(molecules=molecules, label_rows=label_rows, pack_ptr=packed[0], pack_molecules=packed[1], skipped=skipped)
+    return Window.of(molecules, packed, label_rows=label_rows, skipped=skipped)
 
 
 def _read_blocks(
-    shard_set: ShardSet, blocks: np.ndarray, budget: Budget, selection: Selection, stages: Stages
+    shard_set: ShardSet,
+    blocks: np.ndarray,
+    budget: Budget,
+    selection: Selection,
+    stages: Stages,
+    memory: WindowMemory,
 ) -> tuple[Molecules, LabelRows | None]:
     """The molecules of blocks, each decoded to its place in columns that hold them all, and listed labels."""
     counts, stored = shard_set.index.counts, selection.groups
@@ -80,7 +106,8 @@ def _read_blocks(
         row: offsets(counts[name][blocks])
         for row, name in (("molecule", "num_molecules"), ("atom", "num_atoms"), ("bond", "num_bonds"))
     }
-    columns = _allocate(shard_set, {row: int(ptr[-1]) for row, ptr in starts.items()}, budget, selection)
+    shapes = _shapes(shard_set, {row: int(ptr[-1]) for row, ptr in starts.items()}, budget, selection)
+    columns = memory.arrays({name: shape for name, (_, shape) in shapes.items()})
     computed = [name for name in selection.encodings if name not in stored]
     listed = budget.labels is not None and "graph_labels" in stored
     sizes: list[Molecules] = []
@@ -91,7 +118,7 @@ def _read_blocks(
         with stages.time("decompress"):
             contents = shard_set.decompress(block, members)
         stages.count(bytes_read=sum(map(len, members.values())), bytes_decompressed=sum(map(len, contents.values())))
-        out = {name: column[starts[row][k] : starts[row][k + 1]] for name, (row, column) in columns.items()}
+        out = {name: columns[name][starts[row][k] : starts[row][k + 1]] for name, (row, _) in shapes.items()}
         with stages.time("decode"):
             if listed:
                 label_rows.append(
@@ -104,44 +131,39 @@ def _read_blocks(
                     out[name][:] = column
         sizes.append(part)
     atom_ptr, bond_ptr = (offsets(np.concatenate([np.diff(getattr(p, ptr)) for p in sizes])) for ptr in ("atom_ptr", "bond_ptr"))
-    molecules = Molecules(atom_ptr=atom_ptr, bond_ptr=bond_ptr, **{name: column for name, (_, column) in columns.items()})
+    molecules = Molecules(atom_ptr=atom_ptr, bond_ptr=bond_ptr, **columns)
     return molecules, concat_rows(label_rows) if listed else None
 
 
-def _allocate(
+def _shapes(
     shard_set: ShardSet, rows: dict[str, int], budget: Budget, selection: Selection
-) -> dict[str, tuple[str, np.ndarray]]:
-    """Empty columns of so many molecules, atoms and bonds: {name: (what its rows are, column)}."""
+) -> dict[str, tuple[str, tuple[tuple[int, ...], Any]]]:
+    """Columns of so many molecules, atoms and bonds: {name: (what its rows are, (shape, dtype))}."""
     molecules, atoms, bonds = rows["molecule"], rows["atom"], rows["bond"]
-    shapes: dict[str, tuple[str, tuple[int, ...], type]] = {
-        "atom_codes": ("atom", (atoms, len(shard_set.manifest.atom_features)), np.uint8),
-        "bond_atoms": ("bond", (bonds, 2), np.uint16),
-        "bond_codes": ("bond", (bonds,), np.uint8),
+    shapes: dict[str, tuple[str, tuple[tuple[int, ...], Any]]] = {
+        "atom_codes": ("atom", ((atoms, len(shard_set.manifest.atom_features)), np.uint8)),
+        "bond_atoms": ("bond", ((bonds, 2), np.uint16)),
+        "bond_codes": ("bond", ((bonds,), np.uint8)),
     }
     num_tasks = {level: len(selection.tasks[level]) for level in LEVELS}
     if num_tasks["graph"] and budget.labels is None:
-        shapes["graph_labels"] = "molecule", (molecules, num_tasks["graph"]), np.float32
+        shapes["graph_labels"] = "molecule", ((molecules, num_tasks["graph"]), np.float32)
     if num_tasks["atom"]:
-        shapes["atom_labels"] = "atom", (atoms, num_tasks["atom"]), np.float32
+        shapes["atom_labels"] = "atom", ((atoms, num_tasks["atom"]), np.float32)
     if "rw16" in selection.encodings:
-        shapes["walks"] = "atom", (atoms, ENCODINGS["rw16"]), np.uint8
+        shapes["walks"] = "atom", ((atoms, ENCODINGS["rw16"]), np.uint8)
     if "lap8" in selection.encodings:
-        shapes["eigenvectors"] = "atom", (atoms, ENCODINGS["lap8"]), np.int8
-        shapes["eigenvalues"] = "atom", (atoms, ENCODINGS["lap8"]), np.float16
+        shapes["eigenvectors"] = "atom", ((atoms, ENCODINGS["lap8"]), np.int8)
+        shapes["eigenvalues"] = "atom", ((atoms, ENCODINGS["lap8"]), np.float16)
     if selection.with_ids:
-        shapes["ids"] = "molecule", (molecules,), np.uint64
-    return {name: (row, np.empty(shape, dtype)) for name, (row, shape, dtype) in shapes.items()}
+        shapes["ids"] = "molecule", ((molecules,), np.uint64)
+    return shapes
 
 
-def window_bytes(shard_set: ShardSet, rows: tuple[int, int, int], *, budget: Budget, selection: Selection) -> int:
-    """Bytes of the columns of a window of so many molecules, atoms and bonds; listed labels are not counted."""
-    per_row = _allocate(shard_set, {"molecule": 1, "atom": 1, "bond": 1}, budget, selection)
-    sizes = dict.fromkeys(("molecule", "atom", "bond"), 0)
-    for row, column in per_row.values():
-        sizes[row] += column.nbytes
-    # offsets of atoms and bonds, and the packing
-    sizes["molecule"] += 3 * 8
-    return sum(size * number for size, number in zip(sizes.values(), rows, strict=True))
+def window_bytes(shard_set: ShardSet, rows: tuple[int, ...], *, budget: Budget, selection: Selection) -> int:
+    """Bytes of the columns of a window of so many molecules, atoms and bonds; listed labels are not among them."""
+    shapes = _shapes(shard_set, dict(zip(("molecule", "atom", "bond"), rows, strict=True)), budget, selection)
+    return sum(align(math.prod(shape) * np.dtype(dtype).itemsize) for _, (shape, dtype) in shapes.values())
 
 
 def _ids_of(shard_set: ShardSet, blocks: np.ndarray, molecules: Molecules, chosen: np.ndarray) -> np.ndarray:
@@ -199,7 +221,7 @@ def iter_batches(molecules: Molecules, *, atoms_a_pack: int) -> Iterator[Batch]:
     while (packed := _try_packs(molecules, packs, budget)) is None:
         # nothing was planned with this number, so one more pack is as good
         packs += 1
-    window = Window(molecules=molecules, pack_ptr=packed[0], pack_molecules=packed[1])
+    window = Window.of(molecules, packed)
     layout = Layout.of(budget, num_features=molecules.atom_codes.shape[1])
     for pack in range(packs):
         yield collate(window, pack, layout=layout)
@@ -218,17 +240,17 @@ def collate(window: Window | None, pack: int, *, layout: Layout, pin_memory: boo
     out = layout.arrays(storage)
     if window is None:
         molecules, rows = _no_molecules(out["atom_codes_AF"].shape[1]), None
-        members = np.empty(0, np.int64)
+        members, graph_ptr = np.empty(0, np.int64), np.zeros(1, np.int64)
     else:
         molecules, rows = window.molecules, window.label_rows
-        members = window.members(pack)
+        members, graph_ptr = window.members(pack), window.graph_ptr
     columns = Columns(molecules.atom_ptr, molecules.bond_ptr, molecules.atom_codes, molecules.bond_atoms, molecules.bond_codes)
     graphs, atoms, edges = (len(out[name]) for name in ("graph_mask_G", "atom_mask_A", "edge_mask_E"))
     structure = {name: out[f"{name}_{suffix}"] for name, suffix in SUFFIXES.items()}
     collate_pack(members, columns, graphs=graphs, atoms=atoms, edges=edges, out=structure)
 
     gather = partial(_gather, members)
-    gather(np.arange(len(molecules) + 1), molecules.graph_labels, out["graph_labels_GT"], np.nan)
+    gather(graph_ptr, molecules.graph_labels, out["graph_labels_GT"], np.nan)
     gather(molecules.atom_ptr, molecules.atom_labels, out["atom_labels_AT"], np.nan)
     count_labels(out["atom_labels_AT"], out=out["num_atom_labels_T"])
     if "label_value_L" in out:

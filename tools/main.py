@@ -21,7 +21,7 @@ def _commands() -> None:
     """Register the subcommands, once. Their modules import nothing heavy until they run."""
     if app.registered_commands:
         return
-    from tools import build, cat, embed, evaluate, inspect, pretrain, stream, verify
+    from tools import bench, build, cat, embed, evaluate, inspect, pretrain, stream, verify
 
     app.command("build", help=build.__doc__)(build.build)
     app.command("inspect", help=inspect.__doc__)(inspect.inspect)
@@ -31,6 +31,8 @@ def _commands() -> None:
     app.command("pretrain", help=pretrain.__doc__)(pretrain.pretrain)
     app.command("eval", help=evaluate.__doc__)(evaluate.evaluate)
     app.command("embed", help=embed.__doc__)(embed.embed)
+    arguments_of_its_own = {"allow_extra_args": True, "ignore_unknown_options": True}
+    app.command("bench", help=bench.__doc__, context_settings=arguments_of_its_own)(bench.bench)
 
 
 _PACKAGES = ("kernels", "shards", "streamer", "trainers", "tools")

@@ -49,7 +49,7 @@ def stream(
     encodings: Annotated[
         str, typer.Option("--pe", help="Positional encodings: rw16, lap8 or rw16,lap8; computed where the set has none.")
     ] = "",
-    window_molecules: Annotated[int, typer.Option("--window-molecules", help="Least molecules shuffled together.")] = 16_384,
+    window_molecules: Annotated[int, typer.Option("--window-molecules", help="Least molecules shuffled together.")] = 12_288,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
     from contextlib import nullcontext

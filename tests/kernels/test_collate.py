@@ -144,7 +144,7 @@ def test_a_pack_that_is_full_to_the_last_slot_fits_and_one_slot_less_is_refused(
 def test_a_molecule_the_window_does_not_have_is_refused():
     columns = random_columns(np.random.default_rng(2), 6)
     for member in (6, 2**40):
-        with pytest.raises(ValueError, match=r"molecules 0 to \d+, there are 0 to 5"):
+        with pytest.raises(ValueError, match=r"molecule \d+, there are 0 to 5"):
             collate_pack(np.array([0, member]), columns, graphs=8, atoms=64, edges=96)
 
 
@@ -201,7 +201,7 @@ def test_a_negative_molecule_number_is_refused():
     columns = Columns(
         np.array([0, 1]), np.array([0, 0]), np.zeros((1, 2), np.uint8), np.empty((0, 2), np.uint16), np.empty(0, np.uint8)
     )
-    with pytest.raises(ValueError, match="molecules -1 to -1"):
+    with pytest.raises(ValueError, match="molecule -1, there"):
         collate_pack(np.array([-1]), columns, graphs=8, atoms=8, edges=8)
-    with pytest.raises(ValueError, match="molecules -1 to -1"):
+    with pytest.raises(ValueError, match="molecule -1, there"):
         collate_rows(np.array([-1]), np.array([0, 1]), np.zeros((1, 2), np.float32), out=np.empty((8, 2), np.float32))

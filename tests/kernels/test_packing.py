@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from kernels import _numba_packing, reference
 from kernels.packing import Capacity, PackingError, cut_windows, num_packs, pack_molecules
 from kernels.permutation import shuffled
-from streamer.config import Budget
+from shards.reducer import block_ends
+from streamer.config import Budget, StreamConfig
 
 AMPLE = 10**6
 
@@ -200,7 +201,7 @@ def test_packing_never_changes():
         sizes, bonds, np.array([3, 0, 7, 6, 1, 5, 2, 4]), num_packs=3, capacity=Capacity(7, 15, 40)
     )
     assert pack_ptr.tolist() == [0, 2, 5, 8]
-    assert molecules.tolist() == [2, 4, 6, 1, 5, 3, 0, 7]
+    assert molecules.tolist() == [3, 2, 6, 1, 5, 0, 7, 4]
 
 
 def test_packing_depends_on_nothing_but_its_inputs():
@@ -336,21 +337,23 @@ def test_no_blocks_make_no_windows():
 @pytest.mark.parametrize("block_size", [1024, 4096])
 @pytest.mark.parametrize(("budget", "fill"), [(1024, 0.98), (8192, 0.995)])
 def test_drug_like_molecules_fill_their_packs_and_never_fail(budget, fill, block_size):
-    """Over all usable slots of an epoch, the remainders of windows included."""
-    num_blocks = 262_144 // block_size
-    for seed in range(20):
+    """Over all usable slots of an epoch of 262,144 molecules, in uneven blocks, the remainders of windows included."""
+    shard = 49_152
+    for seed in range(10):
         rng = np.random.default_rng(seed)
-        atoms, bonds = drug_like(rng, block_size * num_blocks)
+        atoms, bonds = drug_like(rng, 262_144)
+        ends = [shard * k + block_ends(min(shard, 262_144 - shard * k), block_size, first=k) for k in range(6)]
+        ptr = np.concatenate([[0], *ends])
         # as streamer.config.Budget.suggest
         edges = 1.03 * budget * 2 * bonds.sum() / atoms.sum() + 2 * bonds.max()
         graphs = 1.06 * budget * len(atoms) / atoms.sum() + 3
         capacity = Capacity(-(-int(graphs + 1) // 8) * 8 - 1, budget - 1, -(-int(edges) // 8) * 8)
-        counts = [np.unique(block, return_counts=True) for block in atoms.reshape(num_blocks, -1)]
-        order = rng.permutation(num_blocks)
+        counts = [np.unique(atoms[first:last], return_counts=True) for first, last in pairwise(ptr)]
+        order = rng.permutation(len(counts))
         window_ptr, packs = cut_windows(
             order,
-            np.full(num_blocks, block_size),
-            bonds.reshape(num_blocks, -1).sum(1),
+            np.diff(ptr),
+            np.add.reduceat(bonds, ptr[:-1]),
             (
                 np.cumsum([0] + [len(sizes) for sizes, _ in counts]),
                 np.concatenate([sizes for sizes, _ in counts]),
@@ -358,14 +361,14 @@ def test_drug_like_molecules_fill_their_packs_and_never_fail(budget, fill, block
             ),
             capacity=capacity,
             max_bonds=int(bonds.max()),
-            window_molecules=16_384,
+            window_molecules=StreamConfig(budget=Budget(8, 8, 8)).window_molecules,
         )
         got = atoms.sum() / (capacity.atoms * packs.sum())
         print(f"seed {seed}: {budget} atoms, fill {got:.4f}")
         assert got >= fill
         # one window of each seed in full: the rest would only cost time
         w = seed % len(packs)
-        members = (order[window_ptr[w] : window_ptr[w + 1], None] * block_size + np.arange(block_size)).ravel()
+        members = np.concatenate([np.arange(ptr[b], ptr[b + 1]) for b in order[window_ptr[w] : window_ptr[w + 1]]])
         packed = pack_molecules(
             atoms[members], bonds[members], shuffled(len(members), key=seed), num_packs=int(packs[w]), capacity=capacity
         )

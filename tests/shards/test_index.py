@@ -490,3 +490,15 @@ def test_a_file_that_changed_after_it_was_opened_is_refused(tmp_path, how):
         with pytest.raises(FormatError, match="not readable as Parquet" if how == "gone" else "changed since it was opened"):
             read(found, name)
     assert found.counts["num_atoms"] is kept
+
+
+def test_a_footer_that_counts_other_rows_is_refused_when_a_column_is_read():
+    data = index.encode_table(random_table(300))
+    # num_rows of the file in compact Thrift: field 3 after field 2, 64 bits, 300 as a zigzag varint
+    count, more = b"\x16\xd8\x04", b"\x16\xda\x04"
+    first = data.index(count, max(where.stop for places in chunks_of(data).values() for where in places))
+    found = Index.parse(data[:first] + more + data[first + 3 :])
+    assert len(found) == 301
+    for name in ("split", "num_atoms", "histogram_size", "content_sha256"):
+        with pytest.raises(FormatError, match=rf"index\.parquet: column {name} has 300 rows, not 301 like the footer"):
+            read(found, name)

@@ -16,10 +16,11 @@ OPTIONS = {
     "cat": "DIR --split --limit --ids",
     "verify": "DIR --json",
     "stream": "DIR --split --epochs --lanes --world-size --rank --seed --threads --state --max-steps --ledger --budget "
-    "--window-molecules --json",
+    "--list-labels --oversize --tasks --pe --window-molecules --json",
     "pretrain": "[DIR] --out --recipe --steps --resume --threads",
     "eval": "DIR --checkpoint --split --out --threads",
     "embed": "INPUT --checkpoint --out --split --smiles-column --dtype --threads",
+    "bench": "[NAME]",
 }
 
 

@@ -15,7 +15,7 @@ from trainers.spec import DataSpec
 
 def batches_of(shard_set, molecules, packs: list[np.ndarray], budget: Budget):
     ptr = np.concatenate([[0], np.cumsum([len(p) for p in packs])])
-    window = Window(molecules=molecules, pack_ptr=ptr, pack_molecules=np.concatenate(packs))
+    window = Window.of(molecules, (ptr, np.concatenate(packs)))
     num_features = len(shard_set.manifest.atom_features)
     layout = Layout.of(budget, num_features=num_features, num_graph_tasks=62, num_atom_tasks=7)
     return [collate(window, k, layout=layout) for k in range(len(packs))]
