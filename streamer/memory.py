@@ -53,7 +53,8 @@ class WindowMemory:
         try:
             piece = free.pop()
         except IndexError:
-            piece = mmap.mmap(-1, max(1, self.num_bytes))
+            # private: a forked child must not write into its parent's
+            piece = mmap.mmap(-1, max(1, self.num_bytes), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             if hasattr(mmap, "MADV_HUGEPAGE"):
                 piece.madvise(mmap.MADV_HUGEPAGE)
             np.frombuffer(piece, np.uint8)[::PAGE] = 0

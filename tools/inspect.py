@@ -11,6 +11,8 @@ BUDGETS = (1024, 8192, 16384, 65536)
 """Atoms a pack that a budget is suggested for."""
 MAX_LINES = 100
 """Tasks of a set that are printed one by one."""
+WIDE = 256
+"""Graph-level tasks from which on listed labels are worth a thought."""
 BAR = 40
 """Characters of the longest bar of a histogram."""
 
@@ -33,6 +35,9 @@ def inspect(
     facts = summarize(shard_set) | {
         "format_version": FORMAT_VERSION,
         "suggested_budgets": {str(atoms): str(Budget.suggest(shard_set, atoms=atoms)) for atoms in BUDGETS},
+        "suggested_budgets_listed": {
+            str(atoms): str(Budget.suggest(shard_set, atoms=atoms, list_labels=True)) for atoms in BUDGETS
+        },
     }
     if html is not None:
         from tools.page import render_page
@@ -149,6 +154,8 @@ class _Printer:
             f"{sizes['mean_bonds']:.1f}, most {sizes['max_bonds']} (id {sizes['max_bonds_id']})\n"
             "Suggested budgets (graphs,atoms,edges): " + "  ".join(facts["suggested_budgets"].values())
         )
+        if sum(len(s["tasks"]) for s in facts["task_sets"] if s["level"] == "graph") >= WIDE:
+            self.line("With listed labels (graphs,atoms,edges,labels): " + "  ".join(facts["suggested_budgets_listed"].values()))
         if join := facts["join"]:
             self.line(
                 f"Joined by {join['identity']}: {join['rows']:,} rows of {len(join['tables'])} tables, {join['molecules']:,} "
