@@ -105,16 +105,52 @@ def unshuffle_bytes(data, item_size, out):
                 out[i * item_size + k] = data[k * n + i]
 
 
+TILE = 64
+
+
 @njit(cache=True, nogil=True)
-def transpose(columns, out):
-    """out[r, k] = columns[k, r], in tiles that stay in cache."""
+def place_rows(first, size, m, ptr, starts, width, place):
+    """place[i] = where row first + i begins in a flat array of rows of `width`, if molecule m's rows begin at row starts[m].
+
+    `m` is the molecule of a row before; returns that of the last one. `ptr` are the offsets of the rows as they are read.
+    """
+    for i in range(size):
+        while first + i >= ptr[m + 1]:
+            m += 1
+        place[i] = np.uint64((starts[m] + first + i - ptr[m]) * width)
+    return m
+
+
+@njit(cache=True, nogil=True)
+def scatter_rows(rows, size, width, place, out):
+    """out[place[i] : place[i] + width] = row i of `rows`; both are flat. Rows that go to consecutive places go together."""
+    i = 0
+    while i < size:
+        run = 1
+        while i + run < size and place[i + run] == place[i] + np.uint64(run * width):
+            run += 1
+        source = rows[i * width : (i + run) * width]
+        target = out[place[i] : place[i] + np.uint64(run * width)]
+        for k in range(source.size):
+            target[k] = source[k]
+        i += run
+
+
+@njit(cache=True, nogil=True)
+def transpose(columns, ptr, starts, out):
+    """Row r of molecule m, which is columns[:, r], goes to row starts[m] + r - ptr[m] of `out`, which is flat."""
     num_columns, num_rows = columns.shape
-    for first in range(0, num_rows, 64):
+    place = np.empty(TILE, np.uint64)
+    rows = np.empty(TILE * num_columns, columns.dtype)
+    m = 0
+    for first in range(0, num_rows, TILE):
+        size = min(TILE, num_rows - first)
+        m = place_rows(first, size, m, ptr, starts, num_columns, place)
         for k in range(num_columns):
-            tile = columns[k, first : first + 64]
-            place = out[first : first + 64, k]
-            for r in range(tile.size):
-                place[r] = tile[r]
+            tile = columns[k, first : first + size]
+            for i in range(size):
+                rows[np.uint64(i * num_columns + k)] = tile[i]
+        scatter_rows(rows, size, num_columns, place, out)
 
 
 DENSE, BITMAP, ROWS = 0, 1, 2
@@ -343,47 +379,59 @@ def expand_labels(
     return True
 
 
-TILE = 64
-
-
 @njit(cache=True, nogil=True)
-def write_singles(keys, columns, out):
-    """out[r, k] = pattern of the float32 whose key is keys[columns[k], r]; in tiles, so that lines of `out` stay in cache."""
+def write_singles(keys, columns, ptr, starts, out):
+    """Patterns of the float32 whose keys are keys[columns[k], r], row r of molecule m at row starts[m] + r - ptr[m] of `out`.
+
+    `out` is flat, with a row of columns.size. A tile of rows is put together in cache, then each goes to its place in one piece.
+    """
+    width = columns.size
+    place = np.empty(TILE, np.uint64)
+    rows = np.empty(TILE * width, np.int32)
+    m = 0
     for first in range(0, keys.shape[1], TILE):
+        size = min(TILE, keys.shape[1] - first)
+        m = place_rows(first, size, m, ptr, starts, columns.size, place)
         for k in range(columns.size):
-            tile = keys[columns[k], first : first + TILE]
-            place = out[first : first + TILE, k]
-            for r in range(tile.size):
-                place[r] = tile[r] ^ (np.int32(tile[r] >> np.int32(31)) & np.int32(0x7FFFFFFF))
+            tile = keys[columns[k], first : first + size]
+            for i in range(size):
+                rows[np.uint64(i * width + k)] = tile[i] ^ (np.int32(tile[i] >> np.int32(31)) & np.int32(0x7FFFFFFF))
+        scatter_rows(rows, size, width, place, out)
 
 
 @njit(cache=True, nogil=True)
-def write_halves(keys, columns, out):
-    """out[r, k] = float32 whose float16 key is keys[columns[k], r]."""
+def write_halves(keys, columns, ptr, starts, out):
+    """The same of float16 keys, as float32."""
+    width = columns.size
+    place = np.empty(TILE, np.uint64)
+    rows = np.empty(TILE * width, np.float32)
     bits = np.empty(TILE, np.int32)
     single = bits.view(np.float32)
+    m = 0
     for first in range(0, keys.shape[1], TILE):
+        size = min(TILE, keys.shape[1] - first)
+        m = place_rows(first, size, m, ptr, starts, columns.size, place)
         for k in range(columns.size):
-            tile = keys[columns[k], first : first + TILE]
+            tile = keys[columns[k], first : first + size]
             for r in range(tile.size):
                 key = np.int32(tile[r])
                 pattern = np.int32(key ^ (np.int32(key >> np.int32(31)) & np.int32(0x7FFF)))
-                size = np.int32(pattern & np.int32(0x7FFF))
+                size_bits = np.int32(pattern & np.int32(0x7FFF))
                 # float32 has 13 more bits of fraction and an exponent larger by 112; that of infinity and NaN by twice as much
-                more = np.int32(224 << 23) if size >= np.int32(0x7C00) else np.int32(112 << 23)
-                more = np.int32(0) if size == np.int32(0) else more
+                more = np.int32(224 << 23) if size_bits >= np.int32(0x7C00) else np.int32(112 << 23)
+                more = np.int32(0) if size_bits == np.int32(0) else more
                 sign = np.int32((pattern & np.int32(-0x8000)) << np.int32(16))
-                bits[r] = sign | np.int32(np.int32(size << np.int32(13)) + more)
+                bits[r] = sign | np.int32(np.int32(size_bits << np.int32(13)) + more)
             for r in range(tile.size):
                 # what is denormal in float16 is not in float32
                 key = np.int32(tile[r])
-                size = np.int32(key ^ np.int32(key >> np.int32(31)))
-                value = np.float32(size) * np.float32(2.0**-24)
+                size_bits = np.int32(key ^ np.int32(key >> np.int32(31)))
+                value = np.float32(size_bits) * np.float32(2.0**-24)
                 value = -value if key < np.int32(0) else value
-                single[r] = value if (size < np.int32(0x400)) else single[r]
-            place = out[first : first + TILE, k]
-            for r in range(tile.size):
-                place[r] = single[r]
+                single[r] = value if (size_bits < np.int32(0x400)) else single[r]
+            for i in range(size):
+                rows[np.uint64(i * width + k)] = single[i]
+        scatter_rows(rows, size, width, place, out)
 
 
 @njit(cache=True, nogil=True)
@@ -598,20 +646,32 @@ def write_tokens(atom_ptr, bond_ptr, bond_atoms, atom_kind, bond_kind, tokens):
 
 @njit(cache=True, nogil=True)
 def expand_tokens(
-    tokens, atom_rows, num_features, bond_steps, bond_kinds, atom_ptr, bond_ptr, atom_codes, bond_atoms, bond_codes
+    tokens,
+    atom_rows,
+    num_features,
+    bond_steps,
+    bond_kinds,
+    atom_ptr,
+    bond_ptr,
+    atom_starts,
+    bond_starts,
+    atom_codes,
+    bond_atoms,
+    bond_codes,
 ):
     """Inverse of `write_tokens`; False when the tokens are not those of molecules of these sizes.
 
-    `atom_rows` and `atom_codes` are flat. Indices are unsigned because a signed one costs a test for being negative.
+    Molecule m begins at atom_starts[m] and bond_starts[m]. `atom_rows` and `atom_codes` are flat. Indices are unsigned because a
+    signed one costs a test for being negative.
     """
     num_atom_kinds = atom_rows.size // num_features
     at = np.uint64(0)
-    a = np.int64(0)
-    b = np.int64(0)
     for m in range(atom_ptr.size - 1):
-        first = a
-        last_a = atom_ptr[m + 1]
-        last_b = bond_ptr[m + 1]
+        first = atom_starts[m]
+        a = first
+        b = bond_starts[m]
+        last_a = a + atom_ptr[m + 1] - atom_ptr[m]
+        last_b = b + bond_ptr[m + 1] - bond_ptr[m]
         for _ in range(last_a - a + last_b - b):
             token = np.int64(tokens[at])
             at += np.uint64(1)

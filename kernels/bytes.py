@@ -3,6 +3,7 @@
 import numpy as np
 
 from kernels import _numba
+from kernels.labels import check_starts
 
 
 def shuffle_bytes(array: np.ndarray) -> np.ndarray:
@@ -23,12 +24,17 @@ def unshuffle_bytes(data: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return out.view(dtype)
 
 
-def transpose(columns: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """(K, N) -> (N, K), contiguous, of any dtype of one or two bytes, in `out` if given. Raises ValueError for another place."""
+def transpose(
+    columns: np.ndarray, ptr: np.ndarray, out: np.ndarray | None = None, *, starts: np.ndarray | None = None
+) -> np.ndarray:
+    """(K, N) -> (N, K), contiguous, of any dtype of one or two bytes, in `out` if given; rows of molecules begin at `starts`.
+
+    Raises ValueError for another place.
+    """
     shape = columns.shape[::-1]
     out = np.empty(shape, columns.dtype) if out is None else out
-    if out.shape != shape or out.dtype != columns.dtype:
-        raise ValueError(f"place for {columns.dtype} {shape} is {out.dtype} {out.shape}")
-    kind = f"u{columns.dtype.itemsize}"
-    _numba.transpose(np.ascontiguousarray(columns).view(kind), out.view(kind))
+    if out.shape[1:] != shape[1:] or out.dtype != columns.dtype or ptr[-1] != shape[0] or not out.flags.c_contiguous:
+        raise ValueError(f"place for {columns.dtype} {shape} of {ptr[-1]} rows is {out.dtype} {out.shape}")
+    kind, starts = f"u{columns.dtype.itemsize}", check_starts(starts, ptr, len(out))
+    _numba.transpose(np.ascontiguousarray(columns).view(kind), ptr, starts, out.reshape(-1).view(kind))
     return out

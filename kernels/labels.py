@@ -126,12 +126,18 @@ def plane_offsets(sparse: SparseLabels, ptr: np.ndarray) -> list[int]:
 
 
 def densify_labels(
-    sparse: SparseLabels, ptr: np.ndarray, out: np.ndarray | None = None, *, tasks: np.ndarray | None = None
+    sparse: SparseLabels,
+    ptr: np.ndarray,
+    out: np.ndarray | None = None,
+    *,
+    starts: np.ndarray | None = None,
+    tasks: np.ndarray | None = None,
 ) -> np.ndarray:
     """Sparse columns -> dense float32 (ptr[-1], T), NaN for absent; checks every length and index before it writes.
 
-    `tasks`: the columns that are wanted, in this order (default: all); others cost nothing unless one of these refers to them.
-    Raises ValueError when the arrays do not agree with each other and with `ptr`.
+    `starts` (N): row of `out` where each molecule's rows begin (default: one after another, as in `ptr`). `tasks`: the columns
+    that are wanted, in this order (default: all); others cost nothing unless one of these refers to them. Raises ValueError when
+    the arrays do not agree with each other and with `ptr`.
     """
     ptr = np.ascontiguousarray(ptr, np.int64)
     if ptr.size == 0 or ptr[0] != 0 or (ptr[1:] < ptr[:-1]).any():
@@ -143,8 +149,9 @@ def densify_labels(
         raise ValueError(f"label columns {columns.min()} to {columns.max()}, there are {num_tasks}")
     if out is None:
         out = np.empty((num_rows, columns.size), np.float32)
-    elif out.shape != (num_rows, columns.size) or out.dtype != np.float32:
-        raise ValueError(f"place for labels is {out.dtype} {out.shape}, expected float32 ({num_rows}, {columns.size})")
+    elif out.shape[1:] != (columns.size,) or out.dtype != np.float32 or not out.flags.c_contiguous:
+        raise ValueError(f"place for labels is {out.dtype} {out.shape}, expected contiguous float32 rows of {columns.size}")
+    starts = check_starts(starts, ptr, len(out))
     plane_at = np.empty((num_tasks, 4), np.int64)
     num_bytes = _numba.place_planes(sparse.planes, num_values, plane_at)
     if sparse.values.size != num_bytes:
@@ -171,10 +178,25 @@ def densify_labels(
     if not inside:
         raise ValueError("a label value lies outside its table")
     if precision.pattern is np.int32:
-        _numba.write_singles(keys, columns, out.view(np.int32))
+        _numba.write_singles(keys, columns, ptr, starts, out.reshape(-1).view(np.int32))
     else:
-        _numba.write_halves(keys, columns, out)
+        _numba.write_halves(keys, columns, ptr, starts, out.reshape(-1))
     return out
+
+
+def check_starts(starts: np.ndarray | None, ptr: np.ndarray, num_rows: int) -> np.ndarray:
+    """Where each molecule's rows begin in a place of `num_rows` rows, as int64; by default one after another, filling it.
+
+    Raises ValueError where they would not lie inside.
+    """
+    if starts is None:
+        if num_rows != ptr[-1]:
+            raise ValueError(f"{ptr[-1]} rows for a place of {num_rows}")
+        return np.ascontiguousarray(ptr[:-1], np.int64)
+    starts = np.ascontiguousarray(starts, np.int64)
+    if starts.size != ptr.size - 1 or (starts < 0).any() or (starts > num_rows - np.diff(ptr)).any():
+        raise ValueError(f"rows of {ptr.size - 1} molecules do not lie in a place of {num_rows} rows where they are to begin")
+    return starts
 
 
 def needed_tasks(sparse: SparseLabels, tasks: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kernels import _numba
+from kernels.labels import check_starts
 
 
 class Tokens(NamedTuple):
@@ -50,10 +51,13 @@ def decode_tokens(
     atom_ptr: np.ndarray,
     bond_ptr: np.ndarray,
     out: tuple[np.ndarray, ...] | None = None,
+    *,
+    starts: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Tokens -> atom_codes uint8 (A, F), bond_atoms uint16 (B, 2), bond_codes uint8 (B), in `out` if given.
 
-    Raises ValueError when tokens do not make molecules of these sizes, or a bond leads outside its molecule.
+    `starts`: where each molecule's atoms and bonds begin there (default: one after another). Raises ValueError when tokens do not
+    make molecules of these sizes, or a bond leads outside its molecule.
     """
     num_atoms, num_bonds = int(atom_ptr[-1]), int(bond_ptr[-1])
     if coded.tokens.size != num_atoms + num_bonds:
@@ -63,13 +67,14 @@ def decode_tokens(
     num_features = coded.atom_rows.shape[1]
     if out is None:
         shapes = ((num_atoms, num_features), np.uint8), ((num_bonds, 2), np.uint16), (num_bonds, np.uint8)
-        atom_codes, bond_atoms, bond_codes = (np.empty(shape, dtype) for shape, dtype in shapes)
-    else:
-        atom_codes, bond_atoms, bond_codes = out
-    if atom_codes.shape != (num_atoms, num_features) or len(bond_atoms) != num_bonds or len(bond_codes) != num_bonds:
-        raise ValueError(f"{num_atoms} atoms and {num_bonds} bonds where there is room for {len(atom_codes)}, {len(bond_codes)}")
+        out = tuple(np.empty(shape, dtype) for shape, dtype in shapes)
+    atom_codes, bond_atoms, bond_codes = out
+    if atom_codes.shape[1] != num_features or len(bond_atoms) != len(bond_codes) or not atom_codes.flags.c_contiguous:
+        raise ValueError(f"place for {num_features} contiguous atom features and bonds is {[array.shape for array in out]}")
+    atom_starts = check_starts(starts[0], atom_ptr, len(atom_codes))
+    bond_starts = check_starts(starts[1], bond_ptr, len(bond_codes))
     rows = np.ascontiguousarray(coded.atom_rows).reshape(-1)
-    columns = (atom_ptr, bond_ptr, atom_codes.reshape(-1), bond_atoms, bond_codes)
+    columns = (atom_ptr, bond_ptr, atom_starts, bond_starts, atom_codes.reshape(-1), bond_atoms, bond_codes)
     if not _numba.expand_tokens(coded.tokens, rows, num_features, coded.bond_steps, coded.bond_kinds, *columns):
         raise ValueError("tokens do not spell the molecules: an atom or bond too many or unknown, or a bond out of its molecule")
     return atom_codes, bond_atoms, bond_codes

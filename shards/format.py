@@ -68,7 +68,7 @@ import math
 import struct
 import tarfile
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
@@ -330,54 +330,85 @@ class Widths:
     num_tasks: Mapping[Level, int]
 
 
+_ROW_OF_LEVEL: dict[Level, str] = {"graph": "molecule", "atom": "atom", "bond": "bond", "pair": "pair"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Columns of many blocks' molecules, and where those of one block go."""
+
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Columns of `Molecules`, by name. Those that are not here are made."""
+    starts: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Row where each molecule of the block begins, by what rows are: "molecule", "atom", "bond"."""
+
+    def find(self, name: str, row: str) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """A column and where its rows begin; (None, None) if it is to be made."""
+        return (self.columns[name], self.starts[row]) if name in self.columns else (None, None)
+
+
 def decode_block(
     contents: dict[str, bytes],
     *,
     num_molecules: int,
     widths: Widths,
     tasks: Mapping[Level, np.ndarray] = MappingProxyType({}),
-    out: Mapping[str, np.ndarray] = MappingProxyType({}),
+    place: Place | None = None,
 ) -> Molecules:
     """Column groups of a block -> molecules with the columns that are there; `sizes` always is.
 
-    `tasks`: the label columns of a level that are wanted, in this order (default: all). `out`: where to write columns of
-    `Molecules`, by name; each must have the shape that the column has. Every length, index and code is checked before it is used.
-    Raises FormatError, with the group's name first.
+    `tasks`: the label columns of a level that are wanted, in this order (default: all). `place`: where to write them; the columns
+    of the result are then those of the place. Every length, index and code is checked before it is used. Raises FormatError, with
+    the group's name first.
     """
     group = "sizes"
     try:
-        sizes = decode_arrays(contents[group], group=group)
-        if sizes["num_atoms"].size != num_molecules or sizes["num_bonds"].size != num_molecules:
-            raise FormatError(f"sizes of {sizes['num_atoms'].size} molecules, the index says {num_molecules}")
-        atom_ptr, bond_ptr = offsets(sizes["num_atoms"]), offsets(sizes["num_bonds"])
+        atom_ptr, bond_ptr = (offsets(sizes) for sizes in _decode_sizes(contents[group], num_molecules))
+        place = place or Place()
         columns: dict[str, np.ndarray] = {}
         if (group := "structure") in contents:
-            columns |= _decode_structure(contents[group], atom_ptr, bond_ptr, widths, out)
+            columns |= _decode_structure(contents[group], atom_ptr, bond_ptr, widths, place)
         bare = Molecules(atom_ptr=atom_ptr, bond_ptr=bond_ptr)
         for level in LEVELS:
             if (group := f"{level}_labels") in contents:
-                if level == "pair" and sizes["num_atoms"].max(initial=0) > MAX_ATOMS:
-                    raise FormatError(f"pairs of a molecule of {sizes['num_atoms'].max()} atoms, more than {MAX_ATOMS}")
-                ptr, place = bare.label_ptr(level), out.get(group)
+                largest = int(np.diff(atom_ptr).max(initial=0))
+                if level == "pair" and largest > MAX_ATOMS:
+                    raise FormatError(f"pairs of a molecule of {largest} atoms, more than {MAX_ATOMS}")
                 columns[group] = _decode_labels(
-                    contents[group], ptr, level, widths.num_tasks[level], tasks=tasks.get(level), out=place
+                    contents[group], bare.label_ptr(level), level, widths.num_tasks[level], tasks=tasks.get(level), place=place
                 )
         if (group := "rw16") in contents:
-            columns["walks"] = _decode_walks(contents[group], int(atom_ptr[-1]), out)
+            columns["walks"] = _decode_walks(contents[group], atom_ptr, place)
         if (group := "lap8") in contents:
-            columns |= _decode_eigenvectors(contents[group], int(atom_ptr[-1]), out)
+            columns |= _decode_eigenvectors(contents[group], atom_ptr, place)
         if (group := "ids") in contents:
             columns[group] = decode_arrays(contents[group], group=group)["ids"]
             if columns[group].size != num_molecules:
                 raise FormatError(f"{columns[group].size} ids for {num_molecules} molecules")
-            if group in out:
-                out[group][:] = columns[group]
+            if group in place.columns:
+                place.columns[group][place.starts["molecule"]] = columns[group]
+                columns[group] = place.columns[group]
         for group in ("smiles", "identifiers"):
             if group in contents:
                 columns[group] = _decode_texts(contents[group], num_molecules)
     except ValueError as error:
         raise FormatError(f"member {group}: {error}") from error
     return Molecules(atom_ptr=atom_ptr, bond_ptr=bond_ptr, **columns)
+
+
+def decode_sizes(content: bytes, *, num_molecules: int) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of atoms and bonds of a block's molecules. Raises FormatError."""
+    try:
+        return _decode_sizes(content, num_molecules)
+    except ValueError as error:
+        raise FormatError(f"member sizes: {error}") from error
+
+
+def _decode_sizes(content: bytes, num_molecules: int) -> tuple[np.ndarray, np.ndarray]:
+    sizes = decode_arrays(content, group="sizes")
+    if sizes["num_atoms"].size != num_molecules or sizes["num_bonds"].size != num_molecules:
+        raise FormatError(f"sizes of {sizes['num_atoms'].size} molecules, the index says {num_molecules}")
+    return sizes["num_atoms"], sizes["num_bonds"]
 
 
 def decode_label_rows(content: bytes, *, num_molecules: int, num_tasks: int, tasks: np.ndarray | None = None) -> LabelRows:
@@ -394,7 +425,7 @@ def decode_label_rows(content: bytes, *, num_molecules: int, num_tasks: int, tas
 
 
 def _decode_structure(
-    content: bytes, atom_ptr: np.ndarray, bond_ptr: np.ndarray, widths: Widths, out: Mapping[str, np.ndarray]
+    content: bytes, atom_ptr: np.ndarray, bond_ptr: np.ndarray, widths: Widths, place: Place
 ) -> dict[str, np.ndarray]:
     arrays, num_features = decode_arrays(content, group="structure"), len(widths.atom_codes)
     if arrays["atom_rows"].size % num_features:
@@ -404,22 +435,25 @@ def _decode_structure(
     if (arrays["atom_rows"] >= np.array(widths.atom_codes)).any() or arrays["bond_kinds"].max(initial=0) >= widths.bond_codes:
         raise FormatError("a code is outside its feature's range")
     names = ("atom_codes", "bond_atoms", "bond_codes")
-    places = tuple(out[name] for name in names) if names[0] in out else None
-    return dict(zip(names, decode_tokens(Tokens(**arrays), atom_ptr, bond_ptr, places), strict=True))
+    out = tuple(place.columns[name] for name in names) if names[0] in place.columns else None
+    starts = (place.starts["atom"], place.starts["bond"]) if out else (None, None)
+    return dict(zip(names, decode_tokens(Tokens(**arrays), atom_ptr, bond_ptr, out, starts=starts), strict=True))
 
 
-def _decode_walks(content: bytes, num_atoms: int, out: Mapping[str, np.ndarray]) -> np.ndarray:
-    steps = _columns(decode_arrays(content, group="rw16")["codes"], ENCODINGS["rw16"], num_atoms).copy()
+def _decode_walks(content: bytes, atom_ptr: np.ndarray, place: Place) -> np.ndarray:
+    steps = _columns(decode_arrays(content, group="rw16")["codes"], ENCODINGS["rw16"], int(atom_ptr[-1])).copy()
     for k in range(2, len(steps)):
         steps[k] += steps[k - 2]
-    return transpose(steps, out.get("walks"))
+    out, starts = place.find("walks", "atom")
+    return transpose(steps, atom_ptr, out, starts=starts)
 
 
-def _decode_eigenvectors(content: bytes, num_atoms: int, out: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _decode_eigenvectors(content: bytes, atom_ptr: np.ndarray, place: Place) -> dict[str, np.ndarray]:
     arrays = decode_arrays(content, group="lap8")
-    vectors, values = (_columns(arrays[name], ENCODINGS["lap8"], num_atoms) for name in ("vectors", "values"))
+    vectors, values = (_columns(arrays[name], ENCODINGS["lap8"], int(atom_ptr[-1])) for name in ("vectors", "values"))
     columns = {"eigenvectors": vectors.view(np.int8), "eigenvalues": values}
-    return {name: transpose(column, out.get(name)) for name, column in columns.items()}
+    places = {name: place.find(name, "atom") for name in columns}
+    return {name: transpose(column, atom_ptr, places[name][0], starts=places[name][1]) for name, column in columns.items()}
 
 
 def _columns(values: np.ndarray, width: int, num_atoms: int) -> np.ndarray:
@@ -429,7 +463,7 @@ def _columns(values: np.ndarray, width: int, num_atoms: int) -> np.ndarray:
 
 
 def _decode_labels(
-    content: bytes, ptr: np.ndarray, level: Level, num_tasks: int, *, tasks: np.ndarray | None, out: np.ndarray | None
+    content: bytes, ptr: np.ndarray, level: Level, num_tasks: int, *, tasks: np.ndarray | None, place: Place
 ) -> np.ndarray:
     sparse = SparseLabels(**decode_arrays(content, group="graph_labels"))
     shape = label_shape(level, int(ptr[-1]), num_tasks)
@@ -441,8 +475,10 @@ def _decode_labels(
         tasks = tasks if len(shape) == 2 else (2 * tasks[:, None] + np.arange(2)).reshape(-1)
     if 4 * math.prod(shape) > MAX_DENSE_BYTES:
         raise FormatError(f"labels of shape {shape}, more than {MAX_DENSE_BYTES:,} bytes")
+    out, starts = place.find(f"{level}_labels", _ROW_OF_LEVEL[level])
     flat = None if out is None else out.reshape(len(out), math.prod(shape[1:]))
-    return densify_labels(sparse, ptr, flat, tasks=tasks).reshape(shape)
+    labels = densify_labels(sparse, ptr, flat, starts=starts, tasks=tasks)
+    return labels.reshape(len(labels), *shape[1:])
 
 
 def _decode_texts(content: bytes, num_molecules: int) -> np.ndarray:

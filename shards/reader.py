@@ -147,19 +147,35 @@ class ShardSet:
         contents: dict[str, bytes],
         *,
         tasks: Mapping[Level, np.ndarray] = MappingProxyType({}),
-        out: Mapping[str, np.ndarray] = MappingProxyType({}),
+        place: format.Place | None = None,
     ) -> Molecules:
-        """Decoded bytes of a block's members -> molecules; `tasks` and `out` as in `format.decode_block`."""
+        """Decoded bytes of a block's members -> molecules; `tasks` and `place` as in `format.decode_block`."""
         try:
             molecules = format.decode_block(
-                contents, num_molecules=int(self.index.counts["num_molecules"][block]), widths=self.widths, tasks=tasks, out=out
+                contents,
+                num_molecules=int(self.index.counts["num_molecules"][block]),
+                widths=self.widths,
+                tasks=tasks,
+                place=place,
             )
         except FormatError as error:
             raise FormatError(f"{self.locate(block)}, {error}") from error
-        for name, ptr in (("num_atoms", molecules.atom_ptr), ("num_bonds", molecules.bond_ptr)):
-            if ptr[-1] != self.index.counts[name][block]:
-                raise FormatError(f"{self.locate(block)}: {name} {ptr[-1]}, the index says {self.index.counts[name][block]}")
+        self._check_sizes(block, int(molecules.atom_ptr[-1]), int(molecules.bond_ptr[-1]))
         return molecules
+
+    def decode_sizes(self, block: int, content: bytes) -> tuple[np.ndarray, np.ndarray]:
+        """Decoded bytes of `sizes` -> numbers of atoms and of bonds of each molecule. Raises FormatError."""
+        try:
+            sizes = format.decode_sizes(content, num_molecules=int(self.index.counts["num_molecules"][block]))
+        except FormatError as error:
+            raise FormatError(f"{self.locate(block)}, {error}") from error
+        self._check_sizes(block, int(sizes[0].sum(dtype=np.int64)), int(sizes[1].sum(dtype=np.int64)))
+        return sizes
+
+    def _check_sizes(self, block: int, num_atoms: int, num_bonds: int) -> None:
+        for name, number in (("num_atoms", num_atoms), ("num_bonds", num_bonds)):
+            if number != self.index.counts[name][block]:
+                raise FormatError(f"{self.locate(block)}: {name} {number}, the index says {self.index.counts[name][block]}")
 
     def read_block(self, block: int, groups: tuple[str, ...] | None = None) -> Molecules:
         """Molecules of one block, with the columns of `groups`. Raises ChecksumError or FormatError, naming the member."""

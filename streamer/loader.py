@@ -180,13 +180,14 @@ class Loader:
         """Of this epoch, or of any other if that is more, but for chance in the sizes of molecules."""
         plan, counts = self.plan, self.shard_set.index.counts
 
-        def largest(name: str) -> int:
-            return int(np.add.reduceat(counts[name][plan.blocks], plan.window_ptr[:-1], dtype=np.int64).max())
+        share = min(1.0, WIDEST * self.config.window_molecules / int(counts["num_molecules"][plan.blocks].sum()))
 
-        here = largest("num_molecules"), largest("num_atoms"), largest("num_bonds")
-        total = [int(counts[name][plan.blocks].sum()) for name in ("num_molecules", "num_atoms", "num_bonds")]
-        share = min(1.0, WIDEST * self.config.window_molecules / total[0])
-        rows = tuple(max(most, int(share * n)) for most, n in zip(here, total, strict=True))
+        def most(name: str) -> int:
+            column = counts[name][plan.blocks]
+            here = int(np.add.reduceat(column, plan.window_ptr[:-1], dtype=np.int64).max())
+            return max(here, int(share * int(column.sum())))
+
+        rows = most("num_molecules"), most("num_atoms"), most("num_bonds")
         return window_bytes(self.shard_set, rows, budget=self.config.budget, selection=self.selection)
 
     def __iter__(self) -> Iterator[Step]:

@@ -17,7 +17,7 @@ from kernels.permutation import shuffled
 from kernels.triples import LabelRows, Triples, collate_triples, concat_rows
 from shards import Molecules, ShardSet
 from shards.encodings import encode_positions
-from shards.format import ENCODINGS
+from shards.format import ENCODINGS, Place
 from shards.types import offsets
 from streamer.batch import SUFFIXES, Batch, Layout
 from streamer.config import Budget, StreamConfig
@@ -30,27 +30,29 @@ from streamer.stages import Stages
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Window:
-    """Molecules and which of them make up each pack."""
+    """Molecules in the order of their packs: a pack is a run of them, so that collation reads memory in order."""
 
     molecules: Molecules
     label_rows: LabelRows | None = None
-    """Graph-level labels, where they are listed."""
+    """Graph-level labels, where they are listed; these stay in stored order."""
     pack_ptr: np.ndarray
-    pack_molecules: np.ndarray
+    """int64 (packs + 1): pack p is molecules pack_ptr[p]:pack_ptr[p + 1]; those after the last are in none."""
+    place: np.ndarray
+    """int64 (N): where each molecule was in stored order."""
     graph_ptr: np.ndarray
     """int64 (N + 1): 0, 1, 2, ...: a molecule has one row of graph-level labels."""
     skipped: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
     """Ids of molecules that are larger than a pack."""
 
     @classmethod
-    def of(cls, molecules: Molecules, packed: tuple[np.ndarray, np.ndarray], **more: Any) -> "Window":
-        """Molecules and what `pack_window` made of them."""
-        graph_ptr = np.arange(len(molecules) + 1)
-        return cls(molecules=molecules, pack_ptr=packed[0], pack_molecules=packed[1], graph_ptr=graph_ptr, **more)
-
-    def members(self, pack: int) -> np.ndarray:
-        """Molecules of a pack, as places in the window."""
-        return self.pack_molecules[self.pack_ptr[pack] : self.pack_ptr[pack + 1]]
+    def of(cls, molecules: Molecules, packed: tuple[np.ndarray, np.ndarray]) -> "Window":
+        """Molecules in stored order and what `pack_window` made of them."""
+        return cls(
+            molecules=molecules.take(packed[1]),
+            pack_ptr=packed[0],
+            place=packed[1],
+            graph_ptr=np.arange(len(packed[1]) + 1),
+        )
 
 
 def load_window(
@@ -65,119 +67,133 @@ def load_window(
 ) -> Window:
     """Read, shuffle and pack one window of a plan, its columns in `memory`.
 
-    Raises ShardError for damaged data, BudgetError if the packs do not hold.
+    Sizes are decoded first, and decide where a molecule goes; then everything is decoded to its place. Raises ShardError for
+    damaged data, BudgetError if the packs do not hold.
     """
-    blocks = plan.window_blocks(window)
-    molecules, label_rows = _read_blocks(shard_set, blocks, config.budget, selection, stages, memory)
+    blocks = plan.window_blocks(window).tolist()
+    contents, rows = _read_blocks(shard_set, blocks, config.budget, selection, stages)
     stages.count(windows=1)
-    capacity = config.budget.capacity
-    fits = None
-    if config.oversize == "skip":
-        fits = (molecules.num_atoms <= capacity.atoms) & (2 * molecules.num_bonds <= capacity.edges)
-        if label_rows is not None and capacity.labels is not None:
-            fits &= np.diff(label_rows.ptr) <= capacity.labels
+    with stages.time("decode"):
+        sizes = [shard_set.decode_sizes(block, content["sizes"]) for block, content in zip(blocks, contents, strict=True)]
+        num_atoms, num_bonds = (np.concatenate(parts).astype(np.int64) for parts in zip(*sizes, strict=True))
+    fits = _fits(num_atoms, num_bonds, rows, config)
     with stages.time("pack"):
         packed = pack_window(
-            molecules,
-            label_rows,
+            num_atoms,
+            num_bonds,
+            None if rows is None else np.diff(rows.ptr),
             fits=fits,
             num_packs=int(plan.window_packs[window]),
             budget=config.budget,
             key=mix_key(plan.key, window) if plan.shuffle else None,
             where=f"epoch {plan.epoch}, window {window}",
         )
-    skipped = np.empty(0, np.uint64)
-    if fits is not None and not fits.all():
-        skipped = _ids_of(shard_set, blocks, molecules, ~fits)
-    return Window.of(molecules, packed, label_rows=label_rows, skipped=skipped)
+    left_out = np.empty(0, np.int64) if fits is None else np.flatnonzero(~fits)
+    order = np.concatenate([packed[1], left_out]) if left_out.size else packed[1]
+    atom_ptr, bond_ptr = offsets(num_atoms[order]), offsets(num_bonds[order])
+    shapes = _shapes(shard_set, len(order), int(atom_ptr[-1]), int(bond_ptr[-1]), config.budget, selection)
+    columns = memory.arrays(shapes)
+    starts = {row: np.empty(len(order), np.int64) for row in ("molecule", "atom", "bond")}
+    for row, ptr in (("molecule", np.arange(len(order) + 1)), ("atom", atom_ptr), ("bond", bond_ptr)):
+        starts[row][order] = ptr[:-1]
+    at = 0
+    with stages.time("decode"):
+        for block, content, (block_sizes, _) in zip(blocks, contents, sizes, strict=True):
+            here = {row: start[at : at + len(block_sizes)] for row, start in starts.items()}
+            shard_set.decode(block, content, tasks=selection.columns, place=Place(columns=columns, starts=here))
+            at += len(block_sizes)
+    molecules = Molecules(atom_ptr=atom_ptr, bond_ptr=bond_ptr, **columns)
+    if computed := tuple(name for name in selection.encodings if name not in selection.groups):
+        with stages.time("encode"):
+            for name, column in encode_positions(molecules, computed).items():
+                columns[name][:] = column
+    return Window(
+        molecules=molecules,
+        label_rows=rows,
+        pack_ptr=packed[0],
+        place=order,
+        graph_ptr=np.arange(len(order) + 1),
+        skipped=_ids_of(shard_set, blocks, left_out) if left_out.size else np.empty(0, np.uint64),
+    )
 
 
 def _read_blocks(
-    shard_set: ShardSet,
-    blocks: np.ndarray,
-    budget: Budget,
-    selection: Selection,
-    stages: Stages,
-    memory: WindowMemory,
-) -> tuple[Molecules, LabelRows | None]:
-    """The molecules of blocks, each decoded to its place in columns that hold them all, and listed labels."""
-    counts, stored = shard_set.index.counts, selection.groups
-    starts = {
-        row: offsets(counts[name][blocks])
-        for row, name in (("molecule", "num_molecules"), ("atom", "num_atoms"), ("bond", "num_bonds"))
-    }
-    shapes = _shapes(shard_set, {row: int(ptr[-1]) for row, ptr in starts.items()}, budget, selection)
-    columns = memory.arrays({name: shape for name, (_, shape) in shapes.items()})
-    computed = [name for name in selection.encodings if name not in stored]
-    listed = budget.labels is not None and "graph_labels" in stored
-    sizes: list[Molecules] = []
+    shard_set: ShardSet, blocks: list[int], budget: Budget, selection: Selection, stages: Stages
+) -> tuple[list[dict[str, bytes]], LabelRows | None]:
+    """Decompressed members of blocks, and their graph-level labels where these are listed."""
+    contents: list[dict[str, bytes]] = []
     label_rows: list[LabelRows] = []
-    for k, block in enumerate(blocks.tolist()):
+    listed = budget.labels is not None and "graph_labels" in selection.groups
+    for block in blocks:
         with stages.time("read"):
-            members = shard_set.read_members(block, stored)
+            members = shard_set.read_members(block, selection.groups)
         with stages.time("decompress"):
-            contents = shard_set.decompress(block, members)
-        stages.count(bytes_read=sum(map(len, members.values())), bytes_decompressed=sum(map(len, contents.values())))
-        out = {name: columns[name][starts[row][k] : starts[row][k + 1]] for name, (row, _) in shapes.items()}
-        with stages.time("decode"):
-            if listed:
-                label_rows.append(
-                    shard_set.decode_label_rows(block, contents.pop("graph_labels"), tasks=selection.columns["graph"])
-                )
-            part = shard_set.decode(block, contents, tasks=selection.columns, out=out)
-        if computed:
-            with stages.time("encode"):
-                for name, column in encode_positions(part, tuple(computed)).items():
-                    out[name][:] = column
-        sizes.append(part)
-    atom_ptr, bond_ptr = (offsets(np.concatenate([np.diff(getattr(p, ptr)) for p in sizes])) for ptr in ("atom_ptr", "bond_ptr"))
-    molecules = Molecules(atom_ptr=atom_ptr, bond_ptr=bond_ptr, **columns)
-    return molecules, concat_rows(label_rows) if listed else None
+            contents.append(shard_set.decompress(block, members))
+        stages.count(bytes_read=sum(map(len, members.values())), bytes_decompressed=sum(map(len, contents[-1].values())))
+        if listed:
+            with stages.time("decode"):
+                content = contents[-1].pop("graph_labels")
+                label_rows.append(shard_set.decode_label_rows(block, content, tasks=selection.columns["graph"]))
+    return contents, concat_rows(label_rows) if listed else None
+
+
+def _fits(num_atoms: np.ndarray, num_bonds: np.ndarray, rows: LabelRows | None, config: StreamConfig) -> np.ndarray | None:
+    """Which molecules are not too large; None where that was settled at the start. bool (N)."""
+    if config.oversize == "error":
+        return None
+    capacity = config.budget.capacity
+    fits = (num_atoms <= capacity.atoms) & (2 * num_bonds <= capacity.edges)
+    if rows is not None and capacity.labels is not None:
+        fits &= np.diff(rows.ptr) <= capacity.labels
+    return fits
 
 
 def _shapes(
-    shard_set: ShardSet, rows: dict[str, int], budget: Budget, selection: Selection
-) -> dict[str, tuple[str, tuple[tuple[int, ...], Any]]]:
-    """Columns of so many molecules, atoms and bonds: {name: (what its rows are, (shape, dtype))}."""
-    molecules, atoms, bonds = rows["molecule"], rows["atom"], rows["bond"]
-    shapes: dict[str, tuple[str, tuple[tuple[int, ...], Any]]] = {
-        "atom_codes": ("atom", ((atoms, len(shard_set.manifest.atom_features)), np.uint8)),
-        "bond_atoms": ("bond", ((bonds, 2), np.uint16)),
-        "bond_codes": ("bond", ((bonds,), np.uint8)),
+    shard_set: ShardSet, molecules: int, atoms: int, bonds: int, budget: Budget, selection: Selection
+) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Shapes and dtypes of the columns of so many molecules, atoms and bonds."""
+    shapes: dict[str, tuple[tuple[int, ...], Any]] = {
+        "atom_codes": ((atoms, len(shard_set.manifest.atom_features)), np.uint8),
+        "bond_atoms": ((bonds, 2), np.uint16),
+        "bond_codes": ((bonds,), np.uint8),
     }
     num_tasks = {level: len(selection.tasks[level]) for level in LEVELS}
     if num_tasks["graph"] and budget.labels is None:
-        shapes["graph_labels"] = "molecule", ((molecules, num_tasks["graph"]), np.float32)
+        shapes["graph_labels"] = (molecules, num_tasks["graph"]), np.float32
     if num_tasks["atom"]:
-        shapes["atom_labels"] = "atom", ((atoms, num_tasks["atom"]), np.float32)
+        shapes["atom_labels"] = (atoms, num_tasks["atom"]), np.float32
     if "rw16" in selection.encodings:
-        shapes["walks"] = "atom", ((atoms, ENCODINGS["rw16"]), np.uint8)
+        shapes["walks"] = (atoms, ENCODINGS["rw16"]), np.uint8
     if "lap8" in selection.encodings:
-        shapes["eigenvectors"] = "atom", ((atoms, ENCODINGS["lap8"]), np.int8)
-        shapes["eigenvalues"] = "atom", ((atoms, ENCODINGS["lap8"]), np.float16)
+        shapes["eigenvectors"] = (atoms, ENCODINGS["lap8"]), np.int8
+        shapes["eigenvalues"] = (atoms, ENCODINGS["lap8"]), np.float16
     if selection.with_ids:
-        shapes["ids"] = "molecule", ((molecules,), np.uint64)
+        shapes["ids"] = (molecules,), np.uint64
     return shapes
 
 
-def window_bytes(shard_set: ShardSet, rows: tuple[int, ...], *, budget: Budget, selection: Selection) -> int:
+def window_bytes(shard_set: ShardSet, rows: tuple[int, int, int], *, budget: Budget, selection: Selection) -> int:
     """Bytes of the columns of a window of so many molecules, atoms and bonds; listed labels are not among them."""
-    shapes = _shapes(shard_set, dict(zip(("molecule", "atom", "bond"), rows, strict=True)), budget, selection)
-    return sum(align(math.prod(shape) * np.dtype(dtype).itemsize) for _, (shape, dtype) in shapes.values())
+    shapes = _shapes(shard_set, *rows, budget, selection)
+    return sum(align(math.prod(shape) * np.dtype(dtype).itemsize) for shape, dtype in shapes.values())
 
 
-def _ids_of(shard_set: ShardSet, blocks: np.ndarray, molecules: Molecules, chosen: np.ndarray) -> np.ndarray:
-    """Ids of some molecules of a window, which may not have been read."""
-    if molecules.ids is not None:
-        return molecules.ids[chosen]
-    parts = np.split(chosen, np.cumsum(shard_set.index.counts["num_molecules"][blocks])[:-1])
-    ids = [shard_set.read_block(int(b), ("ids",)).ids[part] for b, part in zip(blocks, parts, strict=True) if part.any()]
+def _ids_of(shard_set: ShardSet, blocks: list[int], places: np.ndarray) -> np.ndarray:
+    """Ids of the molecules at some places in the stored order of blocks: few, so they are read for that alone."""
+    ends = np.cumsum(shard_set.index.counts["num_molecules"][blocks], dtype=np.int64)
+    parts = np.split(places, np.searchsorted(places, ends[:-1]))
+    ids = [
+        shard_set.read_block(block, ("ids",)).ids[part - end + shard_set.index.counts["num_molecules"][block]]
+        for block, part, end in zip(blocks, parts, ends, strict=True)
+        if part.size
+    ]
     return np.concatenate(ids)
 
 
 def pack_window(
-    molecules: Molecules,
-    label_rows: LabelRows | None = None,
+    num_atoms: np.ndarray,
+    num_bonds: np.ndarray,
+    num_labels: np.ndarray | None = None,
     *,
     fits: np.ndarray | None = None,
     num_packs: int,
@@ -185,20 +201,19 @@ def pack_window(
     key: int | None,
     where: str,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pack molecules (those that `fits`, or all) into exactly `num_packs` packs; `key` shuffles them first, None does not.
+    """Pack molecules of these sizes (those that `fits`, or all) into exactly `num_packs` packs; `key` shuffles them first.
 
     Returns offsets and molecules as `kernels.packing.pack_molecules`. Raises BudgetError.
     """
-    order = np.arange(len(molecules)) if key is None else shuffled(len(molecules), key=key)
-    labels = None if label_rows is None else np.diff(label_rows.ptr)
+    order = np.arange(len(num_atoms)) if key is None else shuffled(len(num_atoms), key=key)
     try:
         return pack_molecules(
-            molecules.num_atoms,
-            molecules.num_bonds,
+            num_atoms,
+            num_bonds,
             order if fits is None else order[fits[order]],
             num_packs=num_packs,
             capacity=budget.capacity,
-            labels=labels,
+            labels=num_labels,
         )
     except PackingError as error:
         raise BudgetError(f"budget {budget}: {where}: {error}") from error
@@ -229,7 +244,7 @@ def iter_batches(molecules: Molecules, *, atoms_a_pack: int) -> Iterator[Batch]:
 
 def _try_packs(molecules: Molecules, packs: int, budget: Budget) -> tuple[np.ndarray, np.ndarray] | None:
     try:
-        return pack_window(molecules, num_packs=packs, budget=budget, key=None, where="table")
+        return pack_window(molecules.num_atoms, molecules.num_bonds, num_packs=packs, budget=budget, key=None, where="table")
     except BudgetError:
         return None
 
@@ -240,10 +255,12 @@ def collate(window: Window | None, pack: int, *, layout: Layout, pin_memory: boo
     out = layout.arrays(storage)
     if window is None:
         molecules, rows = _no_molecules(out["atom_codes_AF"].shape[1]), None
-        members, graph_ptr = np.empty(0, np.int64), np.zeros(1, np.int64)
+        first = last = 0
+        place, graph_ptr = np.empty(0, np.int64), np.zeros(1, np.int64)
     else:
-        molecules, rows = window.molecules, window.label_rows
-        members, graph_ptr = window.members(pack), window.graph_ptr
+        molecules, rows, place, graph_ptr = window.molecules, window.label_rows, window.place, window.graph_ptr
+        first, last = window.pack_ptr[pack : pack + 2].tolist()
+    members = np.arange(first, last)
     columns = Columns(molecules.atom_ptr, molecules.bond_ptr, molecules.atom_codes, molecules.bond_atoms, molecules.bond_codes)
     graphs, atoms, edges = (len(out[name]) for name in ("graph_mask_G", "atom_mask_A", "edge_mask_E"))
     structure = {name: out[f"{name}_{suffix}"] for name, suffix in SUFFIXES.items()}
@@ -256,7 +273,7 @@ def collate(window: Window | None, pack: int, *, layout: Layout, pin_memory: boo
     if "label_value_L" in out:
         listed = Triples(out["label_graph_L"], out["label_task_L"], out["label_value_L"], out["num_graph_labels_T"])
         shape = {"capacity": len(listed.value), "graphs": graphs, "num_tasks": len(listed.num_labels)}
-        collate_triples(members, rows or _no_rows(len(molecules)), **shape, out=listed)
+        collate_triples(place[first:last], rows or _no_rows(len(molecules)), **shape, out=listed)
     else:
         count_labels(out["graph_labels_GT"], out=out["num_graph_labels_T"])
     for name in ("walks", "eigenvectors", "eigenvalues"):
@@ -265,8 +282,8 @@ def collate(window: Window | None, pack: int, *, layout: Layout, pin_memory: boo
     tensors: dict[str, Tensor] = {name: torch.from_numpy(array) for name, array in out.items()}
     return Batch(
         **tensors,
-        ids=None if molecules.ids is None else molecules.ids[members],
-        members=members,
+        ids=None if molecules.ids is None else molecules.ids[first:last].copy(),
+        members=place[first:last].copy(),
         storage=storage,
         layout=layout,
     )

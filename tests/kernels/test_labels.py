@@ -163,11 +163,51 @@ def test_each_task_takes_the_encoding_of_fewest_bytes():
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_labels_are_written_into_the_array_that_is_given(dtype):
     sparse, ptr, labels = three_codings(dtype)
-    wide = np.zeros((len(labels), 6), np.float32)
-    out = wide[:, 1:5]
+    tall = np.zeros((len(labels) + 2, 4), np.float32)
+    out = tall[1:-1]
     assert densify_labels(sparse, ptr, out) is out
     np.testing.assert_array_equal(out, labels)
-    assert not wide[:, [0, 5]].any()
+    assert not tall[[0, -1]].any()
+    for wrong in (np.zeros((len(labels), 6), np.float32)[:, 1:5], tall[:, :3], tall.astype(np.float64), tall[2:-1]):
+        with pytest.raises(ValueError, match="place"):
+            densify_labels(sparse, ptr, wrong)
+
+
+@given(st.integers(0, 2**32), st.sampled_from(DTYPES))
+@settings(deadline=None, max_examples=60)
+def test_labels_go_where_their_molecule_begins_and_only_those_that_are_wanted(seed, dtype):
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(0, 9, rng.integers(1, 60))
+    ptr = np.concatenate([[0], np.cumsum(sizes)])
+    labels = rng.choice([0.0, 1.0, 0.5, -2.25, np.nan], (ptr[-1], 5)).astype(np.float32)
+    # columns that refer to others
+    labels[:, 3], labels[:, 4] = labels[:, 1] + 0.125, labels[:, 3]
+    sparse = sparsify_labels(labels, ptr, dtype=dtype)
+    order, tasks = rng.permutation(len(sizes)), rng.permutation(5)[: rng.integers(0, 6)]
+    room = 7
+    starts = np.empty(len(sizes), np.int64)
+    starts[order] = room + np.cumsum(sizes[order]) - sizes[order]
+    out = np.full((ptr[-1] + 2 * room, len(tasks)), 99, np.float32)
+    densify_labels(sparse, ptr, out, starts=starts, tasks=tasks)
+    dense = densify_labels(sparse, ptr)
+    expect = np.concatenate([np.empty((0, 5), np.float32), *(dense[ptr[m] : ptr[m + 1]] for m in order)])
+    np.testing.assert_array_equal(out[room : room + ptr[-1]], expect[:, tasks])
+    assert (out[:room] == 99).all()
+    assert (out[room + ptr[-1] :] == 99).all()
+
+
+@pytest.mark.parametrize("starts", [[-1, 0, 0], [0, 1], [0, 1, 3], [0, 2**63 - 1, 0]])
+def test_molecules_that_would_begin_outside_their_place_are_refused(starts):
+    ptr, labels = np.array([0, 1, 3, 4]), np.arange(4, dtype=np.float32)[:, None]
+    with pytest.raises(ValueError, match="do not lie in a place of 3 rows"):
+        densify_labels(sparsify_labels(labels, ptr), ptr, np.empty((3, 1), np.float32), starts=np.array(starts))
+
+
+@pytest.mark.parametrize("tasks", [[-1], [5], [0, 7]])
+def test_columns_that_are_not_there_are_refused(tasks):
+    ptr, labels = np.arange(5), np.zeros((4, 5), np.float32)
+    with pytest.raises(ValueError, match=r"label columns .*, there are 5"):
+        densify_labels(sparsify_labels(labels, ptr), ptr, tasks=np.array(tasks))
 
 
 class Edit:
@@ -289,7 +329,7 @@ def test_offsets_that_do_not_rise_from_zero_are_refused(ptr):
 @pytest.mark.parametrize(("shape", "dtype"), [((10, 4), np.float32), ((197, 3), np.float32), ((197, 4), np.float64)])
 def test_a_place_of_another_shape_or_dtype_is_refused(shape, dtype):
     sparse, ptr, _ = three_encodings()
-    with pytest.raises(ValueError, match=r"expected float32 \(\d+, 4\)"):
+    with pytest.raises(ValueError, match=r"expected contiguous float32 rows of 4|rows for a place of"):
         densify_labels(sparse, ptr, np.empty(shape, dtype))
 
 

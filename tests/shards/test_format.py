@@ -444,6 +444,19 @@ def test_tokens_are_read_as_the_twin_reads_them(molecules, data):
     for found, twin, column in zip(decode_tokens(coded, *columns[:2]), reference.decode_tokens(coded, *sizes), columns[2:]):
         assert np.array_equal(found, column)
         assert np.array_equal(twin, column)
+    # the same, each molecule at a place of its own
+    order = np.array(data.draw(st.permutations(range(len(molecules)))), np.int64)
+    out = tuple(np.empty_like(column) for column in columns[2:])
+    starts = []
+    for sizes_of in (molecules.num_atoms, molecules.num_bonds):
+        start = np.empty(len(order), np.int64)
+        start[order] = np.cumsum(sizes_of[order]) - sizes_of[order]
+        starts.append(start)
+    moved = molecules.take(order)
+    for found, name in zip(
+        decode_tokens(coded, *columns[:2], out, starts=tuple(starts)), ("atom_codes", "bond_atoms", "bond_codes"), strict=True
+    ):
+        assert np.array_equal(found, getattr(moved, name))
     tokens = coded.tokens.copy()
     if not tokens.size:
         return
