@@ -73,15 +73,15 @@ def measure(name: str, budget_atoms: int) -> dict:
         np.concatenate([number for _, number in counts]),
     )
     order = rng.permutation(len(ptr) - 1)
-    limits = {"capacity": budget.capacity, "max_bonds": int(bonds.max()), "window_molecules": 12_288}
-    arguments = (order, np.diff(ptr), np.add.reduceat(bonds, ptr[:-1]), histogram)
+    limits = {"capacity": budget.capacity, "window_molecules": 12_288}
+    arguments = (order, np.diff(ptr), np.add.reduceat(bonds, ptr[:-1]), np.maximum.reduceat(bonds, ptr[:-1]), histogram)
     window_ptr, packs = cut_windows(*arguments, **limits)
     cut_s = median_s(lambda: cut_windows(*arguments, **limits))
     windows = []
     for w in range(min(8, len(packs))):
         members = np.concatenate([np.arange(ptr[b], ptr[b + 1]) for b in order[window_ptr[w] : window_ptr[w + 1]]])
         windows.append((atoms[members], bonds[members], shuffled(len(members), key=w), int(packs[w])))
-        assert packs[w] == num_packs(*windows[-1][:2], capacity=budget.capacity, max_bonds=int(bonds.max()))
+        assert packs[w] == num_packs(*windows[-1][:2], capacity=budget.capacity)
 
     def pack() -> None:
         for sizes, edges, shuffle, number in windows:

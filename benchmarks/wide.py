@@ -1,31 +1,54 @@
 """Thousands of tasks of which a molecule has a few: dense label rows, or only the labels that are there?
 
-    python benchmarks/wide.py [--molecules 100000] [--tasks 3300] [--present 0.01] [--blocks 4096 512] [--runs 5]
+    python benchmarks/wide.py [FOLDER] [--molecules 100000] [--tasks 3300] [--present 0.01] [--blocks 4096 512] [--runs 5]
+        [--rows 40000] [--atoms 1024 8192] [--threads 2] [--lanes 8]
 
-Labels are made up: presence differs from task to task as in assays (Pareto, mean `--present`), nine tasks of ten are 0 or 1, the
-others real. Each block is read, then all its molecules are collated into packs of `--graphs` slots, as the loader does:
+Labels are made up: presence differs from task to task as in assays (Pareto, mean `--present`).
+
+*Kernels.* Nine tasks of ten are 0 or 1, the others real. Each block is read, then all its molecules are collated into packs of
+`--graphs` slots, as the loader does:
 
     dense   densify_labels, collate_rows       (graphs, tasks) a pack
     rows    list_labels, collate_triples          triples, as many as the fullest pack of the set needs
 
 Times are of whole passes over all blocks, both ways in turn, block by block. Memory is the most that NumPy holds for one block
 and its packs (tracemalloc, not timed; without what the compiled code allocates itself, less than 1 %).
+
+*Loader*, with FOLDER, which keeps what is made: the first `--rows` molecules of MOSES (benchmarks/scale.py fetches them) with
+binary tasks, built by the command line; then the whole loader on the train split in a process of its own a run, ways in turn.
+A process streams an epoch that is not timed (it loads compiled code and fills the page cache), then epochs for two seconds at
+least, then one with ids, whose labels are hashed. All these hashes must be that of the labels in the table that was built.
 """
 
 import argparse
+import csv
+import gzip
 import json
 import platform
 import statistics
+import subprocess
+import sys
 import time
 import tracemalloc
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from scale import ROOT, fetch
 
 from kernels.collate import collate_rows, count_labels
 from kernels.labels import SparseLabels, densify_labels, sparsify_labels
 from kernels.triples import collate_triples, list_labels
 
+if TYPE_CHECKING:
+    from streamer import Batch
+
 WAYS = ("dense", "rows")
+LEAST_S = 2.0
+"""Epochs are timed until they took this long together."""
 
 
 def draw_presence(rng: np.random.Generator, num_tasks: int, mean: float) -> np.ndarray:
@@ -172,8 +195,183 @@ def print_table(size: int, found: dict) -> None:
     print(f"{'ratio':6} " + " ".join(f"{found['dense'][name] / found['rows'][name]:10.1f}" for name, _ in columns.values()))
 
 
+# the whole loader
+
+
+def make_set(folder: Path, *, rows: int, share: np.ndarray) -> tuple[Path, Path]:
+    """The table, and the shard set that `molstream build` made of it."""
+    stem = f"wide-{rows}-{share.size}-{share.mean():.4f}"
+    table, out = folder / f"{stem}.parquet", folder / stem
+    if not table.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with gzip.open(fetch(folder), "rt", newline="") as file:
+            smiles = [row["SMILES"] for row in islice(csv.DictReader(file), rows)]
+        rng = np.random.default_rng(1)
+        columns = {"smiles": pa.array(smiles)}
+        for k, present in enumerate(share):
+            columns[f"assay_{k:04d}"] = pa.array(
+                rng.integers(0, 2, len(smiles)).astype(np.int8), mask=rng.random(len(smiles)) >= present
+            )
+        beside = table.with_suffix(".part")
+        pq.write_table(pa.table(columns), beside, compression="zstd", row_group_size=16_384)
+        beside.rename(table)
+    if not (out / "manifest.json").exists():
+        command = [sys.executable, "-m", "tools.main", "build", str(table), "--out", str(out), "--dataset", "table"]
+        options = ["--smiles-column", "smiles", "--graph-columns", "assay_*", "--task-kind", "assay_*=binary", "--workers", "2"]
+        start = time.perf_counter()
+        subprocess.run([*command, *options], cwd=ROOT, check=True)
+        print(f"built in {time.perf_counter() - start:.1f} s")
+    return table, out
+
+
+def hash_labels(ids: np.ndarray, task: np.ndarray, value: np.ndarray) -> dict[str, int]:
+    """Number of labels, and the sum modulo 2^64 of a hash of each (id, task, value): in whatever order, the same."""
+    key = ids.astype(np.uint64) << np.uint64(32) | task.astype(np.uint64)
+    for part in (np.uint64(0), value.astype(np.float32).view(np.uint32).astype(np.uint64)):
+        key = (key ^ part) * np.uint64(0xD6E8FEB86659FD93)
+        key = (key ^ (key >> np.uint64(32))) * np.uint64(0x9E3779B97F4A7C15)
+        key ^= key >> np.uint64(29)
+    return {"labels": len(key), "hash": int(key.sum(dtype=np.uint64))}
+
+
+def add_hashes(parts: list[dict[str, int]]) -> dict[str, int]:
+    return {name: sum(part[name] for part in parts) % 2**64 for name in ("labels", "hash")}
+
+
+def hash_batch(batch: "Batch") -> dict[str, int]:
+    """Of the labels that a batch carries, dense or listed."""
+    if batch.label_value_L is None:
+        dense = batch.graph_labels_GT.numpy()
+        graph, task = np.nonzero(~np.isnan(dense))
+        return hash_labels(batch.ids[graph], task, dense[graph, task])
+    graph, task, value = (x.numpy() for x in (batch.label_graph_L, batch.label_task_L, batch.label_value_L))
+    real = ~np.isnan(value)
+    return hash_labels(batch.ids[graph[real]], task[real], value[real])
+
+
+def expected_hash(table: Path, folder: Path) -> dict[str, int]:
+    """Of the train split's labels, from the table that was built: a molecule's id is its row."""
+    from shards import ShardSet
+
+    shard_set = ShardSet(folder)
+    ids = np.concatenate([block.ids for block in shard_set.iter_blocks("train", ("ids",))])
+    inside = np.zeros(pq.read_metadata(table).num_rows, bool)
+    inside[ids] = True
+    parts = []
+    for k, task in enumerate(shard_set.manifest.tasks_of("graph")):
+        column = pq.read_table(table, columns=[task.name])[task.name].combine_chunks()
+        there = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False) & inside)
+        parts.append(hash_labels(there, np.full(there.size, k), column.take(pa.array(there)).to_numpy()))
+    return add_hashes(parts)
+
+
+def stream(folder: Path, way: str, *, atoms: int, threads: int, lanes: int) -> dict:
+    """One run, in this process: rates, memory, hash."""
+    import torch
+
+    from shards import ShardSet
+    from streamer import Budget, Loader, StreamConfig
+    from streamer.stats import rss_bytes
+
+    torch.set_num_threads(1)
+    import_bytes, start = rss_bytes(), time.perf_counter()
+    shard_set = ShardSet(folder)
+    budget = Budget.suggest(shard_set, atoms=atoms, list_labels=way == "rows")
+    loader = Loader(shard_set, StreamConfig(budget=budget, num_lanes=lanes), num_threads=threads)
+    first = next(iter(loader))
+    first_step_s = time.perf_counter() - start
+    loader.close()
+    for _ in loader:
+        pass
+    epochs = packs = molecules = labels = filled = 0
+    start = time.perf_counter()
+    while (seconds := time.perf_counter() - start) < LEAST_S:
+        epochs += 1
+        for step in loader:
+            for batch in step.batches:
+                packs += batch.num_graphs > 0
+                filled += batch.num_atoms
+                molecules += batch.num_graphs
+                labels += int(batch.num_graph_labels_T.sum())
+    # the peak of getrusage would begin with that of the parent
+    status = Path("/proc/self/status").read_text().splitlines()
+    peak_bytes = 1024 * int(next(line for line in status if line.startswith("VmHWM")).split()[1])
+    loader.close()
+    with_ids = Loader(shard_set, loader.config, num_threads=threads, with_ids=True)
+    return {
+        "molecules_per_s": molecules / seconds,
+        "labels_per_s": labels / seconds,
+        "first_step_s": first_step_s,
+        "over_imports_bytes": peak_bytes - import_bytes,
+        "batch_bytes": first.batches[0].storage.numel(),
+        "window_bytes": loader.window_bytes(),
+        "atom_fill": filled / (packs * budget.capacity.atoms),
+        "molecules": molecules / epochs,
+        "packs": packs / epochs,
+        "budget": str(budget),
+        "epoch_hash": add_hashes([hash_batch(batch) for step in with_ids for batch in step.batches if batch.num_graphs]),
+    }
+
+
+def measure_loader(args: argparse.Namespace, share: np.ndarray, atoms: int) -> dict:
+    """Medians of `--runs` processes a way, and the least and most rate; the labels are checked."""
+    table, folder = make_set(args.folder, rows=args.rows, share=share)
+    expected = expected_hash(table, folder)
+    runs: dict[str, list[dict]] = {way: [] for way in WAYS}
+    for k in range(args.runs):
+        for way in WAYS if k % 2 else WAYS[::-1]:
+            command = [sys.executable, __file__, str(folder), "--stream", way, "--atoms", str(atoms)]
+            options = ["--threads", str(args.threads), "--lanes", str(args.lanes)]
+            done = subprocess.run([*command, *options], stdout=subprocess.PIPE, check=True, text=True)
+            runs[way].append(json.loads(done.stdout.splitlines()[-1]))
+            if runs[way][-1]["epoch_hash"] != expected:
+                raise AssertionError(f"{way}, {atoms} atoms: {runs[way][-1]['epoch_hash']}, in the table {expected}")
+    found: dict = {"labels": expected["labels"]}
+    for way in WAYS:
+        result = runs[way][0]
+        found[way] = {
+            n: v if isinstance(v, (str, dict)) else statistics.median(r[n] for r in runs[way]) for n, v in result.items()
+        }
+        rates = [r["molecules_per_s"] for r in runs[way]]
+        found[way] |= {"least_per_s": min(rates), "most_per_s": max(rates)}
+    return found
+
+
+def print_loader(atoms: int, found: dict) -> None:
+    columns = {
+        "molecules/s": ("molecules_per_s", 1),
+        "(least": ("least_per_s", 1),
+        "most)": ("most_per_s", 1),
+        "labels/s": ("labels_per_s", 1),
+        "first step s": ("first_step_s", 1),
+        "batch MB": ("batch_bytes", 1e-6),
+        "announced MB": ("window_bytes", 1e-6),
+        "peak MB": ("over_imports_bytes", 1e-6),
+        "atom fill": ("atom_fill", 1),
+        "packs": ("packs", 1),
+    }
+    dense, rows = found["dense"], found["rows"]
+    print(
+        f"\nloader, {atoms:,} atoms: {dense['molecules']:,.0f} molecules, {found['labels']:,} labels, the same as in the table; "
+        f"budgets {dense['budget']} and {rows['budget']}"
+    )
+    print(f"{'':6} " + " ".join(f"{name:>12}" for name in columns))
+    for way in WAYS:
+        print(
+            f"{way:6} "
+            + " ".join(f"{found[way][n] * u:12,.{0 if u == 1 and found[way][n] > 99 else 3}f}" for n, u in columns.values())
+        )
+    print(f"{'ratio':6} " + " ".join(f"{dense[name] / rows[name]:12.3f}" for name, _ in columns.values()), flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path, nargs="?", help="keeps what is made; without it the loader is not measured")
+    parser.add_argument("--rows", type=int, default=40_000, help="molecules of the loader's set")
+    parser.add_argument("--atoms", type=int, nargs="+", default=[1024, 8192], help="of the loader's packs")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--lanes", type=int, default=8)
+    parser.add_argument("--stream", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--molecules", type=int, default=100_000)
     parser.add_argument("--tasks", type=int, default=3300)
     parser.add_argument("--present", type=float, default=0.01)
@@ -181,6 +379,9 @@ def main() -> None:
     parser.add_argument("--graphs", type=int, default=320)
     parser.add_argument("--runs", type=int, default=5)
     args = parser.parse_args()
+    if args.stream:
+        print(json.dumps(stream(args.folder, args.stream, atoms=args.atoms[0], threads=args.threads, lanes=args.lanes)))
+        return
     share = draw_presence(np.random.default_rng(0), args.tasks, args.present)
     quantiles = np.quantile(share, [0.1, 0.5, 0.9, 0.99, 1])
     print(f"{args.molecules:,} molecules, {args.tasks:,} tasks, {share.mean():.4f} present; python {platform.python_version()}")
@@ -189,7 +390,11 @@ def main() -> None:
     for size in args.blocks:
         results[size] = measure(make_blocks(args.molecules, size, share), size, args.graphs, args.runs)
         print_table(size, results[size])
-    print("\n" + json.dumps({"arguments": vars(args), "blocks": results}))
+    loader = {}
+    for atoms in args.atoms if args.folder else []:
+        loader[atoms] = measure_loader(args, share, atoms)
+        print_loader(atoms, loader[atoms])
+    print("\n" + json.dumps({"arguments": vars(args), "blocks": results, "loader": loader}, default=str))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""All compiled code of the project, away from import hooks and from anything that is not a number.
+"""Compiled code, away from import hooks and from anything that is not a number; more of it is in the files `_numba_*`.
 
 One decision: every function is `nogil` and works on arrays its caller allocated and checked, so that threads run them side by
 side. The price: nothing in here raises; a caller that passes an index out of range corrupts memory. Callers check first.

@@ -30,24 +30,26 @@ def count_packs(histogram, largest, capacity):
 
 
 @njit(cache=True, nogil=True)
-def needed_packs(histogram, largest, molecules, bonds, capacity):
-    """Packs for one window; capacity is (graphs, atoms, edges, most edges of one molecule)."""
+def needed_packs(histogram, largest, molecules, bonds, most, capacity):
+    """Packs for one window; `most` is the most bonds of one molecule, capacity is (graphs, atoms, edges)."""
     while largest > 0 and histogram[largest] == 0:
         largest -= 1
     packs = count_packs(histogram, largest, capacity[1])
     # in the two slack dimensions the mean load plus the largest item must fit, or each molecule has its own pack
     room = max(1, capacity[0] - 1)
     packs = max(packs, (molecules + room - 1) // room)
-    room = max(1, capacity[2] - capacity[3])
+    room = max(1, capacity[2] - min(2 * most, capacity[2] // 8))
     packs = max(packs, min(molecules, (2 * bonds + room - 1) // room))
-    if 8 * largest > capacity[1]:
-        # a few molecules fill much of a pack but few of its graph slots, and the dimensions get in each other's way
+    if 8 * largest > capacity[1] or 16 * most > capacity[2]:
+        # a few molecules fill much of a pack in one dimension and little in others, and these get in each other's way
         packs = min(molecules, packs + 2 + packs // 16)
     return packs
 
 
 @njit(cache=True, nogil=True)
-def cut_windows(order, molecules_of, bonds_of, hist_ptr, hist_size, hist_count, capacity, least, most, window_end, window_packs):
+def cut_windows(
+    order, molecules_of, bonds_of, most_of, hist_ptr, hist_size, hist_count, capacity, least, most, window_end, window_packs
+):
     """Cut blocks in epoch order into windows; see `packing.cut_windows`. Returns the number of windows.
 
     From the last block to the first: the least number of packs that the rest of the epoch takes if a window begins here.
@@ -74,6 +76,7 @@ def cut_windows(order, molecules_of, bonds_of, hist_ptr, hist_size, hist_count, 
         in_blocks = 0
         molecules = 0
         bonds = 0
+        most_bonds = 0
         end_of[start] = -1
         for place in range(start, num_places):
             for b in order[place * stride : (place + 1) * stride]:
@@ -86,12 +89,13 @@ def cut_windows(order, molecules_of, bonds_of, hist_ptr, hist_size, hist_count, 
                         largest = max(largest, size)
                 in_blocks += molecules_of[b]
                 bonds += bonds_of[b]
+                most_bonds = max(most_bonds, np.int64(most_of[b]))
             if end_of[start] >= 0 and in_blocks > most:
                 break
             # no window is too small, nor what is left for the next
             if in_blocks < left and (in_blocks < least or left - in_blocks < least):
                 continue
-            packs = max(1, needed_packs(histogram, largest, molecules, bonds, capacity))
+            packs = max(1, needed_packs(histogram, largest, molecules, bonds, most_bonds, capacity))
             if end_of[start] < 0 or packs + fewest[place + 1] < fewest[start]:
                 end_of[start] = place + 1
                 packs_of[start] = packs

@@ -7,9 +7,10 @@ Why it does (list scheduling, Graham 1969): molecules are placed largest first, 
 exceed the mean load so far. A pack's load after receiving a molecule of v atoms is then at most (S_v - v) / P + v, where S_v is
 the sum of all molecules of v atoms and more. `num_packs` is the least P for which this stays within the budget at every v, or is
 the number of molecules of v atoms and more (then each finds an empty pack). Edges and graphs have room to spare by choice of the
-budget; P also leaves, in each of them, room for one largest molecule above the mean, and is raised by two and a sixteenth where a
-molecule takes more than an eighth of a pack. That part is measured, not proven; where edges, graphs or labels are in the way,
-two slower ways of packing are tried: of the packs below the mean the one with most room in these; and all dimensions at once.
+budget; P also leaves, in each of them, room for one largest molecule (at most an eighth of a pack) above the mean, and is raised
+by two and a sixteenth where a molecule takes more than an eighth of a pack. That part is measured, not proven; where edges,
+graphs or labels are in the way, two slower ways of packing are tried: of the packs below the mean the one with most room in
+these; and all dimensions at once.
 """
 
 from typing import NamedTuple
@@ -41,39 +42,36 @@ class PackingError(ValueError):
     """The molecules of a window do not fit into its planned packs."""
 
 
-def num_packs(sizes: np.ndarray, bonds: np.ndarray, *, capacity: Capacity, max_bonds: int | None = None) -> int:
-    """Packs that molecules with these atom and bond counts are planned into.
-
-    `max_bonds`: bonds of the largest molecule of the whole set (default: of these), the slack kept in edges.
-    """
+def num_packs(sizes: np.ndarray, bonds: np.ndarray, *, capacity: Capacity) -> int:
+    """Packs that molecules with these atom and bond counts are planned into."""
     if len(sizes) == 0:
         return 0
-    histogram = np.bincount(np.asarray(sizes, np.int64))
-    limits = _limits(capacity, int(np.max(bonds) if max_bonds is None else max_bonds))
-    return int(_numba_packing.needed_packs(histogram, histogram.size - 1, len(sizes), int(np.sum(bonds, dtype=np.int64)), limits))
+    histogram, bonds = np.bincount(np.asarray(sizes, np.int64)), np.asarray(bonds, np.int64)
+    total, most = int(bonds.sum()), int(bonds.max())
+    return int(_numba_packing.needed_packs(histogram, histogram.size - 1, len(sizes), total, most, _limits(capacity)))
 
 
-def _limits(capacity: Capacity, max_bonds: int) -> np.ndarray:
-    return np.array([capacity.graphs, capacity.atoms, capacity.edges, 2 * max_bonds], np.int64)
+def _limits(capacity: Capacity) -> np.ndarray:
+    return np.array([capacity.graphs, capacity.atoms, capacity.edges], np.int64)
 
 
 def cut_windows(
     order: np.ndarray,
     molecules: np.ndarray,
     bonds: np.ndarray,
+    max_bonds: np.ndarray,
     histogram: tuple[np.ndarray, np.ndarray, np.ndarray],
     *,
     capacity: Capacity,
-    max_bonds: int,
     window_molecules: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cut blocks in epoch order into windows of `window_molecules` to WIDEST times as many, so that all take fewest packs.
 
-    `order`: blocks in epoch order (K); `molecules`, `bonds`: of each block (num_blocks); `histogram`: (ptr, size, count), how
-    many molecules of which size block b has at ptr[b]:ptr[b + 1]. Molecules of more than `capacity.atoms` atoms are not counted:
-    they are left out. Of cuts that take equally many packs it is that with the earliest ends. A window is larger where its last
-    block, or a remainder smaller than `window_molecules`, makes it so. Where a window is of many blocks, it ends at every 64th
-    part of its least size, or so. Every window has a pack.
+    `order`: blocks in epoch order (K); `molecules`, `bonds`, `max_bonds`: of each block, the last of its one molecule with most
+    (num_blocks); `histogram`: (ptr, size, count), how many molecules of which size block b has at ptr[b]:ptr[b + 1]. Molecules
+    of more than `capacity.atoms` atoms are not counted: they are left out. Of cuts that take equally many packs it is that with
+    the earliest ends. A window is larger where its last block, or a remainder smaller than `window_molecules`, makes it so. Where
+    a window is of many blocks, it ends at every 64th part of its least size, or so. Every window has a pack.
     Returns (window_ptr (W + 1) into `order`, packs of each window (W)), both int64.
     """
     window_end, window_packs = np.empty(order.size, np.int64), np.empty(order.size, np.int64)
@@ -81,8 +79,9 @@ def cut_windows(
         np.ascontiguousarray(order, np.int64),
         molecules,
         bonds,
+        max_bonds,
         *histogram,
-        _limits(capacity, max_bonds),
+        _limits(capacity),
         window_molecules,
         WIDEST * window_molecules,
         window_end,
@@ -151,8 +150,10 @@ def pack_molecules(
                 break
     if left >= 0:
         listed = f", {capacity.labels} labels" if counts.size else ""
+        with_labels = f", {counts[left]} labels" if counts.size else ""
         raise PackingError(
-            f"a molecule of {sizes[left]} atoms and {edges[left]} directed edges finds no room in {num_packs} packs of "
+            f"a molecule of {sizes[left]} atoms and {edges[left]} directed edges{with_labels} "
+            f"finds no room in {num_packs} packs of "
             f"{capacity.graphs} graphs, {capacity.atoms} atoms, {capacity.edges} edges{listed}: raise the budget of "
             f"edges{', labels' if counts.size else ''} or graphs"
         )

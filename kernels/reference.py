@@ -357,19 +357,21 @@ def count_packs(sizes: Sequence[int], capacity: int) -> int:
     return next(packs for packs in count(1) if all(holds(packs, v) for v in set(sizes))) if sizes else 0
 
 
-def num_packs(sizes: Sequence[int], bonds: Sequence[int], *, capacity: Capacity, max_bonds: int) -> int:
+def num_packs(sizes: Sequence[int], bonds: Sequence[int], *, capacity: Capacity) -> int:
     """Least P that is enough for atoms and keeps the mean of graphs and of edges one largest molecule below the limit.
 
-    As many packs as molecules are enough for edges in any case. Where a molecule takes more than an eighth of a pack, two packs
-    and a sixteenth more, but no more packs than molecules.
+    Of a molecule's edges no more than an eighth of a pack count for that. As many packs as molecules are enough for edges in any
+    case. Where a molecule takes more than an eighth of a pack, two packs and a sixteenth more, but no more than molecules.
     """
-    graphs, edges = max(1, capacity.graphs - 1), max(1, capacity.edges - 2 * max_bonds)
+    most = 2 * max(bonds, default=0)
+    graphs, edges = max(1, capacity.graphs - 1), max(1, capacity.edges - min(most, capacity.edges // 8))
 
     def holds(packs: int) -> bool:
         return packs * graphs >= len(sizes) and (packs >= len(sizes) or packs * edges >= 2 * sum(bonds))
 
     packs = next(packs for packs in count(count_packs(sizes, capacity.atoms)) if holds(packs))
-    return min(len(sizes), packs + 2 + packs // 16) if 8 * max(sizes) > capacity.atoms else packs
+    large = 8 * max(sizes) > capacity.atoms or 8 * most > capacity.edges
+    return min(len(sizes), packs + 2 + packs // 16) if large else packs
 
 
 def cut_windows(
@@ -377,7 +379,6 @@ def cut_windows(
     blocks: Sequence[Sequence[tuple[int, int]]],
     *,
     capacity: Capacity,
-    max_bonds: int,
     window_molecules: int,
 ) -> tuple[list[int], list[int]]:
     """`blocks`: (atoms, bonds) of each molecule of each block, all of which fit a pack. Of all ways to cut, the one that takes
@@ -399,7 +400,7 @@ def cut_windows(
         ways = []
         for end in ends:
             atoms, bonds = zip(*(molecule for b in order[start:end] for molecule in blocks[b]))
-            packs = num_packs(atoms, bonds, capacity=capacity, max_bonds=max_bonds)
+            packs = num_packs(atoms, bonds, capacity=capacity)
             rest = best(end)
             ways.append((packs + rest[0], [end, *rest[1]], [packs, *rest[2]]))
         return min(ways, key=lambda way: way[:2])

@@ -17,7 +17,7 @@ from shards.index import Index
 from shards.manifest import BUILDING, INDEX, MANIFEST, Manifest
 from shards.types import LEVELS, Level, Molecules
 
-MAX_GAP = 512 * 1024
+MAX_GAP = 64 * 1024
 """Bytes of unwanted members that are read through rather than skipped by a second read."""
 
 
@@ -87,6 +87,34 @@ class ShardSet:
         """File that holds a block."""
         return self.path / format.shard_name(self.index.split_of(block), int(self.index.counts["shard"][block]))
 
+    def check_shards(self, split: str) -> None:
+        """Refuse shards that are missing, cut short, or under another's name: by their size and their first 512 bytes.
+
+        Opens each once. Damage further on is found when it is read. Raises FormatError, naming the file.
+        """
+        blocks, (head, *_, tail), members = self.blocks(split), self.groups, self.index.members
+        numbers, first = np.unique(self.index.counts["shard"][blocks], return_index=True)
+        for number, begin, end in zip(
+            numbers.tolist(), blocks[first], blocks[np.append(first[1:], len(blocks)) - 1], strict=True
+        ):
+            path = self.shard_path(begin)
+            offset, size = (int(members[f"{head}_{field}"][begin]) for field in ("offset", "bytes"))
+            member = format.member_name(split, number, int(self.index.counts["block"][begin]), head)
+            whole = int(members[f"{tail}_offset"][end]) + int(members[f"{tail}_bytes"][end])
+            whole += -whole % format.TAR_BLOCK + len(format.TAR_END)
+            try:
+                with path.open("rb", buffering=0) as file:
+                    found = os.fstat(file.fileno()).st_size
+                    header = _read_exactly(file.fileno(), offset - format.TAR_BLOCK, format.TAR_BLOCK)
+            except FileNotFoundError as error:
+                raise FormatError(f"{path}: missing, though the index lists it; restore it") from error
+            except OSError as error:
+                raise FormatError(f"{path}: cannot be read: {error.strerror or error}") from error
+            if found != whole:
+                raise FormatError(f"{path}: {found:,} bytes, by the index {whole:,}; restore it or build the set again")
+            if header != format.tar_header(member, size):
+                raise FormatError(f"{path}: does not begin with {member}; restore it or build the set again")
+
     def read_members(self, block: int, groups: tuple[str, ...] | None = None) -> dict[str, bytes]:
         """Compressed members of a block (None: all), checksums verified; neighbours come in one read."""
         members = self.index.members
@@ -105,6 +133,8 @@ class ShardSet:
                         out[group] = data[offset - first : offset - first + size]
         except FileNotFoundError as error:
             raise FormatError(f"{self.shard_path(block)}: missing, though the index lists it; restore it") from error
+        except OSError as error:
+            raise FormatError(f"{self.locate(block)}: cannot be read: {error.strerror or error}") from error
         for group, data in out.items():
             expected = int(members[f"{group}_crc32"][block])
             if len(data) != members[f"{group}_bytes"][block] or zlib.crc32(data) != expected:

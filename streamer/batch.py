@@ -33,7 +33,7 @@ SUFFIXES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
-    """Molecules of one pack, padded to the budget. Masked packs are all padding.
+    """Molecules of one pack, padded to the budget. Masked packs are all padding; they may be one object, so change none in place.
 
     All tensors are views of one piece of memory, so that a batch travels to a device in one copy.
     """
@@ -81,6 +81,10 @@ class Batch:
     storage: Tensor
     """uint8: what all tensors are views of."""
     layout: "Layout"
+
+    def __reduce__(self) -> tuple:
+        # the memory once, not once a tensor
+        return _restore, (self.storage, self.layout, self.ids, self.members)
 
     @property
     def num_graphs(self) -> int:
@@ -172,6 +176,10 @@ class Layout:
             name: storage[at : at + math.prod(shape) * dtype.itemsize].view(_TORCH[dtype.name]).view(shape)
             for name, (dtype, shape, at) in self.fields.items()
         }
+
+
+def _restore(storage: Tensor, layout: Layout, ids: np.ndarray | None, members: np.ndarray | None) -> Batch:
+    return Batch(**layout.tensors(storage), ids=ids, members=members, storage=storage, layout=layout)
 
 
 _TORCH = {name: getattr(torch, name) for name in ("uint8", "int8", "int32", "float16", "float32", "bool")}

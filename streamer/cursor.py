@@ -22,35 +22,40 @@ class Cursor:
     epoch: int
     step: int
     """Steps of the epoch that are done."""
+    cursor_version: int = CURSOR_VERSION
 
     def encode(self) -> str:
         """One line of JSON."""
-        return json.dumps({"cursor_version": CURSOR_VERSION} | asdict(self)) + "\n"
+        return json.dumps(asdict(self)) + "\n"
 
     @classmethod
     def parse(cls, text: str, *, where: str = "cursor") -> "Cursor":
         """Inverse of `encode`. Raises CursorError."""
         try:
             fields = json.loads(text)
-            version = fields.pop("cursor_version")
-            if version != CURSOR_VERSION:
-                raise CursorError(f"{where}: cursor version {version}, this molstream reads {CURSOR_VERSION}")
-            return cls.of(fields, where=where)
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        # ValueError: a number of thousands of digits too
+        except (ValueError, RecursionError) as error:
             raise CursorError(f"{where}: not a cursor ({type(error).__name__}: {error}); remove it to start anew") from error
+        return cls.of(fields, where=where)
 
     @classmethod
     def of(cls, fields: dict, *, where: str = "cursor") -> "Cursor":
         """From the fields, as `dataclasses.asdict` gives them. Raises CursorError."""
+        wrong = f"{where}: not a cursor"
+        if not isinstance(fields, dict) or "cursor_version" not in fields:
+            raise CursorError(f"{wrong} (it has no cursor_version); remove it to start anew")
+        if fields["cursor_version"] != CURSOR_VERSION:
+            raise CursorError(f"{where}: cursor version {fields['cursor_version']}, this molstream reads {CURSOR_VERSION}")
         try:
             cursor = cls(**fields)
         except TypeError as error:
-            raise CursorError(f"{where}: not a cursor ({error}); remove it to start anew") from error
+            raise CursorError(f"{wrong} ({error}); remove it to start anew") from error
         numbers = (cursor.epoch, cursor.step)
         if any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in numbers):
             raise CursorError(f"{where}: epoch {cursor.epoch!r}, step {cursor.step!r}, expected non-negative whole numbers")
-        if not isinstance(cursor.plan, dict):
-            raise CursorError(f"{where}: not a cursor (its plan is {cursor.plan!r}); remove it to start anew")
+        for name, kind in (("fingerprint", str), ("plan_hash", str), ("plan", dict)):
+            if not isinstance(getattr(cursor, name), kind):
+                raise CursorError(f"{wrong} (its {name} is {getattr(cursor, name)!r}); remove it to start anew")
         return cursor
 
     @classmethod
@@ -68,7 +73,7 @@ class Cursor:
                 f"cursor of another shard set: fingerprint {self.fingerprint[:12]}, this one has {expected.fingerprint[:12]}"
             )
         if self.plan_hash != expected.plan_hash:
-            keys = sorted(set(self.plan) | set(expected.plan))
+            keys = sorted(set(self.plan) | set(expected.plan), key=str)
             differ = [
                 f"{k} {self.plan.get(k)} there, {expected.plan.get(k)} here"
                 for k in keys

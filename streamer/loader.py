@@ -4,7 +4,10 @@ Threads decode, pack and collate; nothing crosses a process. A lane holds its cu
 next one; the lanes reach that point one after another, so that their windows are not all read at once.
 """
 
+import hashlib
+import json
 import os
+import threading
 import time
 import weakref
 from collections import Counter, deque
@@ -21,7 +24,7 @@ from streamer.batch import Batch, Layout
 from streamer.config import StreamConfig
 from streamer.cursor import Cursor
 from streamer.errors import BudgetError, CallError, CursorError, StreamError
-from streamer.memory import WindowMemory
+from streamer.memory import WindowMemory, piece_bytes
 from streamer.plan import Plan, Slot, plan_hash
 from streamer.selection import LEVELS, Selection
 from streamer.stages import Stages
@@ -29,6 +32,8 @@ from streamer.window import Window, collate, load_window, window_bytes
 
 NUM_STEPS_AHEAD = 4
 """Steps that are collated before they are asked for."""
+THREADS = "molstream"
+"""What the names of its threads begin with."""
 _NONE = np.empty(0, np.uint64)
 
 
@@ -49,13 +54,14 @@ class Step:
     wait_s: float
     """Seconds the caller waited for it."""
     num_ready: int
-    """Steps, of the `NUM_STEPS_AHEAD` after this one, that were ready when it was asked for."""
+    """Steps that were ready when it was asked for, itself the first, up to `NUM_STEPS_AHEAD`."""
 
 
 class Loader:
     """Iterable over the steps of the current epoch; the next `iter` goes on with the next epoch.
 
-    `state_dict` is the cursor after the last step that was handed out. A plain Python iterable: use it as it is, not inside a
+    The first step is preceded by a look at every shard of the split: whether it is there, whole and itself. `state_dict` is the
+    cursor after the last step that was handed out. A plain Python iterable: use it as it is, not inside a
     DataLoader. Its threads live while an iteration does; they end with it, with `close`, or when the loader is let go of. It can
     be pickled, and be iterated in a forked child if no iteration was under way; several loaders do not disturb each other.
     """
@@ -98,10 +104,11 @@ class Loader:
             num_atom_tasks=len(self.selection.tasks["atom"]),
             encodings=self.selection.encodings,
         )
-        self.stages = Stages()
+        self.stages, self._owner = Stages(), os.getpid()
         self.memory = WindowMemory()
         self.epoch, self.step = 0, 0
         self._plan = Plan.make(shard_set, config, 0)
+        self._checked = False
         self._masked: Batch | None = None
         self._running: weakref.ref[Generator[Step, None, None]] | None = None
 
@@ -123,7 +130,7 @@ class Loader:
         return self.__dict__ | {"_running": None, "_masked": None, "stages": None, "memory": None}
 
     def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state | {"stages": Stages(), "memory": WindowMemory()})
+        self.__dict__.update(state | {"stages": Stages(), "memory": WindowMemory(), "_owner": os.getpid()})
 
     @property
     def plan(self) -> Plan:
@@ -149,8 +156,9 @@ class Loader:
         """The next step."""
         plan = asdict(self.config)
         if self.config.budget.labels is not None:
-            # listed labels take room in a pack
-            plan["tasks"] = list(self.selection.names)
+            # listed labels take room in a pack; thousands of names would not fit a cursor
+            names = [task.name for task in self.selection.tasks["graph"]]
+            plan["listed_tasks"] = f"{len(names)} (hash {hashlib.sha256(json.dumps(names).encode()).hexdigest()[:12]})"
         return Cursor(
             fingerprint=self.shard_set.manifest.fingerprint,
             plan_hash=plan_hash(plan),
@@ -162,19 +170,28 @@ class Loader:
     def seek(self, cursor: Cursor) -> None:
         """Go on where a cursor stands. Raises CursorError if it belongs to another stream or lies beyond its epoch."""
         cursor.check(self.cursor)
+        plan = self.plan if cursor.epoch == self.epoch else Plan.make(self.shard_set, self.config, cursor.epoch)
+        if cursor.step > plan.num_steps:
+            raise CursorError(f"cursor at step {cursor.step} of an epoch of {plan.num_steps} steps")
         self._stop()
-        before = self.epoch
-        self.epoch = cursor.epoch
-        if cursor.step > len(self):
-            self.epoch = before
-            raise CursorError(f"cursor at step {cursor.step} of an epoch of {len(self)} steps")
-        self.step = cursor.step
-        if self.step == len(self):
+        self._plan, self.epoch, self.step = plan, cursor.epoch, cursor.step
+        if self.step == plan.num_steps:
             self.epoch, self.step = self.epoch + 1, 0
 
     def window_bytes(self) -> int:
-        """Bytes of the decoded windows that are in memory at once, at most."""
-        return self._largest_window() * min(2 * len(self.lanes), self.plan.num_windows)
+        """Bytes of the decoded windows that are in memory at once, at most; listed labels as many as there are on average.
+
+        A lane holds two; a thread may be at work on the last pack of one that its lane has left.
+        """
+        counts, manifest, config = self.shard_set.index.counts, self.shard_set.manifest, self.config
+        total = int(counts["num_molecules"][self.plan.blocks].sum(dtype=np.int64))
+        # other epochs may be cut into more windows, none smaller than the least
+        number = min(2 * len(self.lanes) + self.num_threads - 1, max(1, total // config.window_molecules))
+        listed = 0
+        if config.budget.labels is not None:
+            labels = sum(manifest.labels[task.name].get(config.split, 0) for task in self.selection.tasks["graph"])
+            listed = 8 * (labels + total) // total * min(total, WIDEST * config.window_molecules)
+        return number * (piece_bytes(self._largest_window()) + listed)
 
     def _largest_window(self) -> int:
         """Of this epoch, or of any other if that is more, but for chance in the sizes of molecules."""
@@ -192,6 +209,9 @@ class Loader:
 
     def __iter__(self) -> Iterator[Step]:
         self._stop()
+        if self._owner != os.getpid():
+            # a thread that a fork left behind may have held the lock of the old ones
+            self.stages, self._owner = Stages(), os.getpid()
         steps = self._steps()
         self._running = weakref.ref(steps)
         return steps
@@ -214,29 +234,44 @@ class Loader:
         self.close()
 
     def _steps(self) -> Generator[Step, None, None]:
+        if self.step >= self.plan.num_steps:
+            # the last step was handed out, and nobody asked for one more
+            self.epoch, self.step = self.epoch + 1, 0
+        if not self._checked:
+            self.shard_set.check_shards(self.config.split)
+            self._checked = True
         plan, owner = self.plan, os.getpid()
         self.memory.require(self._largest_window())
-        with ThreadPoolExecutor(self.num_threads, thread_name_prefix="molstream") as pool:
-            pending: deque[_Pending] = deque()
-            try:
-                for step in _Schedule(self, plan, pool).steps(self.step):
-                    pending.append(step)
-                    if len(pending) > NUM_STEPS_AHEAD:
-                        yield self._hand_out(plan, pending, owner)
-                while pending:
+        pool = ThreadPoolExecutor(self.num_threads, thread_name_prefix=THREADS)
+        schedule, pending = _Schedule(self, plan, pool), deque[_Pending]()
+        try:
+            for step in schedule.steps(self.step):
+                pending.append(step)
+                del step
+                if len(pending) > NUM_STEPS_AHEAD:
                     yield self._hand_out(plan, pending, owner)
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
+            while pending:
+                yield self._hand_out(plan, pending, owner)
+        finally:
+            # the garbage collector may be at work in one of these threads, which cannot wait for itself
+            pool.shutdown(wait=not threading.current_thread().name.startswith(THREADS), cancel_futures=True)
+            # an error holds this frame; if that held the error, through its futures, batches would stay until they are collected
+            pending.clear()
+            schedule.windows.clear()
         self.epoch, self.step = self.epoch + 1, 0
 
     def _hand_out(self, plan: Plan, pending: "deque[_Pending]", owner: int) -> Step:
         if os.getpid() != owner:
             # its threads stayed behind, so nothing would ever come
             raise StreamError("a loader was forked in the middle of an iteration; iterate anew in the child, or fork before")
-        num_ready = sum(step.is_ready for step in pending)
+        num_ready = min(NUM_STEPS_AHEAD, sum(step.is_ready for step in pending))
         lanes, slots, futures = pending.popleft()
-        start = time.perf_counter()
-        packs = [(self.masked_batch, _NONE) if f is None else f.result() for f in futures]
+        start, packs = time.perf_counter(), []
+        try:
+            while futures:
+                packs.append(self._take(futures.pop(0)))
+        finally:
+            futures.clear()
         wait_s = time.perf_counter() - start
         skipped = [ids for _, ids in packs if ids.size]
         step = Step(
@@ -251,6 +286,12 @@ class Loader:
         )
         self.step += 1
         return step
+
+    def _take(self, future: Future | None) -> "tuple[Batch, np.ndarray]":
+        try:
+            return (self.masked_batch, _NONE) if future is None else future.result()
+        finally:
+            del future
 
     @property
     def masked_batch(self) -> Batch:
@@ -323,7 +364,7 @@ class _Schedule:
     def steps(self, first: int) -> Iterator[_Pending]:
         """Futures of each step from `first` on."""
         numbers = self.loader.lanes
-        lanes = [_Lane(self.plan, number, first, k / len(numbers)) for k, number in enumerate(numbers)]
+        lanes = [_Lane(self.plan, number, first, (k + 1) / (len(numbers) + 1)) for k, number in enumerate(numbers)]
         # own windows have one user, shared ones as many as there are lanes here that take from them
         self.users.update(w for number in numbers for w in self.plan.iter_shared(number, first))
         short = self.loader.packs_a_step - len(lanes)
@@ -341,13 +382,14 @@ class _Schedule:
             self.users[window] -= 1
             if self.users[window] <= 0:
                 del self.windows[window], self.users[window]
-        loading = self.windows[slot.window]
+        return self.pool.submit(self._cut, self.windows[slot.window], slot.pack)
 
-        def pack() -> tuple[Batch, np.ndarray]:
+    def _cut(self, loading: Future, pack: int) -> tuple[Batch, np.ndarray]:
+        try:
             window = loading.result()
-            return self.loader._collate(window, slot.pack), window.skipped if slot.pack == 0 else _NONE
-
-        return self.pool.submit(pack)
+        finally:
+            del loading
+        return self.loader._collate(window, pack), window.skipped if pack == 0 else _NONE
 
 
 def sequential(config: StreamConfig) -> StreamConfig:

@@ -30,8 +30,7 @@ class WindowMemory:
     def require(self, num_bytes: int) -> None:
         """From now on pieces hold at least `num_bytes`; smaller ones are let go of."""
         if num_bytes > self.num_bytes:
-            # epochs cut other windows, a little larger or smaller
-            self.num_bytes = -(-num_bytes * 21 // 20 // HUGE_PAGE) * HUGE_PAGE if num_bytes > HUGE_PAGE else num_bytes
+            self.num_bytes = piece_bytes(num_bytes)
             self._free = []
 
     def arrays(self, shapes: Mapping[str, tuple[tuple[int, ...], Any]]) -> dict[str, np.ndarray]:
@@ -63,6 +62,11 @@ class WindowMemory:
         # to the list it came from: after `require` or `release` nobody takes from that, and it goes with its last piece
         weakref.finalize(root, free.append, piece).atexit = False
         return root
+
+
+def piece_bytes(num_bytes: int) -> int:
+    """Size of the pieces that hold `num_bytes`: a little more, as epochs cut other windows, in whole large pages."""
+    return -(-num_bytes * 21 // 20 // HUGE_PAGE) * HUGE_PAGE if num_bytes > HUGE_PAGE else num_bytes
 
 
 def align(num_bytes: int) -> int:

@@ -78,9 +78,10 @@ class Plan:
             blocks,
             counts["num_molecules"],
             counts["num_bonds"],
+            # where the largest molecule is left out, the next one may be as large as a pack
+            np.minimum(counts["max_bonds"], config.budget.edges // 2),
             histogram,
             capacity=config.budget.capacity,
-            max_bonds=_most_bonds(shard_set, config),
             window_molecules=config.window_molecules,
         )
         num_oversize = count_larger(blocks, histogram, atoms=config.budget.capacity.atoms)
@@ -171,17 +172,6 @@ def _count_up(sizes: np.ndarray) -> np.ndarray:
     return np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
 
 
-def _most_bonds(shard_set: ShardSet, config: StreamConfig) -> int:
-    """Bonds of the largest molecule that is not left out, as far as the index knows."""
-    counts, capacity = shard_set.index.counts, config.budget.capacity
-    bonds = counts["max_bonds"]
-    if config.oversize == "skip":
-        kept = bonds[(counts["max_atoms"] <= capacity.atoms) & (2 * bonds <= capacity.edges)]
-        # where every block has a molecule that is left out, an eighth of a pack is as good a guess as any
-        return int(kept.max()) if kept.size else capacity.edges // 16
-    return int(bonds.max())
-
-
 def check_budget(shard_set: ShardSet, config: StreamConfig) -> None:
     """Refuse a budget that the largest molecule of the split exceeds. Raises BudgetError, naming the molecule."""
     counts, blocks, capacity = shard_set.index.counts, shard_set.blocks(config.split), config.budget.capacity
@@ -195,7 +185,7 @@ def check_budget(shard_set: ShardSet, config: StreamConfig) -> None:
             raise BudgetError(
                 f"budget {config.budget}: molecule {worst} of split {config.split} has {largest} {name}, usable are {limit}; "
                 f"leave such molecules out with --oversize skip, or give at least {largest + spare} {name}, for example --budget "
-                f"{Budget.suggest(shard_set, atoms=config.budget.atoms)}"
+                f"{Budget.suggest(shard_set, atoms=config.budget.atoms, list_labels=config.budget.labels is not None)}"
             )
 
 

@@ -44,17 +44,17 @@ class Selection:
 
         Raises CallError for what is not there.
         """
+        for what, given in (("tasks", tasks), ("levels", levels), ("encodings", encodings)):
+            if isinstance(given, str):
+                raise CallError(f"{what}: got {given!r}, expected a list of names")
         if others := [level for level in levels if level not in LEVELS]:
             raise CallError(f"levels: got {others[0]!r}, batches carry labels of {' and '.join(LEVELS)}")
         if unknown := [name for name in encodings if name not in ENCODINGS]:
             raise CallError(f"encodings: got {unknown[0]!r}, expected some of {', '.join(ENCODINGS)}")
         there = {level: shard_set.manifest.tasks_of(level) for level in levels}
-        for pattern in tasks or ():
-            _check_pattern(pattern, shard_set, [t.name for level_tasks in there.values() for t in level_tasks])
-        wanted = {
-            level: [k for k, task in enumerate(level_tasks) if tasks is None or any(fnmatchcase(task.name, p) for p in tasks)]
-            for level, level_tasks in there.items()
-        }
+        names = [task.name for level_tasks in there.values() for task in level_tasks]
+        chosen = set(names) if tasks is None else {name for pattern in tasks for name in _expand(pattern, names, shard_set)}
+        wanted = {level: [k for k, t in enumerate(level_tasks) if t.name in chosen] for level, level_tasks in there.items()}
         groups = {"sizes", "structure"} | {f"{level}_labels" for level, columns in wanted.items() if columns} | {*encodings}
         groups |= {"ids"} if with_ids else set()
         return cls(
@@ -71,13 +71,18 @@ class Selection:
         return tuple(task.name for level in LEVELS for task in self.tasks[level])
 
 
-def _check_pattern(pattern: str, shard_set: ShardSet, names: list[str]) -> None:
-    if any(fnmatchcase(name, pattern) for name in names):
-        return
-    elsewhere = [task for task in shard_set.manifest.tasks if fnmatchcase(task.name, pattern)]
-    if elsewhere:
-        raise CallError(
-            f"tasks: {elsewhere[0].name} labels a {elsewhere[0].level}, whose labels are not asked for or in no batch"
-        )
+def _match(pattern: str, names: list[str]) -> list[str]:
+    # a name may look like a pattern: "homo [eV]"
+    return [pattern] if pattern in names else [name for name in names if fnmatchcase(name, pattern)]
+
+
+def _expand(pattern: str, names: list[str], shard_set: ShardSet) -> list[str]:
+    """Of these names, that of a task or those a pattern matches. Raises CallError if there is none."""
+    if found := _match(pattern, names):
+        return found
+    levels = {task.name: task.level for task in shard_set.manifest.tasks}
+    if elsewhere := _match(pattern, list(levels)):
+        where = levels[elsewhere[0]]
+        raise CallError(f"tasks: {elsewhere[0]} is of level {where}, whose labels are not asked for or in no batch")
     near = difflib.get_close_matches(pattern, names, n=3) or names[:3]
     raise CallError(f"tasks: {pattern!r} names none of the {len(names)} tasks; near it: {', '.join(near) or 'there are none'}")

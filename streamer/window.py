@@ -113,7 +113,7 @@ def load_window(
         pack_ptr=packed[0],
         place=order,
         graph_ptr=np.arange(len(order) + 1),
-        skipped=_ids_of(shard_set, blocks, left_out) if left_out.size else np.empty(0, np.uint64),
+        skipped=_ids_of(shard_set, blocks, left_out, stages) if left_out.size else np.empty(0, np.uint64),
     )
 
 
@@ -125,16 +125,21 @@ def _read_blocks(
     label_rows: list[LabelRows] = []
     listed = budget.labels is not None and "graph_labels" in selection.groups
     for block in blocks:
-        with stages.time("read"):
-            members = shard_set.read_members(block, selection.groups)
-        with stages.time("decompress"):
-            contents.append(shard_set.decompress(block, members))
-        stages.count(bytes_read=sum(map(len, members.values())), bytes_decompressed=sum(map(len, contents[-1].values())))
+        contents.append(_read(shard_set, block, selection.groups, stages))
         if listed:
             with stages.time("decode"):
                 content = contents[-1].pop("graph_labels")
                 label_rows.append(shard_set.decode_label_rows(block, content, tasks=selection.columns["graph"]))
     return contents, concat_rows(label_rows) if listed else None
+
+
+def _read(shard_set: ShardSet, block: int, groups: tuple[str, ...], stages: Stages) -> dict[str, bytes]:
+    with stages.time("read"):
+        members = shard_set.read_members(block, groups)
+    with stages.time("decompress"):
+        contents = shard_set.decompress(block, members)
+    stages.count(bytes_read=sum(map(len, members.values())), bytes_decompressed=sum(map(len, contents.values())))
+    return contents
 
 
 def _fits(num_atoms: np.ndarray, num_bonds: np.ndarray, rows: LabelRows | None, config: StreamConfig) -> np.ndarray | None:
@@ -178,15 +183,14 @@ def window_bytes(shard_set: ShardSet, rows: tuple[int, int, int], *, budget: Bud
     return sum(align(math.prod(shape) * np.dtype(dtype).itemsize) for shape, dtype in shapes.values())
 
 
-def _ids_of(shard_set: ShardSet, blocks: list[int], places: np.ndarray) -> np.ndarray:
+def _ids_of(shard_set: ShardSet, blocks: list[int], places: np.ndarray, stages: Stages) -> np.ndarray:
     """Ids of the molecules at some places in the stored order of blocks: few, so they are read for that alone."""
     ends = np.cumsum(shard_set.index.counts["num_molecules"][blocks], dtype=np.int64)
-    parts = np.split(places, np.searchsorted(places, ends[:-1]))
-    ids = [
-        shard_set.read_block(block, ("ids",)).ids[part - end + shard_set.index.counts["num_molecules"][block]]
-        for block, part, end in zip(blocks, parts, ends, strict=True)
-        if part.size
-    ]
+    ids = []
+    for block, part, end in zip(blocks, np.split(places, np.searchsorted(places, ends[:-1])), ends, strict=True):
+        if part.size:
+            contents = _read(shard_set, block, ("sizes", "ids"), stages)
+            ids.append(shard_set.decode(block, contents).ids[part - end + shard_set.index.counts["num_molecules"][block]])
     return np.concatenate(ids)
 
 

@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 
 from kernels.hashing import mix_key
-from streamer import Budget, Cursor, Loader, ShardSet, Step, StreamConfig
+from streamer import Budget, Loader, ShardSet, Step, StreamConfig
 from trainers.checkpoint import Checkpoint, newest_checkpoint, write_checkpoint
 from trainers.config import Recipe
 from trainers.errors import CheckpointError, RunError, TrainError
@@ -174,7 +174,7 @@ class Trainer:
             return
         self.network.load_state_dict(checkpoint.model)
         self.optimizer.load_state_dict(checkpoint.optimizer)
-        self.loader.seek(Cursor(**checkpoint.cursor))
+        self.loader.load_state_dict(checkpoint.cursor)
         self.step, self.validation = checkpoint.step, checkpoint.validation
         self.reporter.message(f"resumed at step {self.step}")
 

@@ -1,12 +1,16 @@
 """Shard sets of made-up molecules, written with the real writer, for tests of order."""
 
 import hashlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from shards import ShardSet, Task, TaskSet, schema
+from shards.encodings import COLUMNS_OF_ENCODING
 from shards.format import GROUP_ARRAYS, LABEL_DTYPES, groups_of
 from shards.index import encode_index
 from shards.manifest import INDEX, MANIFEST, Manifest, Statistics, fingerprint
@@ -49,8 +53,10 @@ def random_molecules(num: int, *, seed: int, largest: int = 30) -> Molecules:
     )
 
 
-def write_set(folder: Path, molecules: Molecules, *, block: int, blocks_a_shard: int = 4) -> ShardSet:
-    """Write `molecules` as the train split of a shard set."""
+def write_set(
+    folder: Path, molecules: Molecules, *, block: int, blocks_a_shard: int = 4, tasks: tuple[Task, ...] = TASKS
+) -> ShardSet:
+    """Write `molecules` as the train split of a shard set; encodings that they have are stored."""
     folder.mkdir()
     parts = [molecules.take(np.arange(i, min(i + block, len(molecules)))) for i in range(0, len(molecules), block)]
     rows = []
@@ -58,21 +64,29 @@ def write_set(folder: Path, molecules: Molecules, *, block: int, blocks_a_shard:
         rows += write_shard(folder, "train", number, parts[i : i + blocks_a_shard], label_dtypes=LABEL_DTYPES)
     index = encode_index(rows)
     write_atomic(folder / INDEX, index)
+    num_tasks = Counter(task.level for task in tasks)
+    stored = [name for name, (column, *_) in COLUMNS_OF_ENCODING.items() if getattr(molecules, column) is not None]
+    labels = {}
+    for level in num_tasks:
+        column = molecules.labels(level)
+        counts = np.count_nonzero(~np.isnan(column), axis=(0, *range(2, column.ndim)))
+        names = [task.name for task in tasks if task.level == level]
+        labels |= {name: {"train": int(count)} for name, count in zip(names, counts, strict=True)}
     totals = {"shards": rows[-1]["shard"] + 1, "blocks": len(rows), "molecules": len(molecules)}
     manifest = Manifest(
         fingerprint=fingerprint(
-            TASKS, schema.ATOM_FEATURES, schema.BOND_FEATURES, [(r["split"], r["content_sha256"]) for r in rows]
+            tasks, schema.ATOM_FEATURES, schema.BOND_FEATURES, [(r["split"], r["content_sha256"]) for r in rows]
         ),
         index_sha256=hashlib.sha256(index).hexdigest(),
         rejects_sha256="",
-        tasks=TASKS,
-        task_sets=tuple(TaskSet(name=t.name, level=t.level, kind=t.kind, source=t.source, tasks=(t.name,)) for t in TASKS),
+        tasks=tasks,
+        task_sets=tuple(TaskSet(name=t.name, level=t.level, kind=t.kind, source=t.source, tasks=(t.name,)) for t in tasks),
         atom_features=schema.ATOM_FEATURES,
         bond_features=schema.BOND_FEATURES,
-        column_groups={g: GROUP_ARRAYS[g] for g in groups_of({"graph": 1, "atom": 1, "bond": 0, "pair": 0})},
-        statistics={t.name: Statistics(count=1, mean=0.0, std=1.0, min=0.0, max=0.0) for t in TASKS},
+        column_groups={g: GROUP_ARRAYS[g] for g in groups_of(num_tasks, pe=stored)},
+        statistics={t.name: Statistics(count=1, mean=0.0, std=1.0, min=0.0, max=0.0) for t in tasks},
         splits={"train": totals},
-        labels={},
+        labels=labels,
         dropped_labels={},
         rejects={},
         histograms=count_structure(molecules),
@@ -94,3 +108,48 @@ def made_sets(tmp_path_factory) -> dict[str, ShardSet]:
         "lonely": write_set(root / "lonely", random_molecules(1, seed=4), block=1),
         "tails": write_set(root / "tails", random_molecules(300, seed=5, largest=120), block=25),
     }
+
+
+@pytest.fixture(scope="session")
+def random_set(tmp_path_factory) -> Callable[..., ShardSet]:
+    """random_set(num, seed=, block=, largest=30, by_size=False, edit=None, tasks=TASKS) -> ShardSet of made-up molecules.
+
+    `by_size` sorts them by atoms, so that blocks differ; `edit` gets the molecules and returns others to write.
+    """
+    root = tmp_path_factory.mktemp("random")
+
+    def make(
+        num: int,
+        *,
+        seed: int,
+        block: int,
+        largest: int = 30,
+        by_size: bool = False,
+        edit: Callable[[Molecules], Molecules] | None = None,
+        tasks: tuple[Task, ...] = TASKS,
+    ) -> ShardSet:
+        molecules = random_molecules(num, seed=seed, largest=largest)
+        if by_size:
+            molecules = molecules.take(np.argsort(molecules.num_atoms, kind="stable"))
+        folder = root / str(len(list(root.iterdir())))
+        return write_set(folder, molecules if edit is None else edit(molecules), block=block, tasks=tasks)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def wide_set(random_set) -> ShardSet:
+    """300 molecules with 420 sparse graph-level tasks, of which a molecule has from none to 30, and an atom-level one."""
+    rng = np.random.default_rng(6)
+    tasks = tuple(replace(TASKS[0], name=f"{'ab'[k % 2]}{k:03d}") for k in range(420))
+
+    def label(molecules: Molecules) -> Molecules:
+        labels = np.full((len(molecules), len(tasks)), np.nan, np.float32)
+        for row in labels:
+            some = rng.choice(len(tasks), rng.integers(0, 31), replace=False)
+            row[some] = rng.normal(size=some.size).astype(np.float32)
+        # a task without a label, one that all have, and one with few values
+        labels[:, 7], labels[:, 8], labels[:, 9] = np.nan, 1.5, rng.integers(0, 2, len(molecules))
+        return replace(molecules, graph_labels=labels)
+
+    return random_set(300, seed=7, block=23, edit=label, tasks=(*tasks, TASKS[1]))

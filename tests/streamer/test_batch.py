@@ -1,13 +1,14 @@
 """What is in a batch: shapes, padding, labels on the right atoms, and threads that end."""
 
 import threading
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 
 from shards import ShardError
-from streamer import Budget, Loader, StreamConfig
+from streamer import Batch, Budget, Loader, StreamConfig
 
 
 def loader_for(shard_set, **options) -> Loader:
@@ -142,3 +143,154 @@ def test_an_unknown_split_is_refused(made_sets):
     shard_set = made_sets["many"]
     with pytest.raises(ValueError, match="no split 'val', it holds train"):
         Loader(shard_set, StreamConfig(budget=Budget.suggest(shard_set, atoms=256), split="val"))
+
+
+# one piece of memory
+
+
+def tensors_of(batch: Batch) -> dict[str, torch.Tensor]:
+    return {n: t for n in batch.__slots__ if isinstance(t := getattr(batch, n), torch.Tensor) and n != "storage"}
+
+
+def snapshot(batch: Batch) -> dict[str, bytes]:
+    return {name: tensor.numpy().tobytes() for name, tensor in tensors_of(batch).items()} | {"ids": batch.ids.tobytes()}
+
+
+KINDS = {
+    "dense": {},
+    "listed labels": {"list_labels": True},
+    "encodings": {"encodings": ("rw16", "lap8")},
+    "no labels": {"levels": ()},
+}
+
+
+@pytest.fixture(params=KINDS)
+def batches(request, made_sets) -> list[Batch]:
+    """All batches of an epoch, masked ones included, of every kind of column."""
+    options = dict(KINDS[request.param])
+    budget = Budget.suggest(made_sets["many"], atoms=256, list_labels=options.pop("list_labels", False))
+    config = StreamConfig(budget=budget, num_lanes=7, window_molecules=50)
+    out = [b for step in Loader(made_sets["many"], config, with_ids=True, **options) for b in step.batches]
+    assert {b.num_graphs == 0 for b in out} == {True, False}
+    return out
+
+
+def test_every_tensor_is_a_view_of_the_one_piece_of_memory(batches):
+    for batch in batches:
+        start, end = batch.storage.data_ptr(), batch.storage.data_ptr() + batch.storage.numel()
+        spans = []
+        for name, tensor in tensors_of(batch).items():
+            assert tensor.is_contiguous()
+            if size := tensor.numel() * tensor.element_size():
+                at = tensor.data_ptr()
+                assert start <= at <= at + size <= end, name
+                assert (at - start) % 64 == 0
+                assert at % tensor.element_size() == 0
+                spans.append((at, at + size))
+        spans.sort()
+        assert all(a[1] <= b[0] for a, b in pairwise(spans)), "tensors overlap"
+        assert batch.layout.num_bytes == batch.storage.numel()
+
+
+def test_views_of_a_copied_storage_are_the_batch(batches):
+    """What `to` does on a device, after its copy."""
+    for batch in batches[:5] + batches[-3:]:
+        copied = batch.layout.tensors(batch.storage.clone())
+        assert copied.keys() == tensors_of(batch).keys()
+        for name, tensor in tensors_of(batch).items():
+            assert (copied[name].dtype, copied[name].shape) == (tensor.dtype, tensor.shape)
+            assert copied[name].numpy().tobytes() == tensor.numpy().tobytes()
+
+
+def test_a_batch_is_already_on_its_device(batches):
+    assert batches[0].to("cpu") is batches[0]
+    assert batches[0].to(torch.device("cpu")) is batches[0]
+
+
+def test_a_batch_moves_to_another_device_in_one_piece(batches):
+    """`meta` stands in for a GPU: it has shapes and strides and no memory."""
+    for batch in (batches[0], batches[-1]):
+        moved = batch.to("meta")
+        there = tensors_of(moved)
+        assert there.keys() == tensors_of(batch).keys()
+        for name, tensor in tensors_of(batch).items():
+            assert there[name].device.type == "meta"
+            assert (there[name].dtype, there[name].shape) == (tensor.dtype, tensor.shape)
+            assert there[name].untyped_storage()._cdata == moved.storage.untyped_storage()._cdata
+        assert moved.ids is batch.ids
+        assert moved.members is batch.members
+        assert moved.num_graphs == batch.num_graphs
+        assert moved.to("meta") is moved
+
+
+def test_batches_that_are_kept_are_never_written_to_again(made_sets):
+    """Windows are read into memory that is used again; batches are not made of it."""
+    config = StreamConfig(budget=Budget.suggest(made_sets["many"], atoms=256), num_lanes=3, window_molecules=20)
+    loader = Loader(made_sets["many"], config, with_ids=True, encodings=("rw16",), num_threads=4)
+    kept, then = [], []
+    for _ in range(3):
+        for step in loader:
+            kept += step.batches
+            then += [snapshot(batch) for batch in step.batches]
+    loader.close()
+    assert [snapshot(batch) for batch in kept] == then
+    pointers = [b.storage.data_ptr() for b in kept if b.num_graphs]
+    assert len(set(pointers)) == len(pointers)
+    # and a second pass makes the same bytes
+    again = Loader(made_sets["many"], config, with_ids=True, encodings=("rw16",), num_threads=1)
+    assert [snapshot(b) for _ in range(3) for step in again for b in step.batches] == then
+
+
+def test_what_was_in_memory_before_does_not_show(made_sets, monkeypatch):
+    """Neither memory of batches nor of windows comes cleared, so every byte must be written."""
+    from streamer.batch import Layout
+    from streamer.memory import WindowMemory
+
+    def run() -> list[dict[str, bytes]]:
+        config = StreamConfig(budget=Budget.suggest(made_sets["tails"], atoms=256), num_lanes=3, window_molecules=30)
+        loader = Loader(made_sets["tails"], config, with_ids=True, encodings=("rw16", "lap8"))
+        return [snapshot(batch) for step in loader for batch in step.batches]
+
+    expected = run()
+    allocate, arrays = Layout.allocate, WindowMemory.arrays
+
+    def dirty(self, **options):
+        return allocate(self, **options).fill_(0x7F)
+
+    def dirty_arrays(self, shapes):
+        made = arrays(self, shapes)
+        for array in made.values():
+            array.view(np.uint8)[:] = 0x7F
+        return made
+
+    monkeypatch.setattr(Layout, "allocate", dirty)
+    monkeypatch.setattr(WindowMemory, "arrays", dirty_arrays)
+    assert run() == expected
+
+
+def test_a_masked_batch_is_all_padding(batches):
+    masked = [b for b in batches if not b.num_graphs]
+    first = snapshot(masked[0])
+    for batch in masked:
+        assert snapshot(batch) == first
+        assert (batch.num_graphs, batch.num_atoms, batch.num_edges) == (0, 0, 0)
+        assert not batch.graph_mask_G.any()
+        assert not batch.atom_mask_A.any()
+        assert not batch.edge_mask_E.any()
+        assert not batch.num_graph_labels_T.any()
+        assert not batch.num_atom_labels_T.any()
+        assert torch.isnan(batch.dense_graph_labels()).all()
+        assert torch.isnan(batch.atom_labels_AT).all()
+        assert (batch.graph_of_atom_A == len(batch.graph_mask_G) - 1).all()
+        assert (batch.edge_index_2E == len(batch.atom_mask_A) - 1).all()
+        assert batch.ids.size == batch.members.size == 0
+
+
+def test_edges_are_sorted_by_destination(batches):
+    for batch in batches:
+        destination = batch.edge_index_2E[1][batch.edge_order_E.long()]
+        assert (destination.diff() >= 0).all()
+        for atom in {0, 1, batch.num_atoms // 2, len(batch.atom_mask_A) - 1}:
+            first, last = batch.edge_ptr_A[atom : atom + 2].tolist()
+            assert (destination[first:last] == atom).all()
+            assert last - first == int((batch.edge_index_2E[1] == atom).sum())

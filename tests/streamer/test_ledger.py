@@ -1,5 +1,6 @@
 """The oracle of the stream: which ids come when, for any lanes, world size, threads and cuts."""
 
+import itertools
 import json
 from collections import Counter
 
@@ -209,3 +210,24 @@ def test_a_cursor_beyond_its_epoch_is_refused(made_sets):
     with pytest.raises(ValueError, match="of an epoch of"):
         loader.load_state_dict(state)
     assert (loader.epoch, loader.step) == (0, 0)
+
+
+def test_an_epoch_that_ends_without_being_asked_for_one_step_more_is_followed_by_the_next(made_sets):
+    loader = Loader(made_sets["many"], config_for(made_sets["many"], num_lanes=3), with_ids=True)
+    seen = []
+    for _ in range(3):
+        seen.append([row for step in itertools.islice(loader, len(loader)) for row in rows_of(step)])
+    assert [{row[0] for row in rows} for rows in seen] == [{0}, {1}, {2}]
+    assert all(ids_of(rows) == all_ids(made_sets["many"]) for rows in seen)
+
+
+def test_a_refused_cursor_disturbs_nothing(made_sets):
+    loader = Loader(made_sets["many"], config_for(made_sets["many"]), with_ids=True)
+    expected = run(Loader(made_sets["many"], config_for(made_sets["many"]), with_ids=True))
+    steps = iter(loader)
+    got = rows_of(next(steps))
+    wrong = (({"step": 10**6}, "of an epoch of"), ({"cursor_version": 7}, "cursor version 7"), ({"seed": 1}, "not a cursor"))
+    for change, match in wrong:
+        with pytest.raises(ValueError, match=match):
+            loader.load_state_dict(loader.state_dict() | {"epoch": 5} | change)
+    assert got + [row for step in steps for row in rows_of(step)] == expected

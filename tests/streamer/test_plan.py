@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from kernels.packing import num_packs
-from streamer import Budget, Plan, StreamConfig
+from shards import Molecules
+from streamer import Budget, Loader, Plan, StreamConfig
 
 # fmt: off
 GOLDEN_BLOCKS = [4, 9, 12, 17, 34, 27, 6, 3, 13, 19, 10, 28, 33, 24, 22, 26, 35, 15, 16, 29, 32, 11, 31, 0, 30, 1, 14, 20, 8,
@@ -59,9 +60,7 @@ def test_the_number_of_packs_comes_from_the_index_and_holds_for_the_payload(made
     for w in range(plan.num_windows):
         blocks = [shard_set.read_block(int(b), ("sizes",)) for b in plan.window_blocks(w)]
         sizes, bonds = (np.concatenate([getattr(b, n) for b in blocks]) for n in ("num_atoms", "num_bonds"))
-        expected = num_packs(
-            sizes, bonds, capacity=config.budget.capacity, max_bonds=int(shard_set.index.counts["max_bonds"].max())
-        )
+        expected = num_packs(sizes, bonds, capacity=config.budget.capacity)
         assert plan.window_packs[w] == expected
 
 
@@ -109,3 +108,26 @@ def test_suggested_budgets_let_atoms_fill_up(made_sets, atoms):
     plan = Plan.make(shard_set, StreamConfig(budget=budget, num_lanes=1), 0)
     needed = shard_set.index.counts["num_atoms"].sum() / budget.capacity.atoms
     assert plan.num_packs <= 1.12 * needed + 1
+
+
+def with_a_dense_molecule(molecules: Molecules) -> Molecules:
+    """The last one gets each of its bonds three times over."""
+    first, atoms = int(molecules.bond_ptr[-2]), int(molecules.num_atoms[-1])
+    pairs = np.array([(i, j) for j in range(atoms) for i in range(j) for _ in range(3)], np.uint16).reshape(-1, 2)
+    return replace(
+        molecules,
+        bond_ptr=np.append(molecules.bond_ptr[:-1], first + len(pairs)),
+        bond_atoms=np.concatenate([molecules.bond_atoms[:first], pairs]),
+        bond_codes=np.append(molecules.bond_codes[:first], np.zeros(len(pairs), np.uint8)),
+    )
+
+
+@pytest.mark.parametrize("oversize", ["error", "skip"])
+def test_one_molecule_with_very_many_bonds_does_not_make_all_packs_empty(random_set, oversize):
+    shard_set = random_set(3000, seed=8, block=300, edit=with_a_dense_molecule)
+    most = int(shard_set.index.counts["max_bonds"].max())
+    assert most > 500
+    config = StreamConfig(budget=Budget(128, 512, 8 * (2 * most // 8 + 8)), num_lanes=1, oversize=oversize)
+    plan = Plan.make(shard_set, config, 0)
+    assert shard_set.index.counts["num_atoms"].sum() / (plan.num_packs * config.budget.capacity.atoms) > 0.75
+    assert sum(b.num_graphs for step in Loader(shard_set, config) for b in step.batches) == 3000

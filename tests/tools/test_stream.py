@@ -227,3 +227,75 @@ def test_a_second_interrupt_stops_at_once_and_leaves_neither_ledger_nor_cursor(m
     done = molstream("stream", shard_set, *SMALL, "--ledger", tmp_path / "ledger.parquet", "--state", tmp_path / "state.json")
     assert (done.code, done.err.splitlines()[-1]) == (130, "molstream: stopped")
     assert list(tmp_path.iterdir()) == []
+
+
+STAGES = ("read", "decompress", "decode", "encode", "pack", "collate")
+
+
+def test_the_stream_says_where_its_time_goes(succeed, shard_set):
+    done = succeed("stream", shard_set, *SMALL, "--pe", "rw16", "--threads", 3, "--json")
+    facts = done.json
+    shares = {stage: facts[f"{stage}_fraction"] for stage in STAGES}
+    assert all(0 < share < 1 for share in shares.values())
+    assert sum(shares.values()) <= 1.05
+    for name in ("data_wait_fraction", "queue_fraction", "padding_fraction"):
+        assert 0 <= facts[name] <= 1
+    text = " ".join(done.lines[:-1])
+    assert f"waited {facts['data_wait_fraction']:.1%} of the time for data" in text
+    assert f"first step {facts['first_step_s']:.2f} s" in text
+    assert f"{facts['bytes_read_per_s'] / 1e6:,.1f} MB/s from disk" in text
+    assert all(f"{stage} {share:.0%}" in text for stage, share in shares.items())
+    assert "idle " in text
+    assert "windows in memory at most" in done.err
+
+
+@pytest.mark.parametrize(
+    ("argv", "groups"), [((), "graph_labels atom_labels"), (("--tasks", "graph_*"), "graph_labels"), (("--tasks", ""), "")]
+)
+def test_the_bytes_read_in_an_epoch_are_those_of_the_index(succeed, shard_set, argv, groups):
+    index, blocks = ShardSet(shard_set).index, ShardSet(shard_set).blocks("train")
+    facts = succeed("stream", shard_set, *SMALL, *argv, "--epochs", 2, "--json").json
+    members = ["sizes", "structure", *groups.split()]
+    assert facts["bytes_read"] == 2 * sum(int(index.members[f"{group}_bytes"][blocks].sum()) for group in members)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("--tasks graph_S0_alpha_gop", "tasks: 'graph_S0_alpha_gop' names none of the 69 tasks; near it: graph_S0_alpha_gap, "),
+        ("--tasks graph_*,nod_*", "tasks: 'nod_*' names none of the 69 tasks; near it: "),
+        ("--pe rw16,lap9", "encodings: got 'lap9', expected some of rw16, lap8"),
+        ("--oversize drop", "oversize: got 'drop', expected one of error, skip"),
+        ("--list-labels --budget 64,1024,2304", "--list-labels: --budget 64,1024,2304 has no room for labels, give G,A,E,L"),
+        (
+            "--budget 64,1024,2304,8",
+            "graph-level labels, usable are 8; give more, select tasks, or leave it out with --oversize skip",
+        ),
+        ("--budget 8,8,16 --oversize skip", "budget 8,8,16: no molecule of split train is small enough for a pack"),
+    ],
+)
+def test_columns_and_budgets_that_cannot_be_are_refused(molstream, shard_set, tmp_path, arguments, expected):
+    done = molstream("stream", shard_set, *arguments.split(), "--ledger", tmp_path / "ledger.parquet")
+    assert (done.code, done.out) == (2, "")
+    assert expected in done.error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_listed_labels_are_as_many_as_in_the_matrix(succeed, shard_set):
+    """Of real molecules, which have most of them."""
+    tasks = ("--tasks", "graph_T0_*,graph_qed")
+    dense, listed = (succeed("stream", shard_set, *tasks, *argv, "--json").json for argv in ((), ("--list-labels",)))
+    assert listed["labels"] == dense["labels"] > 0
+    assert listed["molecules"] == dense["molecules"]
+
+
+def test_the_first_left_out_are_named_and_the_others_counted(stream, succeed, shard_set):
+    argv = ("--budget", "24,24,640", "--oversize", "skip")
+    ledger, facts = stream("skip", *argv)
+    left_out = ledger.filter(pa.compute.equal(ledger["lane"], -1))["id"].to_pylist()
+    assert facts["skipped_molecules"] == len(left_out) > 10
+    done = succeed("stream", shard_set, *SMALL, *argv)
+    (line,) = [line for line in done.err.splitlines() if line.startswith("  left out, larger than a batch: ")]
+    named, more = line.removeprefix("  left out, larger than a batch: ").split(" and ")
+    assert list(map(int, named.split(", "))) == left_out[:10]
+    assert more == f"{len(left_out) - 10:,} more (--ledger lists all, with lane -1)"
