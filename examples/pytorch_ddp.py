@@ -33,6 +33,9 @@ def main(shards: str) -> None:
     dist.all_reduce(molecules)
     if rank == 0:
         print(f"{int(molecules)} molecules in {len(loader)} steps on {world_size} ranks")
+    # the threads of a group must end before the interpreter does, on all ranks
+    dist.barrier()
+    del model, optimizer
     dist.destroy_process_group()
 
 

@@ -11,8 +11,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def run(*command: object) -> str:
-    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, env=env, check=False)
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    env = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    for _ in range(3):
+        done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, env=env, check=False)
+        # on a busy machine gloo may abort an interpreter that is about to exit; nothing else is tried again
+        if "terminate called without an active exception" not in done.stderr:
+            break
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -34,4 +39,5 @@ def test_two_ranks_under_torchrun_stream_every_molecule_once(sample_set):
 
 def test_lightning_takes_the_loader_as_it_is(sample_set):
     pytest.importorskip("lightning")
-    assert "next: epoch 1" in run(ROOT / "examples/lightning.py", sample_set.path)
+    steps, of, all_steps, *_ = run(ROOT / "examples/with_lightning.py", sample_set.path).splitlines()[-1].split()
+    assert (steps, of) == (all_steps, "of")

@@ -1,6 +1,6 @@
 """The loader as it is in Lightning, which saves and restores whatever has state_dict and load_state_dict.
 
-pip install lightning; python examples/lightning.py SHARDS
+pip install lightning; python examples/with_lightning.py SHARDS
 """
 
 import sys
@@ -38,9 +38,11 @@ def main(shards: str) -> None:
     shard_set = ShardSet(shards)
     config = StreamConfig(budget=Budget.suggest(shard_set, atoms=1024), num_lanes=2)
     loader = Loader(shard_set, config, levels=["graph"])
-    trainer = lightning.Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False)
+    trainer = lightning.Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
+    )
     trainer.fit(Model(len(loader.selection.tasks["graph"])), train_dataloaders=loader)
-    print(f"{trainer.global_step} steps, next: epoch {loader.epoch}")
+    print(f"{trainer.global_step} of {len(loader)} steps, next: {loader.state_dict()['step']}")
 
 
 if __name__ == "__main__":
