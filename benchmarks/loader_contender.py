@@ -1,4 +1,4 @@
-"""What the contenders of benchmarks/loader_peers.py share: the molecules, the batch, the clock and the digest. Not run itself.
+"""What the contenders of benchmarks/loader.py share: the molecules, the batch, the clock and the digest. Not run itself.
 
 A contender is a script loader_X.py that hands `contend` a way to start a pass over its data. It runs on one core with one torch
 thread. A first pass is not timed: it fills caches, compiles kernels and digests every batch. The next are timed, for two seconds

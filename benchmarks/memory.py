@@ -1,6 +1,6 @@
 """Does the memory of a stream grow with what it has streamed?
 
-    python benchmarks/memory.py FOLDER [--molecules 20000000] [--threads 2] [--lanes 8] [--json]
+    molstream bench memory [FOLDER] [--molecules 20000000] [--threads 2] [--lanes 8] [--json]
 
 FOLDER/set is the set of `benchmarks/moses.py` (made if it is not there). One process streams it, epoch after epoch, and notes its
 resident memory after the imports, and after 200,000, ... molecules. The floor: 200,000 and 20 million differ by less than 50 MB.
@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import torch
-from moses import make_set
+from moses import BENCH, make_set
 
 from shards import ShardSet
 from streamer import Budget, Loader, StreamConfig
@@ -23,7 +23,7 @@ MARKS = (200_000, 500_000, 1_000_000, 2_000_000, 5_000_000, 10_000_000, 20_000_0
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?", default=BENCH)
     parser.add_argument("--molecules", type=int, default=20_000_000)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--lanes", type=int, default=8)

@@ -23,6 +23,8 @@ import pyarrow.parquet as pq
 from scale import fetch
 
 ROOT = Path(__file__).resolve().parents[1]
+BENCH = ROOT / "runs" / "bench"
+"""Where benchmarks keep what they make, unless told otherwise."""
 SAMPLE = ROOT / "shards" / "sample" / "pm6_sample.parquet"
 ATOM = re.compile(r"\[([A-Z][a-z]?|[a-z])[^\]]*\]|(Cl|Br|[BCNOPSFI]|[bcnops])")
 MAPPED = re.compile(r"\[([A-Z][a-z]?|[a-z])[^:\]]*:(\d+)\]")

@@ -1,6 +1,6 @@
 """How fast are windows cut and molecules packed, and how full are packs over a whole epoch?
 
-    python benchmarks/packing.py [--json]
+    molstream bench packing [--json]
 
 Made-up sizes like PM6's (22 atoms on average, 10 to 27 and one in a hundred up to 40), like MOSES' (21.7 +- 2.5), and with heavy
 tails (10 to 300); 1,048,576 molecules in uneven blocks of about 4,096, budgets as `molstream inspect` suggests them. Fill is real

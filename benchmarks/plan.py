@@ -1,6 +1,6 @@
 """Planning and resuming at a billion molecules: what opening a set, planning an epoch and taking up a place in it cost.
 
-    python benchmarks/plan.py FOLDER [--blocks 293000] [--runs 5]
+    molstream bench plan [FOLDER] [--blocks 293000] [--runs 5] [--json]
 
 FOLDER gets a shard set without payload: 1.2 billion made-up molecules in blocks of 4,096, numbers of heavy atoms with a mean
 of 26 and a standard deviation of 6, each block's counts of sizes drawn from that. So nothing here reads a block. Every
@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from moses import BENCH
 
 from shards import ShardSet, TaskSet, index, schema
 from shards.datasets import preset_dataset
@@ -220,11 +221,12 @@ def run_child(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?", default=BENCH / "plan")
     parser.add_argument("--blocks", type=int, default=293_000)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--atoms", type=int, default=8192)
     parser.add_argument("--lanes", type=int, default=8)
+    parser.add_argument("--json", action="store_true", help="print the medians as one JSON object, the last line")
     parser.add_argument("--child", default="", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
@@ -254,10 +256,16 @@ def main() -> None:
                 found.setdefault((result["measure"], result["step"]), []).append(result)
     print(f"\nmedians of {args.runs}; MiB after a step and at most during it, over the imports and over kernels")
     print(f"{'':12}{'step':22}{'s':>10}{'MiB':>8}{'peak':>8}{'MiB':>12}{'peak':>8}")
+    medians = []
     for (measure, step), results in found.items():
         s, rss, peak = (statistics.median(r[key] for r in results) for key in ("s", "rss_mib", "peak_mib"))
         base = statistics.median(r["rss_mib"] for r in found[measure, "kernels"])
         print(f"{measure:12}{step:22}{s:10.4f}{rss:8.1f}{peak:8.1f}{rss - base:12.1f}{peak - base:8.1f}")
+        medians.append(
+            {"measure": measure, "step": step, "s": s, "rss_mib": rss, "peak_mib": peak, "over_kernels_mib": rss - base}
+        )
+    if args.json:
+        print(json.dumps({"benchmark": "plan", "results": medians}))
 
 
 if __name__ == "__main__":

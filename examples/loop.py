@@ -1,7 +1,4 @@
-"""A bare loop over a shard set that can be stopped and goes on where it was.
-
-python examples/loop.py SHARDS STATE.json [STEPS]
-"""
+"""A bare loop that may be stopped at any time and goes on where it was: python examples/loop.py pm6-shards state.json"""
 
 import json
 import sys
@@ -10,23 +7,25 @@ from pathlib import Path
 from streamer import Budget, Loader, ShardSet, StreamConfig
 
 
-def main(shards: str, state: str, max_steps: str = "100") -> None:
-    shard_set = ShardSet(shards)
-    config = StreamConfig(budget=Budget.suggest(shard_set, atoms=1024), num_lanes=2, seed=0)
-    with Loader(shard_set, config) as loader:
-        if Path(state).exists():
-            loader.load_state_dict(json.loads(Path(state).read_text()))
-        molecules = steps = 0
-        for step in loader:
-            for batch in step.batches:
-                # a training step would go here: batch.atom_codes_AF, batch.edge_index_2E, batch.graph_labels_GT, ...
-                molecules += batch.num_graphs
-            steps += 1
-            if steps == int(max_steps):
+def main(shards: str, state: str, max_steps: int | None = None) -> int:
+    """Stream the rest of the first epoch, or so many steps of it. Returns how many molecules came."""
+    shard_set, path = ShardSet(shards), Path(state)
+    config = StreamConfig(budget=Budget.suggest(shard_set, atoms=512), num_lanes=4, seed=0)
+    loader = Loader(shard_set, config)
+    if path.exists():
+        loader.load_state_dict(json.loads(path.read_text()))
+    num_molecules, first = 0, loader.step
+    while loader.epoch < 1 and loader.step - first != max_steps:
+        for step in loader:  # the rest of this epoch
+            for batch in step.batches:  # one a lane, all of one shape; a masked one has no molecules
+                num_molecules += batch.num_graphs  # here: loss = model(batch.to("cuda")) ...
+            # what is saved counts as done, so save it with the weights: after the step, beside, then in one go
+            path.with_suffix(".part").write_text(json.dumps(loader.state_dict()))
+            path.with_suffix(".part").replace(path)
+            if loader.step - first == max_steps:
                 break
-        Path(state).write_text(json.dumps(loader.state_dict()))
-        print(f"{molecules} molecules in {steps} steps, next: step {loader.step} of {len(loader)} in epoch {loader.epoch}")
+    return num_molecules
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    print(f"{main(*sys.argv[1:]):,} molecules")

@@ -1,49 +1,39 @@
-"""The loader as it is in Lightning, which saves and restores whatever has state_dict and load_state_dict.
-
-pip install lightning; python examples/with_lightning.py SHARDS
-"""
+"""The loader in Lightning's Trainer, which saves and restores it with the model: python examples/with_lightning.py SHARDS"""
 
 import sys
+from dataclasses import replace
 
 import lightning
 import torch
 
-from streamer import Budget, Loader, ShardSet, Step, StreamConfig
+from streamer import Budget, Loader, ShardSet, StreamConfig
 
 
-class Model(lightning.LightningModule):
-    """Predicts graph labels from counts of elements."""
-
-    def __init__(self, num_tasks: int):
+class SumOfAtoms(lightning.LightningModule):  # the smallest model: an atom is a row for its first feature
+    def __init__(self, shards: str, atoms_a_pack: int = 1024):
         super().__init__()
-        self.atoms = torch.nn.Embedding(256, num_tasks)
+        self.shard_set, self.atoms = ShardSet(shards), atoms_a_pack
+        self.embed = torch.nn.Embedding(256, len(self.shard_set.manifest.tasks_of("graph")))
 
-    def transfer_batch_to_device(self, step: Step, device: torch.device, dataloader_idx: int) -> list:
-        return [batch.to(device) for batch in step.batches]
+    def train_dataloader(self) -> Loader:  # its len, state_dict and load_state_dict are what Lightning asks for
+        config = StreamConfig(budget=Budget.suggest(self.shard_set, atoms=self.atoms), num_lanes=4)
+        return Loader(self.shard_set, config, rank=self.trainer.global_rank, world_size=self.trainer.world_size)
 
-    def training_step(self, batches: list, number: int) -> torch.Tensor:
-        losses = []
-        for batch in batches:
-            atoms = self.atoms(batch.atom_codes_AF[:, 0].long())
-            graphs = torch.zeros_like(batch.graph_labels_GT).index_add(0, batch.graph_of_atom_A, atoms)
-            real = ~torch.isnan(batch.graph_labels_GT)
-            losses.append((graphs - batch.graph_labels_GT.nan_to_num())[real].tanh().pow(2).sum())
-        return torch.stack(losses).sum()
+    def transfer_batch_to_device(self, step, device, dataloader_idx):
+        return replace(step, batches=[batch.to(device) for batch in step.batches])
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=1e-3)
+    def training_step(self, step, step_number):
+        return sum(self.error(batch) for batch in step.batches) / max(1, sum(batch.num_graphs for batch in step.batches))
 
+    def error(self, batch):
+        labels_GT = batch.graph_labels_GT
+        y_GT = torch.zeros_like(labels_GT).index_add(0, batch.graph_of_atom_A, self.embed(batch.atom_codes_AF[:, 0].int()))
+        return torch.where(labels_GT.isnan(), 0, y_GT - labels_GT).abs().sum()
 
-def main(shards: str) -> None:
-    shard_set = ShardSet(shards)
-    config = StreamConfig(budget=Budget.suggest(shard_set, atoms=1024), num_lanes=2)
-    loader = Loader(shard_set, config, levels=["graph"])
-    trainer = lightning.Trainer(
-        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
-    )
-    trainer.fit(Model(len(loader.selection.tasks["graph"])), train_dataloaders=loader)
-    print(f"{trainer.global_step} of {len(loader)} steps, next: {loader.state_dict()['step']}")
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.001)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    # in steps: Lightning splits an epoch that has one more than the first
+    lightning.Trainer(max_steps=1000).fit(SumOfAtoms(*sys.argv[1:]))

@@ -246,6 +246,16 @@ def pack_emptiest(atoms, edges, labels, order, limits, pack_ptr, pack_molecules)
 
 
 @njit(cache=True, nogil=True)
+def add_load(load, pack, atoms, edges, labels, i):
+    """Add molecule i to a pack; load[p] is what pack p holds: molecules, atoms, edges, labels."""
+    load[pack, 0] += 1
+    load[pack, 1] += atoms[i]
+    load[pack, 2] += edges[i]
+    if labels.size:
+        load[pack, 3] += labels[i]
+
+
+@njit(cache=True, nogil=True)
 def pack_evenly(atoms, edges, labels, order, limits, pack_ptr, pack_molecules):
     """As `pack_emptiest`, with the same bound: of the packs no fuller of atoms than the mean so far, the one with most room in
     edges, graphs and labels; if none has any, the emptiest that has."""
@@ -274,11 +284,7 @@ def pack_evenly(atoms, edges, labels, order, limits, pack_ptr, pack_molecules):
                 best, best_score, best_even = p, score, even
         if best < 0:
             return i
-        load[best, 0] += 1
-        load[best, 1] += atoms[i]
-        load[best, 2] += edges[i]
-        if labels.size:
-            load[best, 3] += labels[i]
+        add_load(load, best, atoms, edges, labels, i)
         pack_of[k] = best
         placed += atoms[i]
     fill_packs(order, load[:, 0], pack_of, pack_ptr, pack_molecules)
@@ -308,11 +314,7 @@ def pack_jointly(atoms, edges, labels, order, limits, pack_ptr, pack_molecules):
                 best, least = p, fullest
         if best < 0:
             return i
-        load[best, 0] += 1
-        load[best, 1] += atoms[i]
-        load[best, 2] += edges[i]
-        if labels.size:
-            load[best, 3] += labels[i]
+        add_load(load, best, atoms, edges, labels, i)
         pack_of[k] = best
     fill_packs(order, load[:, 0], pack_of, pack_ptr, pack_molecules)
     return -1

@@ -8,7 +8,7 @@ up instead of being its place.
 import numpy as np
 from numba import njit
 
-from kernels._numba import DELTA, DENSE, RAW, ROWS, TABLE, same_bytes
+from kernels._numba_labels import DELTA, DENSE, RAW, ROWS, TABLE, same_bytes
 
 
 @njit(cache=True, nogil=True)

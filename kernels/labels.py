@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kernels import _numba
+from kernels import _numba_labels as _numba
 
 
 class SparseLabels(NamedTuple):

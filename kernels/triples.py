@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kernels import _numba, _numba_triples
+from kernels import _numba_labels as _numba
+from kernels import _numba_triples
 from kernels.collate import measure_rows
 from kernels.labels import SparseLabels, check_sparse, needed_tasks, swap_keys
 

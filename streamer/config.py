@@ -56,7 +56,8 @@ class Budget:
         num_molecules = int(counts["num_molecules"].sum())
         mean_labels = max_labels = 0.0
         if list_labels:
-            names = [t.name for t in manifest.tasks_of("graph") if tasks is None or t.name in tasks]
+            wanted = None if tasks is None else {*tasks}
+            names = [t.name for t in manifest.tasks_of("graph") if wanted is None or t.name in wanted]
             mean_labels = sum(sum(manifest.labels[name].values()) for name in names) / num_molecules
             max_labels = min(len(names), int(counts["max_graph_labels"].max()))
         return cls.fit(

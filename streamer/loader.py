@@ -132,6 +132,12 @@ class Loader:
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state | {"stages": Stages(), "memory": WindowMemory(), "_owner": os.getpid()})
 
+    def check_shards(self) -> None:
+        """Look at every shard of the split, once: raises FormatError for one that is missing, cut short or another."""
+        if not self._checked:
+            self.shard_set.check_shards(self.config.split)
+            self._checked = True
+
     @property
     def plan(self) -> Plan:
         """The plan of the current epoch."""
@@ -196,7 +202,6 @@ class Loader:
     def _largest_window(self) -> int:
         """Of this epoch, or of any other if that is more, but for chance in the sizes of molecules."""
         plan, counts = self.plan, self.shard_set.index.counts
-
         share = min(1.0, WIDEST * self.config.window_molecules / int(counts["num_molecules"][plan.blocks].sum()))
 
         def most(name: str) -> int:
@@ -234,12 +239,7 @@ class Loader:
         self.close()
 
     def _steps(self) -> Generator[Step, None, None]:
-        if self.step >= self.plan.num_steps:
-            # the last step was handed out, and nobody asked for one more
-            self.epoch, self.step = self.epoch + 1, 0
-        if not self._checked:
-            self.shard_set.check_shards(self.config.split)
-            self._checked = True
+        self.check_shards()
         plan, owner = self.plan, os.getpid()
         self.memory.require(self._largest_window())
         pool = ThreadPoolExecutor(self.num_threads, thread_name_prefix=THREADS)
@@ -258,7 +258,9 @@ class Loader:
             # an error holds this frame; if that held the error, through its futures, batches would stay until they are collected
             pending.clear()
             schedule.windows.clear()
-        self.epoch, self.step = self.epoch + 1, 0
+            # also where nobody asked for one more: a `break` at the last step, or as many as len(loader)
+            if (self.epoch, self.step) == (plan.epoch, plan.num_steps):
+                self.epoch, self.step = self.epoch + 1, 0
 
     def _hand_out(self, plan: Plan, pending: "deque[_Pending]", owner: int) -> Step:
         if os.getpid() != owner:

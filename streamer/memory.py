@@ -2,8 +2,8 @@
 
 A window is tens of megabytes. Fresh memory for each costs the kernel's time for zeroing and unmapping, a tenth of the whole
 stream's, and since windows differ in size, resident memory would wander. Here every piece has the size of the largest window, is
-touched once, and goes back when nothing refers to it any more, wherever that happens. So a stream takes what it takes after the
-first windows, and no more.
+touched once, and goes back when nothing refers to it any more, wherever that happens. So a stream takes as many pieces as it ever
+held windows at once, and no more.
 """
 
 import math

@@ -174,9 +174,9 @@ def _count_up(sizes: np.ndarray) -> np.ndarray:
 
 def check_budget(shard_set: ShardSet, config: StreamConfig) -> None:
     """Refuse a budget that the largest molecule of the split exceeds. Raises BudgetError, naming the molecule."""
-    counts, blocks, capacity = shard_set.index.counts, shard_set.blocks(config.split), config.budget.capacity
     if config.oversize == "skip":
         return
+    counts, blocks, capacity = shard_set.index.counts, shard_set.blocks(config.split), config.budget.capacity
     for what, name, factor, spare, limit in (("atoms", "atoms", 1, 1, capacity.atoms), ("bonds", "edges", 2, 0, capacity.edges)):
         sizes = counts[f"max_{what}"][blocks]
         largest = factor * int(sizes.max())

@@ -1,7 +1,7 @@
 """Which columns a stream reads: tasks by name or pattern, encodings, ids. Moves no molecule, unless labels are listed."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -52,7 +52,8 @@ class Selection:
         if unknown := [name for name in encodings if name not in ENCODINGS]:
             raise CallError(f"encodings: got {unknown[0]!r}, expected some of {', '.join(ENCODINGS)}")
         there = {level: shard_set.manifest.tasks_of(level) for level in levels}
-        names = [task.name for level_tasks in there.values() for task in level_tasks]
+        # in order, and quick to look up: there may be thousands
+        names = dict.fromkeys(task.name for level_tasks in there.values() for task in level_tasks)
         chosen = set(names) if tasks is None else {name for pattern in tasks for name in _expand(pattern, names, shard_set)}
         wanted = {level: [k for k, t in enumerate(level_tasks) if t.name in chosen] for level, level_tasks in there.items()}
         groups = {"sizes", "structure"} | {f"{level}_labels" for level, columns in wanted.items() if columns} | {*encodings}
@@ -71,18 +72,18 @@ class Selection:
         return tuple(task.name for level in LEVELS for task in self.tasks[level])
 
 
-def _match(pattern: str, names: list[str]) -> list[str]:
+def _match(pattern: str, names: Collection[str]) -> list[str]:
     # a name may look like a pattern: "homo [eV]"
     return [pattern] if pattern in names else [name for name in names if fnmatchcase(name, pattern)]
 
 
-def _expand(pattern: str, names: list[str], shard_set: ShardSet) -> list[str]:
+def _expand(pattern: str, names: Collection[str], shard_set: ShardSet) -> list[str]:
     """Of these names, that of a task or those a pattern matches. Raises CallError if there is none."""
     if found := _match(pattern, names):
         return found
     levels = {task.name: task.level for task in shard_set.manifest.tasks}
-    if elsewhere := _match(pattern, list(levels)):
+    if elsewhere := _match(pattern, levels):
         where = levels[elsewhere[0]]
         raise CallError(f"tasks: {elsewhere[0]} is of level {where}, whose labels are not asked for or in no batch")
-    near = difflib.get_close_matches(pattern, names, n=3) or names[:3]
+    near = difflib.get_close_matches(pattern, names, n=3) or list(names)[:3]
     raise CallError(f"tasks: {pattern!r} names none of the {len(names)} tasks; near it: {', '.join(near) or 'there are none'}")

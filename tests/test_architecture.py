@@ -24,6 +24,7 @@ ONLY_IN = {
     "kernels/_numba_columns.py": {"numba"},
     "kernels/_numba_positional.py": {"numba"},
     "kernels/_numba_collate.py": {"numba"},
+    "kernels/_numba_labels.py": {"numba"},
     "kernels/_numba_packing.py": {"numba"},
     "kernels/_numba_scaffold.py": {"numba"},
     "kernels/_numba_splits.py": {"numba"},

@@ -98,7 +98,7 @@ def stream(
     if state is not None and state.exists():
         loader.seek(Cursor.read(state))
     # before anything is said
-    shard_set.check_shards(split)
+    loader.check_shards()
     plan = loader.plan
     typer.echo(
         f"{directory}, split {split}: {plan.num_steps:,} steps an epoch of {lanes} packs of {config.budget}; "

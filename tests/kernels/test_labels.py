@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels import reference
-from kernels._numba import BITMAP, DELTA, DENSE, RAW, ROWS, TABLE
+from kernels._numba_labels import BITMAP, DELTA, DENSE, RAW, ROWS, TABLE
 from kernels.labels import SparseLabels, densify_labels, plane_offsets, sparsify_labels
 
 DTYPES = [np.float32, np.float16]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels import reference
-from kernels._numba import BITMAP, DELTA, DENSE, RAW, ROWS, TABLE
+from kernels._numba_labels import BITMAP, DELTA, DENSE, RAW, ROWS, TABLE
 from kernels.collate import collate_rows, count_labels
 from kernels.labels import SparseLabels, densify_labels, sparsify_labels
 from kernels.triples import LabelRows, collate_triples, concat_rows, list_labels

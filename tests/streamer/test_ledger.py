@@ -1,8 +1,11 @@
 """The oracle of the stream: which ids come when, for any lanes, world size, threads and cuts."""
 
+import copy
+import hashlib
 import itertools
 import json
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -10,9 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kernels.hashing import mix_key
+from kernels.permutation import shuffled
 from streamer import Budget, Cursor, Loader, Step, StreamConfig
 from streamer.ledger import LedgerWriter
 
+GOLDEN_ORDER = "11e769b77a439f35"
 SHAPES = ["many", "one_block", "singles", "lonely", "tails"]
 
 
@@ -231,3 +237,58 @@ def test_a_refused_cursor_disturbs_nothing(made_sets):
         with pytest.raises(ValueError, match=match):
             loader.load_state_dict(loader.state_dict() | {"epoch": 5} | change)
     assert got + [row for step in steps for row in rows_of(step)] == expected
+
+
+def test_an_epoch_ends_with_its_last_step_whether_or_not_another_is_asked_for(made_sets):
+    """A loop that breaks there, or counts to len(loader) as Lightning does, goes on with the next epoch, not an empty one."""
+    shard_set = made_sets["many"]
+    config = config_for(shard_set, num_lanes=3, window_molecules=40)
+    whole = Loader(shard_set, config, with_ids=True)
+    expected = [run(whole), run(whole), run(whole)]
+
+    breaks = Loader(shard_set, config, with_ids=True)
+    got: list[tuple] = []
+    for step in breaks:
+        got += rows_of(step)
+        if step.step == len(breaks) - 1:
+            # not yet: this step may fail
+            assert breaks.state_dict()["epoch"] == 0
+            break
+    assert (breaks.epoch, breaks.step) == (1, 0)
+    assert [got, run(breaks), run(breaks)] == expected
+
+    counts, rows = Loader(shard_set, config, with_ids=True), []
+    for _ in range(3):
+        iterator = iter(counts)
+        rows.append([row for _ in range(len(counts)) for row in rows_of(next(iterator))])
+    assert rows == expected
+
+
+def test_every_window_is_shuffled_by_a_key_of_its_own(made_sets):
+    """Inside a pack molecules are in this order; `members` are places in stored order."""
+    shard_set = made_sets["many"]
+    loader = Loader(shard_set, config_for(shard_set, seed=9, num_lanes=3, window_molecules=40))
+    plan, orders = loader.plan, {}
+    for step in loader:
+        for slot, batch in zip(step.slots, step.batches, strict=True):
+            if slot is None:
+                continue
+            if slot.window not in orders:
+                number = int(shard_set.index.counts["num_molecules"][plan.window_blocks(slot.window)].sum())
+                orders[slot.window] = shuffled(number, key=mix_key(plan.key, slot.window))
+            place = np.argsort(orders[slot.window])[batch.members]
+            assert (np.diff(place) > 0).all()
+    heads = {tuple(order[order < 30].tolist()) for order in orders.values()}
+    assert len(heads) == len(orders) > 4
+
+
+def test_the_order_of_molecules_is_frozen(made_sets):
+    """Golden vector of order version 2, packs included: see test_plan.py."""
+    shard_set = copy.copy(made_sets["many"])
+    shard_set.manifest = replace(shard_set.manifest, fingerprint="0123456789abcdef" * 4)
+    loader = Loader(shard_set, config_for(shard_set, seed=5, num_lanes=3, window_molecules=40))
+    digest = hashlib.sha256()
+    for step in loader:
+        for lane, slot, batch in zip(step.lanes, step.slots, step.batches, strict=True):
+            digest.update(f"{step.step} {lane} {slot and (slot.window, slot.pack)} {batch.members.tolist()}\n".encode())
+    assert digest.hexdigest()[:16] == GOLDEN_ORDER

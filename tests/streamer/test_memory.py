@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamer import Budget, Loader, StreamConfig
+from streamer.loader import _Lane
 from streamer.memory import ALIGNMENT, WindowMemory, align
 from streamer.window import load_window
 
@@ -142,3 +143,19 @@ def test_memory_goes_with_its_loader(made_sets):
     memory = weakref.ref(loader.memory)
     del loader
     assert memory() is None
+
+
+def test_a_lane_holds_two_windows_at_most(made_sets, monkeypatch):
+    held, advance = [], _Lane.advance
+
+    def spy(self, slot):
+        out = advance(self, slot)
+        held.append(len(self.held))
+        assert self.held[0] == slot.window
+        return out
+
+    monkeypatch.setattr(_Lane, "advance", spy)
+    for lanes in (1, 2, 5):
+        config = StreamConfig(budget=Budget.suggest(made_sets["many"], atoms=128), num_lanes=lanes, window_molecules=20)
+        list(Loader(made_sets["many"], config))
+    assert set(held) == {1, 2}

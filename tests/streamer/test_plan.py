@@ -131,3 +131,40 @@ def test_one_molecule_with_very_many_bonds_does_not_make_all_packs_empty(random_
     plan = Plan.make(shard_set, config, 0)
     assert shard_set.index.counts["num_atoms"].sum() / (plan.num_packs * config.budget.capacity.atoms) > 0.75
     assert sum(b.num_graphs for step in Loader(shard_set, config) for b in step.batches) == 3000
+
+
+def with_a_largest(atoms: int, bonds: int):
+    """Molecules of up to 9 atoms, and one of so many atoms and bonds."""
+
+    def edit(molecules: Molecules) -> Molecules:
+        pairs = [(i, j) for j in range(atoms) for i in range(j)][:bonds]
+        codes = np.zeros((atoms, molecules.atom_codes.shape[1]), np.uint8)
+        return replace(
+            molecules,
+            atom_ptr=np.append(molecules.atom_ptr[:-1], molecules.atom_ptr[-2] + atoms),
+            bond_ptr=np.append(molecules.bond_ptr[:-1], molecules.bond_ptr[-2] + bonds),
+            atom_codes=np.concatenate([molecules.atom_codes[: molecules.atom_ptr[-2]], codes]),
+            bond_atoms=np.concatenate([molecules.bond_atoms[: molecules.bond_ptr[-2]], np.array(pairs, np.uint16)]),
+            bond_codes=np.append(molecules.bond_codes[: molecules.bond_ptr[-2]], np.zeros(bonds, np.uint8)),
+            atom_labels=np.zeros((molecules.atom_ptr[-2] + atoms, 1), np.float32),
+        )
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("atoms", "bonds", "refused"), [(31, 48, None), (32, 48, "atoms"), (31, 49, "edges"), (33, 40, "atoms"), (30, 50, "edges")]
+)
+def test_what_just_fits_is_packed_and_what_just_does_not_is_refused(random_set, atoms, bonds, refused):
+    """Of 32 atoms the last is padding; of 96 edges none is."""
+    shard_set = random_set(40, seed=14, block=10, largest=9, edit=with_a_largest(atoms, bonds))
+    error, skip = (StreamConfig(budget=Budget(16, 32, 96), oversize=o, num_lanes=2) for o in ("error", "skip"))
+    if refused:
+        size = {"atoms": f"{atoms} atoms, usable are 31", "edges": f"{2 * bonds} edges, usable are 96"}[refused]
+        with pytest.raises(ValueError, match=size):
+            Loader(shard_set, error)
+    else:
+        assert sum(b.num_graphs for step in Loader(shard_set, error) for b in step.batches) == 40
+    steps = list(Loader(shard_set, skip))
+    assert sum(b.num_graphs for step in steps for b in step.batches) == 40 - bool(refused)
+    assert sum(len(step.skipped) for step in steps) == bool(refused)

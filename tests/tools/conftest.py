@@ -15,7 +15,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from shards.build import BuildOptions, build
 from shards.sample import sample_path
+from shards.splits import SplitFractions
 
 ROOT = Path(__file__).resolve().parents[2]
 ERROR = "molstream: error: "
@@ -158,3 +160,18 @@ def molecules(shard_set) -> dict[int, dict]:
     done = run_main("cat", shard_set)
     assert done.code == 0, done.err
     return {record["id"]: record for record in map(json.loads, done.lines)}
+
+
+@pytest.fixture(scope="module")
+def small_blocks(tmp_path_factory) -> Callable[..., Path]:
+    """small_blocks(first, number, shard_molecules=): some rows of the embedded sample as a set of blocks of about 16."""
+
+    def make(first: int, number: int, *, shard_molecules: int) -> Path:
+        folder = tmp_path_factory.mktemp("small_blocks")
+        pq.write_table(pq.read_table(sample_path()).slice(first, number), folder / "table.parquet")
+        fractions = SplitFractions.parse("90,5,5")
+        options = BuildOptions(split_fractions=fractions, block_molecules=16, shard_molecules=shard_molecules)
+        build([str(folder / "table.parquet")], folder / "set", options)
+        return folder / "set"
+
+    return make

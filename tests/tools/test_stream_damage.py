@@ -19,13 +19,9 @@ ARGUMENTS = ("--lanes", 4, "--budget", "24,256,640", "--window-molecules", 16)
 
 
 @pytest.fixture(scope="module")
-def whole_set(tmp_path_factory) -> Path:
-    """Several shards, of blocks of about 16."""
-    folder = tmp_path_factory.mktemp("damage")
-    pq.write_table(pq.read_table(sample_path()).slice(700, 200), folder / "table.parquet")
-    options = BuildOptions(split_fractions=SplitFractions.parse("90,5,5"), block_molecules=16, shard_molecules=48)
-    build([str(folder / "table.parquet")], folder / "set", options)
-    return folder / "set"
+def whole_set(small_blocks) -> Path:
+    """Several shards."""
+    return small_blocks(700, 200, shard_molecules=48)
 
 
 @pytest.fixture
@@ -221,3 +217,18 @@ def test_a_disk_that_fails_is_named(my_set, monkeypatch):
     monkeypatch.setattr("shards.reader.os.pread", fail)
     with pytest.raises(FormatError, match=r"train-\d+\.tar, block \d+: cannot be read: Input/output error"):
         list(loader)
+
+
+@pytest.mark.parametrize("num_lanes", [1, 4])
+def test_from_python_it_is_before_the_first_step_too(my_set, num_lanes):
+    """Whichever shard comes last in the epoch."""
+    shard_set = ShardSet(my_set)
+    config = StreamConfig(budget=Budget.parse("24,256,640"), num_lanes=num_lanes, window_molecules=16)
+    for path in my_set.glob("train-*.tar"):
+        whole, steps = path.read_bytes(), []
+        path.write_bytes(whole[:-2048])
+        with pytest.raises(FormatError, match=rf"{path.name}: [\d,]+ bytes, by the index [\d,]+; restore it"):
+            steps.extend(Loader(shard_set, config))
+        assert not steps
+        path.write_bytes(whole)
+    assert list(Loader(shard_set, config))

@@ -14,9 +14,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shards import ShardSet
-from shards.build import BuildOptions, build
-from shards.sample import sample_path
-from shards.splits import SplitFractions
 from streamer import Budget, Plan, StreamConfig
 
 BUDGET = "8,72,176"
@@ -48,13 +45,9 @@ def packs_of(ledger: pa.Table) -> dict[tuple, list[int]]:
 
 
 @pytest.fixture(scope="module")
-def grid_set(tmp_path_factory) -> Path:
-    """340 molecules of the embedded sample in blocks of about 16."""
-    folder = tmp_path_factory.mktemp("grid")
-    pq.write_table(pq.read_table(sample_path()).slice(300, 340), folder / "table.parquet")
-    options = BuildOptions(split_fractions=SplitFractions.parse("90,5,5"), block_molecules=16, shard_molecules=64)
-    build([str(folder / "table.parquet")], folder / "set", options)
-    return folder / "set"
+def grid_set(small_blocks) -> Path:
+    """340 molecules."""
+    return small_blocks(300, 340, shard_molecules=64)
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +172,7 @@ def test_the_cuts_above_are_inside_the_last_windows(grid_set):
         assert plan.num_steps > 8
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     seed=st.integers(0, 2**63 - 1),
     lanes=st.integers(1, 12),

@@ -1,11 +1,12 @@
 """molstream's loader beside its peers, side by side in one run, on the same molecules and labels.
 
-    python benchmarks/loader_peers.py FOLDER --python .venv-peers/bin/python [--rounds 5] [--molecules pyg=100000] [--shuffle]
+    molstream bench loader [FOLDER] [--python .venv-peers/bin/python] [--rounds 5] [--molecules pyg=100000] [--shuffle] [--json]
 
-FOLDER/set is a shard set with the 62 graph-level and 7 atom-level tasks of PM6_83M; what peers make of its first molecules goes
-beside it. Each contender is a script loader_X.py, run here in a process of its own, pinned to one core, with one thread, and
-molstream once more with two threads on two cores. A round runs each in turn, and the first does not count. Every run must deliver
-the molecules, bonds and labels that the set holds, bit by bit, or the benchmark stops.
+FOLDER/set is a shard set with the 62 graph-level and 7 atom-level tasks of PM6_83M, by default that of `moses.py`, made if it is
+not there; what peers make of its first molecules goes beside it. Without --python molstream runs alone. Each contender is a script
+loader_X.py, run here in a process of its own, pinned to one core, with one thread, and molstream once more with two threads on
+two cores. A round runs each in turn, and the first does not count. Every run must deliver the molecules, bonds and labels that
+the set holds, bit by bit, or the benchmark stops.
 
 Rates are taken after a pass that warms up: of peers from their first batch on, of molstream over whole passes, since it reads
 ahead. Files lie in the page cache. molstream shuffles, peers read in stored order unless --shuffle is given. Each peer has a row
@@ -30,6 +31,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 from loader_contender import FirstBlocks, expected_digest, folder_bytes
+from moses import BENCH, make_set
 
 from shards import ShardSet
 
@@ -103,7 +105,8 @@ def measure(contender: Contender, args: argparse.Namespace, expected: dict[str, 
 def describe_machine(args: argparse.Namespace) -> dict:
     """Processor, kernel and every package of both environments."""
     models = [line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
-    packages = subprocess.run([args.python, "-c", LIST_PACKAGES], capture_output=True, text=True, check=True).stdout
+    python = args.python or sys.executable
+    packages = subprocess.run([python, "-c", LIST_PACKAGES], capture_output=True, text=True, check=True).stdout
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True, check=False)
     return {
         "cpu": models[0] if models else platform.processor(),
@@ -118,17 +121,19 @@ def describe_machine(args: argparse.Namespace) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--python", required=True, help="interpreter that has the peers")
+    parser.add_argument("folder", type=Path, nargs="?", default=BENCH)
+    parser.add_argument("--python", help="interpreter that has the peers; without it molstream runs alone")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--molecules", nargs="*", default=[], metavar="LOADER=NUMBER", help=f"default {MOLECULES}")
     parser.add_argument("--only", nargs="*", default=[], metavar="LOADER", help="leave out the others but molstream")
     parser.add_argument("--shuffle", action="store_true", help="peers shuffle too")
     parser.add_argument("--cores", default="0,1", help="two to pin to; one thread runs on the last")
-    parser.add_argument("--json", type=Path, help="default FOLDER/loader_peers.json")
+    parser.add_argument("--json", action="store_true", help="print everything as one JSON object, the last line")
     args = parser.parse_args()
+    make_set(args.folder)
     args.number = MOLECULES | dict(pair.split("=") for pair in args.molecules)
-    contenders = [c for c in CONTENDERS if not args.only or c.loader in ("molstream", *args.only)]
+    wanted = ("molstream", *(args.only or MOLECULES if args.python else ()))
+    contenders = [c for c in CONTENDERS if c.loader in wanted]
 
     sets = {n: FirstBlocks(args.folder / "set", None if n == "all" else int(n)) for n in args.number.values()}
     digests = {n: expected_digest(shard_set) for n, shard_set in sets.items()}
@@ -179,9 +184,8 @@ def main() -> None:
             f"{row['contender']:30}{row['stored']:31}{row['molecules']:11,}{size:>12}{row['molecules_per_s']:13,.0f}"
             f"{row['labels_per_s']:13,.0f}{row['rss_mib']:7,.0f}{row['molstream_is_times_as_fast']:12.2f} x"
         )
-    out = args.json or args.folder / "loader_peers.json"
-    out.write_text(json.dumps({"rows": rows, "machine": machine, "runs": rounds}, indent=1))
-    print(f"everything in {out}")
+    if args.json:
+        print(json.dumps({"benchmark": "loader", "rows": rows, "machine": machine, "runs": rounds}))
 
 
 if __name__ == "__main__":
