@@ -3,7 +3,7 @@
     molstream bench loader [FOLDER] [--python .venv-peers/bin/python] [--rounds 5] [--molecules pyg=100000] [--shuffle] [--json]
 
 FOLDER/set is a shard set with the 62 graph-level and 7 atom-level tasks of PM6_83M, by default that of `moses.py`, made if it is
-not there; what peers make of its first molecules goes beside it. Without --python molstream runs alone. Each contender is a script
+not there; what peers make of its first molecules goes beside it. Without --python molstream runs alone. A contender is a script
 loader_X.py, run here in a process of its own, pinned to one core, with one thread, and molstream once more with two threads on
 two cores. A round runs each in turn, and the first does not count. Every run must deliver the molecules, bonds and labels that
 the set holds, bit by bit, or the benchmark stops.

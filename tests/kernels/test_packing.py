@@ -390,6 +390,28 @@ def test_joint_packing_equals_its_twin(num, seed):
         assert [molecules[a:b].tolist() for a, b in pairwise(pack_ptr)] == expected
 
 
+@pytest.mark.parametrize("name", ["pack_emptiest", "pack_evenly", "pack_jointly"])
+def test_every_way_of_packing_minds_labels_as_its_twin_does(name):
+    """Labels are what binds: there is room for all atoms and edges in one pack."""
+    found = refused = 0
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        sizes, bonds, labels = rng.integers(1, 20, 12), rng.integers(0, 20, 12), rng.integers(0, 9, 12)
+        order, packs = rng.permutation(12), int(rng.integers(2, 5))
+        capacity = Capacity(12, 300, 600, max(8, int(labels.sum() / packs) + int(rng.integers(-1, 9))))
+        pack_ptr, molecules = np.empty(packs + 1, np.int64), np.empty(12, np.int64)
+        left = getattr(_numba_packing, name)(sizes, 2 * bonds, labels, order, np.array(capacity), pack_ptr, molecules)
+        twin = getattr(reference, name)
+        lists = (x.tolist() for x in (sizes, bonds, order))
+        expected = twin(*lists, num_packs=packs, capacity=capacity, labels=labels.tolist())
+        found, refused = found + (expected is not None), refused + (expected is None)
+        assert (left < 0) == (expected is not None), f"seed {seed}"
+        if expected is not None:
+            assert [molecules[a:b].tolist() for a, b in pairwise(pack_ptr)] == expected, f"seed {seed}"
+            assert max(labels[pack].sum() for pack in expected) <= capacity.labels
+    assert min(found, refused) > 10
+
+
 def test_heavy_tails_with_many_rings_find_room_with_suggested_budgets():
     """Alkanes and chains of cubanes with Pareto sizes up to a whole pack; 1.1 % of these failed once."""
     failed, rng = 0, np.random.default_rng(11)

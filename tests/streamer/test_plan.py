@@ -127,8 +127,15 @@ def test_one_molecule_with_very_many_bonds_does_not_make_all_packs_empty(random_
     shard_set = random_set(3000, seed=8, block=300, edit=with_a_dense_molecule)
     most = int(shard_set.index.counts["max_bonds"].max())
     assert most > 500
-    config = StreamConfig(budget=Budget(128, 512, 8 * (2 * most // 8 + 8)), num_lanes=1, oversize=oversize)
+    budget = Budget(128, 512, 8 * (2 * most // 8 + 8))
+    config = StreamConfig(budget=budget, num_lanes=1, oversize=oversize, window_molecules=500)
     plan = Plan.make(shard_set, config, 0)
+    # and none but its own window pays for it
+    for w in range(plan.num_windows):
+        blocks = [shard_set.read_block(int(b), ("sizes",)) for b in plan.window_blocks(w)]
+        sizes, bonds = (np.concatenate([getattr(b, n) for b in blocks]) for n in ("num_atoms", "num_bonds"))
+        assert plan.window_packs[w] == num_packs(sizes, bonds, capacity=budget.capacity)
+        assert bonds.max() == most or plan.window_packs[w] <= sizes.sum() / budget.capacity.atoms + 1.5
     assert shard_set.index.counts["num_atoms"].sum() / (plan.num_packs * config.budget.capacity.atoms) > 0.75
     assert sum(b.num_graphs for step in Loader(shard_set, config) for b in step.batches) == 3000
 

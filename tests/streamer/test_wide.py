@@ -219,3 +219,12 @@ def test_a_set_without_graph_labels_can_be_asked_for_lists(random_set):
             assert batch.dense_graph_labels().shape == (loader.config.budget.graphs, 0)
             assert torch.isnan(batch.label_value_L).all()
     assert seen == 40
+
+
+def test_a_budget_for_some_tasks_has_room_for_their_labels_only(wide_set):
+    names = [task.name for task in wide_set.manifest.tasks_of("graph")]
+    whole, some, none = (
+        Budget.suggest(wide_set, atoms=512, list_labels=True, tasks=tasks) for tasks in (None, tuple(names[:20]), ())
+    )
+    assert whole.labels > some.labels > none.labels == 8
+    assert whole == Budget.suggest(wide_set, atoms=512, list_labels=True, tasks=tuple(names))
