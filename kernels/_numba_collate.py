@@ -89,6 +89,25 @@ def collate_bonds(molecules, atom_ptr_of, bond_ptr_of, ends_of, codes_of, source
 
 
 @njit(cache=True, nogil=True)
+def collate_pairs(molecules, atom_ptr_of, low, high, last_atom):
+    """Atom slots low[p] <= high[p] of each pair, by the larger atom, then the smaller; `last_atom` in what is left of both."""
+    first = 0
+    at = 0
+    for m in molecules:
+        num_atoms = atom_ptr_of[m + 1] - atom_ptr_of[m]
+        for j in range(num_atoms):
+            smaller = low[at : at + j + 1]
+            for i in range(smaller.size):
+                smaller[i] = np.int32(first + i)
+            high[at : at + j + 1] = np.int32(first + j)
+            at += j + 1
+        first += num_atoms
+    low[at:] = last_atom
+    high[at:] = last_atom
+    return at
+
+
+@njit(cache=True, nogil=True)
 def sort_edges(molecules, atom_ptr_of, bond_ptr_of, bond_atoms, cursor, edge_order, edge_ptr):
     """Edges by destination, molecule by molecule, so that all of it stays in the nearest cache. `cursor` is scratch."""
     at_atom = np.uint64(0)

@@ -4,7 +4,8 @@
     atoms   a a a a | a a     | ... | a a a     |     .        padding atoms, all in the last graph slot
     edges   u>v v>u | ...                       |              padding edges, loops on the last atom
 
-Directed edges 2b and 2b + 1 are the two directions of bond b, so the reverse of edge i is i ^ 1.
+Directed edges 2b and 2b + 1 are the two directions of bond b, the stored one (from smaller to larger atom) first, so the reverse
+of edge i is i ^ 1.
 """
 
 import math
@@ -93,10 +94,29 @@ def collate_pack(
     return out
 
 
+def collate_pairs(
+    molecules: np.ndarray, atom_ptr: np.ndarray, *, atoms: int, pairs: int, out: np.ndarray | None = None
+) -> np.ndarray:
+    """Atom slots of all pairs i <= j of one molecule's atoms, int32 (2, pairs); padding pairs are the last atom and itself.
+
+    Pair (i, j) of a molecule is row j (j + 1) / 2 + i of its pairs. Molecules and their atoms lie as in `collate_pack`. `out`:
+    where to write (default: a new array). Raises ValueError when they do not fit.
+    """
+    molecules = np.ascontiguousarray(molecules, np.int64)
+    num_atoms, _ = measure_rows(molecules, atom_ptr)
+    sizes = atom_ptr[molecules + 1] - atom_ptr[molecules]
+    num_pairs = int((sizes * (sizes + 1) // 2).sum())
+    if num_atoms > atoms - 1 or num_pairs > pairs:
+        raise ValueError(f"{num_atoms} atoms, {num_pairs} pairs of atoms do not fit a pack of {atoms - 1}, {pairs} usable slots")
+    out = np.empty((2, pairs), np.int32) if out is None else out
+    _numba_collate.collate_pairs(molecules, atom_ptr, out[0], out[1], np.int32(atoms - 1))
+    return out
+
+
 def collate_rows(molecules: np.ndarray, ptr: np.ndarray, rows: np.ndarray, *, out: np.ndarray, pad: float = 0) -> np.ndarray:
     """Gather rows ptr[m]:ptr[m + 1] of each molecule m into the first rows of `out`, `pad` in the rest; returns `out`.
 
-    `rows` (R, K) and `out` are contiguous, of one dtype. Raises ValueError when they do not fit.
+    `rows` (R, ...) and `out` are contiguous, of one dtype. Raises ValueError when they do not fit.
     """
     molecules = np.ascontiguousarray(molecules, np.int64)
     num_rows, _ = measure_rows(molecules, ptr)
@@ -111,9 +131,12 @@ def collate_rows(molecules: np.ndarray, ptr: np.ndarray, rows: np.ndarray, *, ou
 
 
 def count_labels(labels: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
-    """Labels of each task that are not NaN: float32 (R, T) -> int32 (T)."""
+    """Labels of each task that are not NaN: float32 (R, T), or (R, T, 2) with a label for each direction -> int32 (T)."""
     out = np.empty(labels.shape[1], np.int32) if out is None else out
-    _numba_collate.count_present(labels.reshape(-1), out)
+    counts = out if labels.ndim == 2 else np.empty(math.prod(labels.shape[1:]), np.int32)
+    _numba_collate.count_present(labels.reshape(-1), counts)
+    if counts is not out:
+        np.sum(counts.reshape(labels.shape[1:]), axis=1, out=out)
     return out
 
 

@@ -9,8 +9,8 @@ the sum of all molecules of v atoms and more. `num_packs` is the least P for whi
 the number of molecules of v atoms and more (then each finds an empty pack). Edges and graphs have room to spare by choice of the
 budget; P also leaves, in each of them, room for one largest molecule (at most an eighth of a pack) above the mean, and is raised
 by two and a sixteenth where a molecule takes more than an eighth of a pack. That part is measured, not proven; where edges,
-graphs or labels are in the way, two slower ways of packing are tried: of the packs below the mean the one with most room in
-these; and all dimensions at once.
+graphs, labels or pairs are in the way, two slower ways of packing are tried: of the packs below the mean the one with most room
+in these; and all dimensions at once.
 """
 
 from typing import NamedTuple
@@ -36,6 +36,8 @@ class Capacity(NamedTuple):
     """Directed edges: two a bond."""
     labels: int | None = None
     """Graph-level labels, where they are listed; None: they are no matter of packing."""
+    pairs: int | None = None
+    """Pairs of atoms i <= j of one molecule, instead of labels: n (n + 1) / 2 of a molecule of n atoms; None: the same."""
 
 
 class PackingError(ValueError):
@@ -123,8 +125,9 @@ def pack_molecules(
     """Balance molecules into exactly `num_packs` packs.
 
     `sizes`, `bonds`, `labels`: atoms, bonds and, where capacity has a limit of these, graph-level labels of each molecule (N);
-    `order`: the molecules to pack, each once, which breaks ties and orders each pack inside. Returns (pack_ptr (num_packs + 1),
-    molecules): pack p holds molecules[pack_ptr[p]:pack_ptr[p + 1]]. Raises PackingError when a molecule finds no place.
+    pairs of atoms follow from sizes; `order`: the molecules to pack, each once, which breaks ties and orders each pack inside.
+    Returns (pack_ptr (num_packs + 1), molecules): pack p holds molecules[pack_ptr[p]:pack_ptr[p + 1]]. Raises PackingError when a
+    molecule finds no place.
     """
     if not len(sizes) == len(bonds) >= len(order):
         raise ValueError(f"{len(sizes)} sizes, {len(bonds)} bond counts, {len(order)} places do not agree")
@@ -133,11 +136,19 @@ def pack_molecules(
     if capacity.atoms >= MAX_ATOMS or capacity.edges >= MAX_EDGES:
         raise ValueError(f"packs of {capacity.atoms} atoms, {capacity.edges} edges: at most {MAX_ATOMS - 1}, {MAX_EDGES - 1}")
     sizes, edges = np.ascontiguousarray(sizes, np.int64), 2 * np.ascontiguousarray(bonds, np.int64)
-    counts = np.empty(0, np.int64) if labels is None or capacity.labels is None else np.ascontiguousarray(labels, np.int64)
+    # of the kernels' four dimensions one is for either of these
+    if capacity.pairs is not None:
+        if capacity.labels is not None:
+            raise ValueError(f"packs of {capacity.labels} labels and {capacity.pairs} pairs: one of both at most")
+        spare, limit, counts = "pairs", capacity.pairs, sizes * (sizes + 1) // 2
+    elif labels is not None and capacity.labels is not None:
+        spare, limit, counts = "labels", capacity.labels, np.ascontiguousarray(labels, np.int64)
+    else:
+        spare, limit, counts = "", 0, np.empty(0, np.int64)
     order = np.ascontiguousarray(order, np.int64)
     if order.size and not 0 <= order.min() <= order.max() < len(sizes):
         raise ValueError(f"molecules {order.min()} to {order.max()} of {len(sizes)}")
-    limits = np.array([capacity.graphs, capacity.atoms, capacity.edges, capacity.labels or 0], np.int64)
+    limits = np.array([capacity.graphs, capacity.atoms, capacity.edges, limit], np.int64)
     pack_ptr, molecules = np.zeros(num_packs + 1, np.int64), np.empty(order.size, np.int64)
     arguments = (sizes, edges, counts, order, limits, pack_ptr, molecules)
     left = -1
@@ -149,12 +160,12 @@ def pack_molecules(
             if left < 0:
                 break
     if left >= 0:
-        listed = f", {capacity.labels} labels" if counts.size else ""
-        with_labels = f", {counts[left]} labels" if counts.size else ""
+        in_all = f", {limit} {spare}" if spare else ""
+        with_spare = f", {counts[left]} {spare}" if spare else ""
         raise PackingError(
-            f"a molecule of {sizes[left]} atoms and {edges[left]} directed edges{with_labels} "
+            f"a molecule of {sizes[left]} atoms and {edges[left]} directed edges{with_spare} "
             f"finds no room in {num_packs} packs of "
-            f"{capacity.graphs} graphs, {capacity.atoms} atoms, {capacity.edges} edges{listed}: raise the budget of "
-            f"edges{', labels' if counts.size else ''} or graphs"
+            f"{capacity.graphs} graphs, {capacity.atoms} atoms, {capacity.edges} edges{in_all}: raise the budget of "
+            f"edges{f', {spare}' if spare else ''} or graphs"
         )
     return pack_ptr, molecules

@@ -538,6 +538,19 @@ def collate_pack(molecules: Sequence[int], columns: Columns, *, graphs: int, ato
     }
 
 
+def collate_pairs(molecules: Sequence[int], atom_ptr: Sequence[int], *, atoms: int, pairs: int) -> list[list[int]]:
+    """Look at every pair of a molecule's slots, larger one first, then padding up to the shape."""
+    low, high, first = [], [], 0
+    for m in molecules:
+        slots = range(first, first + int(atom_ptr[m + 1]) - int(atom_ptr[m]))
+        both = [(i, j) for j in slots for i in slots if i <= j]
+        low += [i for i, _ in both]
+        high += [j for _, j in both]
+        first += len(slots)
+    padding = (pairs - len(low)) * [atoms - 1]
+    return [low + padding, high + padding]
+
+
 def collate_labels(
     molecules: Sequence[int], ptr: Sequence[int], labels: np.ndarray, *, rows: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -561,6 +574,26 @@ def segment_sum(values: np.ndarray, index: Sequence[int], *, num_segments: int) 
     out = np.zeros((num_segments, *values.shape[1:]), values.dtype)
     for row, segment in zip(values, index, strict=True):
         out[segment] += row
+    return out
+
+
+def segment_mean(values: np.ndarray, index: Sequence[int], *, num_segments: int) -> np.ndarray:
+    """Average the rows of each segment."""
+    out = np.zeros((num_segments, *values.shape[1:]), values.dtype)
+    for segment in range(num_segments):
+        rows = [row for row, s in zip(values, index, strict=True) if s == segment]
+        if rows:
+            out[segment] = sum(rows) / len(rows)
+    return out
+
+
+def segment_max(values: np.ndarray, index: Sequence[int], *, num_segments: int) -> np.ndarray:
+    """Largest of each segment, column by column."""
+    out = np.zeros((num_segments, *values.shape[1:]), values.dtype)
+    for segment in range(num_segments):
+        rows = [row for row, s in zip(values, index, strict=True) if s == segment]
+        if rows:
+            out[segment] = np.max(rows, axis=0)
     return out
 
 

@@ -340,7 +340,7 @@ class Place:
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Columns of `Molecules`, by name. Those that are not here are made."""
     starts: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """Row where each molecule of the block begins, by what rows are: "molecule", "atom", "bond"."""
+    """Row where each molecule of the block begins, by what rows are: "molecule", "atom", "bond", "pair"."""
 
     def find(self, name: str, row: str) -> tuple[np.ndarray | None, np.ndarray | None]:
         """A column and where its rows begin; (None, None) if it is to be made."""

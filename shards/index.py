@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from shards.errors import ChecksumError, FormatError
 from shards.format import GROUP_ARRAYS, GROUPS
-from shards.types import Molecules, offsets
+from shards.types import Molecules, offsets, pair_counts
 
 GROUP_ROWS = 16_384
 BATCH_ROWS = 1024
@@ -265,6 +265,15 @@ class Histogram:
     """uint16: sizes that occur in block b at ptr[b]:ptr[b + 1]."""
     count: np.ndarray
     """How many molecules have that size: uint16, or int32 where that is too narrow."""
+
+    def num_pairs(self) -> np.ndarray:
+        """Pairs of atoms i <= j of one molecule in each block: int64 (K). Wide integers are made a part at a time."""
+        out, step = np.empty(len(self.ptr) - 1, np.int64), 4096
+        for first in range(0, len(out), step):
+            ptr = self.ptr[first : first + step + 1]
+            sizes = self.size[ptr[0] : ptr[-1]].astype(np.int64)
+            out[first : first + step] = np.diff(offsets(pair_counts(sizes) * self.count[ptr[0] : ptr[-1]])[ptr - ptr[0]])
+        return out
 
 
 class Index:

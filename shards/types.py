@@ -127,7 +127,7 @@ class Molecules:
     @property
     def pair_ptr(self) -> np.ndarray:
         """int64 (N + 1): pairs of molecule i are pair_ptr[i]:pair_ptr[i + 1]."""
-        return offsets(self.num_atoms * (self.num_atoms + 1) // 2)
+        return offsets(pair_counts(self.num_atoms))
 
     def labels(self, level: Level) -> np.ndarray | None:
         """The label column of one level, whatever its shape."""
@@ -198,6 +198,11 @@ def concat_molecules(parts: list[Molecules]) -> Molecules:
 def label_shape(level: Level, num_rows: int, num_tasks: int) -> tuple[int, ...]:
     """Shape of a level's label column: bonds and pairs have a label for each direction."""
     return (num_rows, num_tasks, 2) if level in ("bond", "pair") else (num_rows, num_tasks)
+
+
+def pair_counts(num_atoms: np.ndarray) -> np.ndarray:
+    """Pairs of atoms i <= j of molecules of so many atoms, int64: (N) -> (N)."""
+    return num_atoms * (num_atoms + 1) // 2
 
 
 def offsets(sizes: np.ndarray) -> np.ndarray:

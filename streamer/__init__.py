@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from shards import Molecules, ShardSet
+from shards.types import LEVELS, Level
 from streamer.config import Budget, StreamConfig
 from streamer.cursor import Cursor
 from streamer.errors import BudgetError, CursorError, StreamError
@@ -14,11 +15,13 @@ if TYPE_CHECKING:
     from streamer.loader import Loader, Step
 
 __all__ = [
+    "LEVELS",
     "Batch",
     "Budget",
     "BudgetError",
     "Cursor",
     "CursorError",
+    "Level",
     "Loader",
     "Molecules",
     "Plan",

@@ -1,7 +1,7 @@
 """One pack as tensors. Every batch of a run has the same shapes and dtypes.
 
-Shape suffixes: G graph slots, A atom slots, E directed edge slots, F atom features, T tasks of a level, K numbers of an encoding,
-L slots of listed labels.
+Shape suffixes: G graph slots, A atom slots, E directed edge slots, B bond slots (E / 2), P slots of pairs of atoms, F atom
+features, T tasks of a level, 2 directions, K numbers of an encoding, L slots of listed labels.
 """
 
 import math
@@ -41,7 +41,8 @@ class Batch:
     atom_codes_AF: Tensor
     """uint8: category codes, features in the manifest's order."""
     edge_index_2E: Tensor
-    """int32: source and destination atom; the reverse of edge i is i ^ 1; padding edges loop on the last atom."""
+    """int32: source and destination atom; edge 2b is bond b from its smaller to its larger atom, 2b + 1 is the reverse; padding
+    edges loop on the last atom."""
     edge_codes_E: Tensor
     """uint8: bond features as one mixed-radix number."""
     edge_order_E: Tensor
@@ -59,9 +60,20 @@ class Batch:
     graph_labels_GT: Tensor
     """float32, raw units, NaN where absent or padding. (G, 0) where labels are listed."""
     atom_labels_AT: Tensor
+    bond_labels_BT2: Tensor
+    """float32 (E / 2, T, 2), raw units, NaN where absent or padding: labels of directed edges 2b and 2b + 1. A label that the
+    input has once for both directions is that of edge 2b."""
     num_graph_labels_T: Tensor
     """int32: real labels of each graph-level task."""
     num_atom_labels_T: Tensor
+    num_bond_labels_T: Tensor
+    """int32: of both directions, like the next."""
+    num_pair_labels_T: Tensor
+    pair_index_2P: Tensor | None = None
+    """int32: atom slots i <= j of each pair of atoms of one molecule, molecule by molecule, by j, then i; padding pairs are the
+    last atom and itself. None unless the budget has pairs, like the next."""
+    pair_labels_PT2: Tensor | None = None
+    """float32, raw units, NaN where absent or padding: labels of i to j and of j to i; one for both is that of i to j."""
     label_graph_L: Tensor | None = None
     """int32: graph slot of each listed label, rising, that of padding is the last one. None unless the budget has labels."""
     label_task_L: Tensor | None = None
@@ -109,8 +121,8 @@ class Batch:
         assert self.label_task_L is not None
         shape = (len(self.graph_mask_G), len(self.num_graph_labels_T))
         dense = torch.full(shape, math.nan, device=self.label_value_L.device)
-        real = ~torch.isnan(self.label_value_L)
-        dense[self.label_graph_L[real].long(), self.label_task_L[real].long()] = self.label_value_L[real]
+        # padding is NaN of the last graph slot, padding too: nothing here depends on values, so nothing waits for a device
+        dense[self.label_graph_L.long(), self.label_task_L.long()] = self.label_value_L
         return dense
 
     def to(self, device: torch.device | str) -> "Batch":
@@ -138,15 +150,23 @@ class Layout:
         num_features: int,
         num_graph_tasks: int = 0,
         num_atom_tasks: int = 0,
+        num_bond_tasks: int = 0,
+        num_pair_tasks: int = 0,
         encodings: tuple[str, ...] = (),
     ) -> "Layout":
-        """Batches of this shape and with these columns."""
+        """Batches of this shape and with these columns; pair-level labels where the budget has pairs."""
         structure = structure_arrays(graphs=budget.graphs, atoms=budget.atoms, edges=budget.edges, num_features=num_features)
         shapes: dict[str, tuple[Any, tuple[int, ...]]] = {f"{n}_{SUFFIXES[n]}": shape for n, shape in structure.items()}
         shapes["graph_labels_GT"] = np.float32, (budget.graphs, 0 if budget.labels else num_graph_tasks)
         shapes["atom_labels_AT"] = np.float32, (budget.atoms, num_atom_tasks)
+        shapes["bond_labels_BT2"] = np.float32, (budget.edges // 2, num_bond_tasks, 2)
         shapes["num_graph_labels_T"] = np.int32, (num_graph_tasks,)
         shapes["num_atom_labels_T"] = np.int32, (num_atom_tasks,)
+        shapes["num_bond_labels_T"] = np.int32, (num_bond_tasks,)
+        shapes["num_pair_labels_T"] = np.int32, (num_pair_tasks,)
+        if budget.pairs:
+            shapes["pair_index_2P"] = np.int32, (2, budget.pairs)
+            shapes["pair_labels_PT2"] = np.float32, (budget.pairs, num_pair_tasks, 2)
         if budget.labels:
             for name, dtype in (("graph", np.int32), ("task", np.int32), ("value", np.float32)):
                 shapes[f"label_{name}_L"] = dtype, (budget.labels,)

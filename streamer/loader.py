@@ -19,14 +19,14 @@ import numpy as np
 
 from kernels.packing import WIDEST
 from shards import ShardSet
-from shards.types import Level
+from shards.types import LEVELS, Level
 from streamer.batch import Batch, Layout
 from streamer.config import StreamConfig
 from streamer.cursor import Cursor
 from streamer.errors import BudgetError, CallError, CursorError, StreamError
 from streamer.memory import WindowMemory, piece_bytes
 from streamer.plan import Plan, Slot, plan_hash
-from streamer.selection import LEVELS, Selection
+from streamer.selection import Selection
 from streamer.stages import Stages
 from streamer.window import Window, collate, load_window, window_bytes
 
@@ -83,8 +83,8 @@ class Loader:
         """`tasks`: names or patterns of the labels to read, all if None, of `levels`; `encodings`: "rw16", "lap8", computed where
         the set has none; `pin_memory`: batches in page-locked memory, for copies to a GPU that do not wait.
 
-        Raises CallError for an impossible rank or for columns that are not there, BudgetError for a budget too small; both before
-        anything is read.
+        Labels of pairs of atoms need a budget with pairs. Raises CallError for an impossible rank or for columns that are
+        not there or have no room, BudgetError for a budget too small; both before anything is read.
         """
         if not 1 <= world_size <= config.num_lanes:
             raise CallError(f"world size {world_size}: expected 1 to the number of lanes, {config.num_lanes}; raise the lanes")
@@ -102,6 +102,8 @@ class Loader:
             num_features=len(shard_set.manifest.atom_features),
             num_graph_tasks=len(self.selection.tasks["graph"]),
             num_atom_tasks=len(self.selection.tasks["atom"]),
+            num_bond_tasks=len(self.selection.tasks["bond"]),
+            num_pair_tasks=len(self.selection.tasks["pair"]),
             encodings=self.selection.encodings,
         )
         self.stages, self._owner = Stages(), os.getpid()
@@ -113,7 +115,13 @@ class Loader:
         self._running: weakref.ref[Generator[Step, None, None]] | None = None
 
     def _check_labels(self) -> None:
-        """Refuse a budget for listed labels that one molecule exceeds, where the index knows."""
+        """Refuse pair-level labels without room for them, and room for listed labels that one molecule exceeds, where the index
+        knows."""
+        if (pairs := self.selection.tasks["pair"]) and self.config.budget.pairs is None:
+            raise CallError(
+                f"tasks: {pairs[0].name} is of level pair, and budget {self.config.budget} has no pairs; give one with "
+                f"(G,A,E,pairs=N; Budget.suggest(pairs=True) finds it), or leave out the level or its {len(pairs)} tasks"
+            )
         limit, counts = self.config.budget.labels, self.shard_set.index.counts
         if limit is None or self.config.oversize == "skip":
             return
@@ -161,6 +169,9 @@ class Loader:
     def cursor(self) -> Cursor:
         """The next step."""
         plan = asdict(self.config)
+        if self.config.budget.pairs is None:
+            # what a budget without pairs always was, so that older cursors fit
+            del plan["budget"]["pairs"]
         if self.config.budget.labels is not None:
             # listed labels take room in a pack; thousands of names would not fit a cursor
             names = [task.name for task in self.selection.tasks["graph"]]
@@ -204,12 +215,13 @@ class Loader:
         plan, counts = self.plan, self.shard_set.index.counts
         share = min(1.0, WIDEST * self.config.window_molecules / int(counts["num_molecules"][plan.blocks].sum()))
 
-        def most(name: str) -> int:
-            column = counts[name][plan.blocks]
+        def most(column: np.ndarray) -> int:
+            column = column[plan.blocks]
             here = int(np.add.reduceat(column, plan.window_ptr[:-1], dtype=np.int64).max())
             return max(here, int(share * int(column.sum())))
 
-        rows = most("num_molecules"), most("num_atoms"), most("num_bonds")
+        rows = {row: most(counts[f"num_{row}s"]) for row in ("molecule", "atom", "bond")}
+        rows["pair"] = most(self.shard_set.index.histogram().num_pairs()) if self.selection.tasks["pair"] else 0
         return window_bytes(self.shard_set, rows, budget=self.config.budget, selection=self.selection)
 
     def __iter__(self) -> Iterator[Step]:

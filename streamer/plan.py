@@ -10,7 +10,8 @@ Invariants (tests/streamer/test_plan.py): every molecule of the split once an ep
 payload is read; nothing here depends on ranks, threads or where a run was resumed.
 
 Molecules larger than the budget, where the configuration leaves them out rather than refuses to start, are in no pack: those with
-too many atoms are not counted when packs are (the index knows how many there are), those with too many edges or labels are.
+too many atoms are not counted when packs are (the index knows how many there are), those with too many edges, labels or pairs
+are.
 
 Order version 2: windows are cut for fewest packs, molecules go to the emptiest pack. A change to anything that moves a molecule
 must raise it.
@@ -18,7 +19,7 @@ must raise it.
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,7 +53,7 @@ class Plan:
     blocks: np.ndarray
     """int64: block numbers in the epoch's order."""
     num_oversize: int
-    """Molecules of the split with more atoms than a pack holds, which are left out."""
+    """Molecules of the split with more atoms, or pairs of these, than a pack holds, which are left out."""
     window_ptr: np.ndarray
     """int64 (W + 1): blocks of window w are blocks[window_ptr[w]:window_ptr[w + 1]]."""
     window_packs: np.ndarray
@@ -84,7 +85,7 @@ class Plan:
             capacity=config.budget.capacity,
             window_molecules=config.window_molecules,
         )
-        num_oversize = count_larger(blocks, histogram, atoms=config.budget.capacity.atoms)
+        num_oversize = count_larger(blocks, histogram, atoms=config.budget.max_atoms)
         if num_oversize == counts["num_molecules"][blocks].sum():
             raise BudgetError(f"budget {config.budget}: no molecule of split {config.split} is small enough for a pack")
         # the rest levels the lanes
@@ -177,15 +178,27 @@ def check_budget(shard_set: ShardSet, config: StreamConfig) -> None:
     if config.oversize == "skip":
         return
     counts, blocks, capacity = shard_set.index.counts, shard_set.blocks(config.split), config.budget.capacity
-    for what, name, factor, spare, limit in (("atoms", "atoms", 1, 1, capacity.atoms), ("bonds", "edges", 2, 0, capacity.edges)):
+    kinds: list[tuple[str, str, Callable[[int], int], int, int]] = [
+        ("atoms", "atoms", lambda atoms: atoms, 1, capacity.atoms),
+        ("bonds", "edges", lambda bonds: 2 * bonds, 0, capacity.edges),
+    ]
+    if capacity.pairs is not None:
+        kinds.append(("atoms", "pairs", lambda atoms: atoms * (atoms + 1) // 2, 0, capacity.pairs))
+    for what, name, number, spare, limit in kinds:
         sizes = counts[f"max_{what}"][blocks]
-        largest = factor * int(sizes.max())
+        largest = number(int(sizes.max()))
         if largest > limit:
+            fitting = Budget.suggest(
+                shard_set,
+                atoms=config.budget.atoms,
+                list_labels=capacity.labels is not None,
+                pairs=capacity.pairs is not None,
+            )
             worst = counts[f"max_{what}_id"][blocks[sizes.argmax()]]
             raise BudgetError(
                 f"budget {config.budget}: molecule {worst} of split {config.split} has {largest} {name}, usable are {limit}; "
                 f"leave such molecules out with --oversize skip, or give at least {largest + spare} {name}, for example --budget "
-                f"{Budget.suggest(shard_set, atoms=config.budget.atoms, list_labels=config.budget.labels is not None)}"
+                f"{fitting}"
             )
 
 

@@ -9,11 +9,8 @@ import numpy as np
 
 from shards import ShardSet
 from shards.format import ENCODINGS
-from shards.types import Level, Task
+from shards.types import LEVELS, Level, Task
 from streamer.errors import CallError
-
-LEVELS: tuple[Level, ...] = ("graph", "atom")
-"""Levels whose labels a batch can carry."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +45,7 @@ class Selection:
             if isinstance(given, str):
                 raise CallError(f"{what}: got {given!r}, expected a list of names")
         if others := [level for level in levels if level not in LEVELS]:
-            raise CallError(f"levels: got {others[0]!r}, batches carry labels of {' and '.join(LEVELS)}")
+            raise CallError(f"levels: got {others[0]!r}, batches carry labels of {', '.join(LEVELS)}")
         if unknown := [name for name in encodings if name not in ENCODINGS]:
             raise CallError(f"encodings: got {unknown[0]!r}, expected some of {', '.join(ENCODINGS)}")
         there = {level: shard_set.manifest.tasks_of(level) for level in levels}
@@ -84,6 +81,6 @@ def _expand(pattern: str, names: Collection[str], shard_set: ShardSet) -> list[s
     levels = {task.name: task.level for task in shard_set.manifest.tasks}
     if elsewhere := _match(pattern, levels):
         where = levels[elsewhere[0]]
-        raise CallError(f"tasks: {elsewhere[0]} is of level {where}, whose labels are not asked for or in no batch")
+        raise CallError(f"tasks: {elsewhere[0]} is of level {where}, whose labels are not asked for")
     near = difflib.get_close_matches(pattern, names, n=3) or list(names)[:3]
     raise CallError(f"tasks: {pattern!r} names none of the {len(names)} tasks; near it: {', '.join(near) or 'there are none'}")

@@ -3,6 +3,7 @@
 import os
 import time
 
+from shards.types import LEVELS
 from streamer.loader import NUM_STEPS_AHEAD, Loader, Step
 from streamer.stages import STAGES
 
@@ -36,7 +37,7 @@ class StreamStats:
             self.molecules += batch.num_graphs
             self.atoms += batch.num_atoms
             self.edges += batch.num_edges
-            self.labels += int(batch.num_graph_labels_T.sum() + batch.num_atom_labels_T.sum())
+            self.labels += sum(int(getattr(batch, f"num_{level}_labels_T").sum()) for level in LEVELS)
 
     def read(self) -> dict[str, float]:
         """Everything so far. Fill counts the packs that hold molecules; padding counts all, of atoms; a stage's share is of the

@@ -1,8 +1,8 @@
 """A window in memory: its blocks decoded into one set of columns, shuffled and packed. Self-contained: needs the plan only."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kernels.collate import Columns, collate_pack, collate_rows, count_labels
+from kernels.collate import Columns, collate_pack, collate_pairs, collate_rows, count_labels
 from kernels.hashing import mix_key
 from kernels.packing import PackingError, num_packs, pack_molecules
 from kernels.permutation import shuffled
@@ -18,13 +18,13 @@ from kernels.triples import LabelRows, Triples, collate_triples, concat_rows
 from shards import Molecules, ShardSet
 from shards.encodings import encode_positions
 from shards.format import ENCODINGS, Place
-from shards.types import offsets
+from shards.types import COLUMNS, LEVELS, label_shape, offsets, pair_counts
 from streamer.batch import SUFFIXES, Batch, Layout
 from streamer.config import Budget, StreamConfig
 from streamer.errors import BudgetError
 from streamer.memory import WindowMemory, align
 from streamer.plan import Plan
-from streamer.selection import LEVELS, Selection
+from streamer.selection import Selection
 from streamer.stages import Stages
 
 
@@ -41,17 +41,21 @@ class Window:
     """int64 (N): where each molecule was in stored order."""
     graph_ptr: np.ndarray
     """int64 (N + 1): 0, 1, 2, ...: a molecule has one row of graph-level labels."""
+    pair_ptr: np.ndarray
+    """int64 (N + 1): pairs of atoms, as rows of pair-level labels."""
     skipped: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
     """Ids of molecules that are larger than a pack."""
 
     @classmethod
     def of(cls, molecules: Molecules, packed: tuple[np.ndarray, np.ndarray]) -> "Window":
         """Molecules in stored order and what `pack_window` made of them."""
+        taken = molecules.take(packed[1])
         return cls(
-            molecules=molecules.take(packed[1]),
+            molecules=taken,
             pack_ptr=packed[0],
             place=packed[1],
             graph_ptr=np.arange(len(packed[1]) + 1),
+            pair_ptr=taken.pair_ptr,
         )
 
 
@@ -90,11 +94,16 @@ def load_window(
         )
     left_out = np.empty(0, np.int64) if fits is None else np.flatnonzero(~fits)
     order = np.concatenate([packed[1], left_out]) if left_out.size else packed[1]
-    atom_ptr, bond_ptr = offsets(num_atoms[order]), offsets(num_bonds[order])
-    shapes = _shapes(shard_set, len(order), int(atom_ptr[-1]), int(bond_ptr[-1]), config.budget, selection)
-    columns = memory.arrays(shapes)
-    starts = {row: np.empty(len(order), np.int64) for row in ("molecule", "atom", "bond")}
-    for row, ptr in (("molecule", np.arange(len(order) + 1)), ("atom", atom_ptr), ("bond", bond_ptr)):
+    ptrs = {
+        "molecule": np.arange(len(order) + 1),
+        "atom": offsets(num_atoms[order]),
+        "bond": offsets(num_bonds[order]),
+        "pair": offsets(pair_counts(num_atoms[order])),
+    }
+    rows_of = {row: int(ptr[-1]) for row, ptr in ptrs.items()}
+    columns = memory.arrays(_shapes(shard_set, rows_of, config.budget, selection))
+    starts = {row: np.empty(len(order), np.int64) for row in ptrs}
+    for row, ptr in ptrs.items():
         starts[row][order] = ptr[:-1]
     at = 0
     with stages.time("decode"):
@@ -102,7 +111,7 @@ def load_window(
             here = {row: start[at : at + len(block_sizes)] for row, start in starts.items()}
             shard_set.decode(block, content, tasks=selection.columns, place=Place(columns=columns, starts=here))
             at += len(block_sizes)
-    molecules = Molecules(atom_ptr=atom_ptr, bond_ptr=bond_ptr, **columns)
+    molecules = Molecules(atom_ptr=ptrs["atom"], bond_ptr=ptrs["bond"], **columns)
     if computed := tuple(name for name in selection.encodings if name not in selection.groups):
         with stages.time("encode"):
             for name, column in encode_positions(molecules, computed).items():
@@ -112,7 +121,8 @@ def load_window(
         label_rows=rows,
         pack_ptr=packed[0],
         place=order,
-        graph_ptr=np.arange(len(order) + 1),
+        graph_ptr=ptrs["molecule"],
+        pair_ptr=ptrs["pair"],
         skipped=_ids_of(shard_set, blocks, left_out, stages) if left_out.size else np.empty(0, np.uint64),
     )
 
@@ -147,26 +157,26 @@ def _fits(num_atoms: np.ndarray, num_bonds: np.ndarray, rows: LabelRows | None, 
     if config.oversize == "error":
         return None
     capacity = config.budget.capacity
-    fits = (num_atoms <= capacity.atoms) & (2 * num_bonds <= capacity.edges)
+    fits = (num_atoms <= config.budget.max_atoms) & (2 * num_bonds <= capacity.edges)
     if rows is not None and capacity.labels is not None:
         fits &= np.diff(rows.ptr) <= capacity.labels
     return fits
 
 
 def _shapes(
-    shard_set: ShardSet, molecules: int, atoms: int, bonds: int, budget: Budget, selection: Selection
+    shard_set: ShardSet, num_rows: Mapping[str, int], budget: Budget, selection: Selection
 ) -> dict[str, tuple[tuple[int, ...], Any]]:
-    """Shapes and dtypes of the columns of so many molecules, atoms and bonds."""
+    """Shapes and dtypes of the columns of so many rows: molecules, atoms, bonds and pairs, by their names in `Place.starts`."""
+    molecules, atoms, bonds = (num_rows[row] for row in ("molecule", "atom", "bond"))
     shapes: dict[str, tuple[tuple[int, ...], Any]] = {
         "atom_codes": ((atoms, len(shard_set.manifest.atom_features)), np.uint8),
         "bond_atoms": ((bonds, 2), np.uint16),
         "bond_codes": ((bonds,), np.uint8),
     }
-    num_tasks = {level: len(selection.tasks[level]) for level in LEVELS}
-    if num_tasks["graph"] and budget.labels is None:
-        shapes["graph_labels"] = (molecules, num_tasks["graph"]), np.float32
-    if num_tasks["atom"]:
-        shapes["atom_labels"] = (atoms, num_tasks["atom"]), np.float32
+    for level in LEVELS:
+        if selection.tasks[level] and not (level == "graph" and budget.labels is not None):
+            shape = label_shape(level, num_rows[COLUMNS[f"{level}_labels"]], len(selection.tasks[level]))
+            shapes[f"{level}_labels"] = shape, np.float32
     if "rw16" in selection.encodings:
         shapes["walks"] = (atoms, ENCODINGS["rw16"]), np.uint8
     if "lap8" in selection.encodings:
@@ -177,9 +187,9 @@ def _shapes(
     return shapes
 
 
-def window_bytes(shard_set: ShardSet, rows: tuple[int, int, int], *, budget: Budget, selection: Selection) -> int:
-    """Bytes of the columns of a window of so many molecules, atoms and bonds; listed labels are not among them."""
-    shapes = _shapes(shard_set, *rows, budget, selection)
+def window_bytes(shard_set: ShardSet, num_rows: Mapping[str, int], *, budget: Budget, selection: Selection) -> int:
+    """Bytes of the columns of a window of so many rows, as in `_shapes`; listed labels are not among them."""
+    shapes = _shapes(shard_set, num_rows, budget, selection)
     return sum(align(math.prod(shape) * np.dtype(dtype).itemsize) for shape, dtype in shapes.values())
 
 
@@ -223,8 +233,9 @@ def pack_window(
         raise BudgetError(f"budget {budget}: {where}: {error}") from error
 
 
-def iter_batches(molecules: Molecules, *, atoms_a_pack: int) -> Iterator[Batch]:
-    """Batches over molecules that come from no shard set (rows of a table), one shape for all, without labels."""
+def iter_batches(molecules: Molecules, *, atoms_a_pack: int, encodings: tuple[str, ...] = ()) -> Iterator[Batch]:
+    """Batches over molecules that come from no shard set (rows of a table), one shape for all, without labels, with positional
+    encodings."""
     sizes, bonds = molecules.num_atoms, molecules.num_bonds
     if not len(molecules):
         return
@@ -240,8 +251,8 @@ def iter_batches(molecules: Molecules, *, atoms_a_pack: int) -> Iterator[Batch]:
     while (packed := _try_packs(molecules, packs, budget)) is None:
         # nothing was planned with this number, so one more pack is as good
         packs += 1
-    window = Window.of(molecules, packed)
-    layout = Layout.of(budget, num_features=molecules.atom_codes.shape[1])
+    window = Window.of(replace(molecules, **encode_positions(molecules, encodings)), packed)
+    layout = Layout.of(budget, num_features=molecules.atom_codes.shape[1], encodings=encodings)
     for pack in range(packs):
         yield collate(window, pack, layout=layout)
 
@@ -260,9 +271,10 @@ def collate(window: Window | None, pack: int, *, layout: Layout, pin_memory: boo
     if window is None:
         molecules, rows = _no_molecules(out["atom_codes_AF"].shape[1]), None
         first = last = 0
-        place, graph_ptr = np.empty(0, np.int64), np.zeros(1, np.int64)
+        place, graph_ptr, pair_ptr = np.empty(0, np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64)
     else:
-        molecules, rows, place, graph_ptr = window.molecules, window.label_rows, window.place, window.graph_ptr
+        molecules, rows, place = window.molecules, window.label_rows, window.place
+        graph_ptr, pair_ptr = window.graph_ptr, window.pair_ptr
         first, last = window.pack_ptr[pack : pack + 2].tolist()
     members = np.arange(first, last)
     columns = Columns(molecules.atom_ptr, molecules.bond_ptr, molecules.atom_codes, molecules.bond_atoms, molecules.bond_codes)
@@ -274,6 +286,15 @@ def collate(window: Window | None, pack: int, *, layout: Layout, pin_memory: boo
     gather(graph_ptr, molecules.graph_labels, out["graph_labels_GT"], np.nan)
     gather(molecules.atom_ptr, molecules.atom_labels, out["atom_labels_AT"], np.nan)
     count_labels(out["atom_labels_AT"], out=out["num_atom_labels_T"])
+    gather(molecules.bond_ptr, molecules.bond_labels, out["bond_labels_BT2"], np.nan)
+    count_labels(out["bond_labels_BT2"], out=out["num_bond_labels_T"])
+    if "pair_index_2P" in out:
+        index = out["pair_index_2P"]
+        collate_pairs(members, molecules.atom_ptr, atoms=atoms, pairs=index.shape[1], out=index)
+        gather(pair_ptr, molecules.pair_labels, out["pair_labels_PT2"], np.nan)
+        count_labels(out["pair_labels_PT2"], out=out["num_pair_labels_T"])
+    else:
+        out["num_pair_labels_T"][:] = 0
     if "label_value_L" in out:
         listed = Triples(out["label_graph_L"], out["label_task_L"], out["label_value_L"], out["num_graph_labels_T"])
         shape = {"capacity": len(listed.value), "graphs": graphs, "num_tasks": len(listed.num_labels)}

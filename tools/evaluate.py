@@ -1,6 +1,5 @@
-"""Metrics of a checkpoint on a split: per task and task set, each molecule exactly once."""
+"""Metrics of a checkpoint on a split: per task, task set and level, each molecule exactly once, by any number of processes."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +12,13 @@ def evaluate(
         Path, typer.Option("--checkpoint", metavar="RUN", help="A run (its newest checkpoint) or one checkpoint.")
     ],
     split: Annotated[str, typer.Option("--split", help="Which split.")] = "test",
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write all metrics of every task as JSON.")] = None,
+    out: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--out", metavar="FILE", help="Write all metrics of every task: FILE.json, or FILE.parquet; may be repeated."
+        ),
+    ] = None,
+    every_task: Annotated[bool, typer.Option("--every-task", help="Print every task, not the best and worst.")] = False,
     threads: Annotated[int, typer.Option("--threads", help="Threads that decode, pack and collate.")] = 1,
 ) -> None:
     from shards import InputError
@@ -22,21 +27,42 @@ def evaluate(
     from tools.report import print_results, skipped
     from trainers.checkpoint import load_checkpoint
     from trainers.evaluate import evaluate_checkpoint
+    from trainers.ranks import joined
 
-    if out is not None and not out.parent.is_dir():
-        raise InputError(f"--out {out}: no folder {out.parent}")
-    if out is not None and out.is_dir():
-        raise InputError(f"--out {out}: a folder, expected a file to write")
+    for file in out or ():
+        if file.suffix not in (".json", ".parquet"):
+            raise InputError(f"--out {file}: expected a name that ends in .json or .parquet")
+        if not file.parent.is_dir():
+            raise InputError(f"--out {file}: no folder {file.parent}")
+        if file.is_dir():
+            raise InputError(f"--out {file}: a folder, expected a file to write")
     shard_set = ShardSet(directory)
-    with bars() as progress:
-        results = evaluate_checkpoint(
-            load_checkpoint(checkpoint, skipped),
-            shard_set,
-            split=split,
-            num_threads=threads,
-            on_pack=lambda done, total: progress("packs", done, total),
-        )
-    print_results(results)
-    if out is not None:
-        out.write_text(json.dumps(results.to_json(), indent=1) + "\n")
-        typer.echo(f"all tasks: {out}")
+    with joined() as ranks:
+        with bars() as progress:
+            results = evaluate_checkpoint(
+                load_checkpoint(checkpoint, skipped if ranks.is_first else lambda problem: None),
+                shard_set,
+                split=split,
+                num_threads=threads,
+                on_pack=lambda done, total: progress("packs", done, total) if ranks.is_first else None,
+            )
+        if not ranks.is_first:
+            return
+        print_results(results, every_task=every_task)
+        for file in out or ():
+            write_results(results, file)
+            typer.echo(f"all tasks: {file}")
+
+
+def write_results(results, file: Path) -> None:
+    """Write all metrics, as JSON or Parquet by the name of the file; whole or not at all."""
+    import json
+
+    import pyarrow.parquet as pq
+
+    beside = file.with_name(f".{file.name}.part")
+    if file.suffix == ".json":
+        beside.write_text(json.dumps(results.to_json(), indent=1) + "\n")
+    else:
+        pq.write_table(results.to_table(), beside)
+    beside.rename(file)

@@ -14,35 +14,66 @@ def pretrain(
     directory: Annotated[
         Path | None, typer.Argument(metavar="[DIR]", help="A shard set; default: the embedded sample.", show_default=False)
     ] = None,
-    out: Annotated[Path, typer.Option("--out", metavar="RUN", help="Folder of the run.", show_default=False)] = ...,  # type: ignore[assignment]
+    out: Annotated[Path | None, typer.Option("--out", metavar="RUN", help="Folder of the run.", show_default=False)] = None,
     recipe: Annotated[
         str | None,
-        typer.Option("--recipe", help="Recipe: sample, smoke, pm6-gine; default: sample, or the run's own with --resume."),
+        typer.Option(
+            "--recipe",
+            help="sample, smoke, toymix-gine, largemix-gine, or pm6-gine, pm6-gcn, pm6-gin, each of these also with -g62 or -n7 "
+            "for one task set; default: sample, or the run's own with --resume.",
+        ),
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Another value for a field of the recipe; may be repeated."),
+    ] = None,
+    fields: Annotated[bool, typer.Option("--fields", help="List the fields of the recipe, what they are, and stop.")] = False,
+    trackers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tracker", metavar="NAME", help="Log to a tracker of Accelerate too: wandb, mlflow, ...; may be repeated."
+        ),
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Optimizer steps, instead of the recipe's.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in RUN, if there is one.")] = False,
     threads: Annotated[int, typer.Option("--threads", help="Threads that decode, pack and collate.")] = 1,
 ) -> None:
     from shards import InputError
+    from tools.curves import plot_run
     from tools.report import TerminalReporter, print_results
     from tools.stop import StopFlag
     from trainers.recipes import get_recipe
     from trainers.trainer import pretrain as run
     from trainers.trainer import read_recipe
 
+    if fields:
+        print_fields(get_recipe(recipe or "sample").override(assignments or []))
+        return
+    if out is None:
+        raise InputError("pretrain: no folder for the run; add --out RUN")
     started = read_recipe(out) if resume else None
     if started and directory is None and not (out / "shards" / "manifest.json").exists():
         raise InputError(f"{out}: this run was started on a shard set that is not in it; name it: molstream pretrain DIR ...")
-    chosen = started if started and recipe is None else get_recipe(recipe or "sample")
+    chosen = (started if started and recipe is None else get_recipe(recipe or "sample")).override(assignments or [])
     if steps is not None:
         chosen = replace(chosen, num_steps=steps)
     shard_set = open_shards(directory, out)
     stop = StopFlag()
     with TerminalReporter() as reporter, stop:
-        outcome = run(shard_set, out, chosen, resume=resume, reporter=reporter, num_threads=threads, should_stop=stop.is_set)
+        outcome = run(
+            shard_set,
+            out,
+            chosen,
+            resume=resume,
+            reporter=reporter,
+            num_threads=threads,
+            trackers=trackers or (),
+            should_stop=stop.is_set,
+        )
+    plot = plot_run(out)
     if not outcome.finished:
         again = shlex.join([program(), "pretrain", *([str(directory)] if directory else []), "--out", str(out), "--resume"])
-        typer.echo(f"stopped at step {outcome.step:,} of {chosen.num_steps:,}, checkpoint written; go on with\n  {again}")
+        typer.echo(f"stopped at step {outcome.step:,} of {outcome.num_steps:,}, checkpoint written; go on with\n  {again}")
         raise typer.Exit(130)
     if outcome.results:
         print_results(outcome.results)
@@ -54,10 +85,32 @@ def pretrain(
         f"  weights  {out / 'checkpoints'}\n"
         f"  log      {out / 'log.jsonl'}, or: tensorboard --logdir {out / 'tensorboard'}\n"
         f"  results  {out / 'results.json'}\n"
+        f"  plot     {plot or 'not drawn: pip install matplotlib'}\n"
         f"data       {shards}\n"
         f"next       {program()} eval {quote(shards)} --checkpoint {quote(out)}{split}\n"
         f"           {program()} embed {quote(shards)} --checkpoint {quote(out)}{split} --out {embeddings}"
     )
+
+
+def print_fields(recipe) -> None:
+    """What `--set` can change: each field, its value in this recipe, and what it means."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from trainers.config import describe_fields
+
+    table = Table(title=f"recipe {recipe.name}", title_justify="left", box=None, pad_edge=False, header_style="italic")
+    for name in ("field", "value", "meaning"):
+        table.add_column(name, overflow="fold")
+    values = recipe.to_json()
+    for name, text in describe_fields().items():
+        value = values[name]
+        if isinstance(value, list):
+            value = ",".join(value)
+        elif isinstance(value, dict):
+            value = ",".join(f"{k}:{v}" for k, v in value.items())
+        table.add_row(name, str(value).lower() if isinstance(value, bool) else str(value), text, style=None)
+    Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False).print(table)
 
 
 def program() -> str:

@@ -2,12 +2,14 @@
 
 import sys
 import time
+from collections.abc import Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from trainers.evaluate import Results
+from trainers.spec import HeadSpec
 
 LOG_EVERY_S = 10.0
 
@@ -57,11 +59,7 @@ class TerminalReporter:
             self.printed = now
 
     def validation(self, results: Results) -> None:
-        parts = [
-            f"{name} MAE {s['mae']:.3f} (mean {s['mean_mae']:.3f})"
-            for name, s in results.summary().items()
-            if s["mae"] is not None
-        ]
+        parts = [describe(name, values) for name, values in results.summary().items() if values["loss"] is not None]
         self.message(f"step {results.step:,}  {results.split} of {results.molecules:,} molecules: {', '.join(parts)}")
 
     def message(self, text: str) -> None:
@@ -76,30 +74,69 @@ def skipped(problem: str) -> None:
     print(f"skipped: {problem}", file=sys.stderr)
 
 
-def print_results(results: Results) -> None:
-    """The table: a row a task set, then its best and worst tasks. Normalised units; undefined metrics are dashes."""
+def describe(name: str, values: dict[str, float | None]) -> str:
+    """A task set in a few words: what it is best known by."""
+    mae, mean_mae, auroc, ap = (values.get(metric) for metric in ("mae", "mean_mae", "auroc", "ap"))
+    if mae is not None:
+        return f"{name} MAE {mae:.3f} (mean {mean_mae:.3f})"
+    if auroc is not None:
+        return f"{name} AUROC {auroc:.3f}, AP {ap:.3f}"
+    return f"{name} loss {values['loss']:.3f}"
 
-    def cell(value: float | None) -> str:
-        return "-" if value is None else f"{value:.4f}"
 
-    table = Table(
-        title=f"{results.split}: {results.molecules:,} molecules, step {results.step:,}; in standard deviations of each label",
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-        header_style="italic",
-        title_style="bold",
-    )
-    for name in ("task set / task", "MAE", "MAE of the mean", "Pearson", "R²"):
-        table.add_column(name, justify="left" if name.startswith("task") else "right", overflow="fold")
-    for name, tasks in results.task_sets.items():
-        summary = results.summary()[name]
-        table.add_row(
-            f"{name} ({len(tasks)} tasks)", *(cell(summary[k]) for k in ("mae", "mean_mae", "pearson", "r2")), style="bold"
-        )
-        ranked = sorted((t for t in tasks if t.r2 is not None), key=lambda t: t.r2 or 0.0, reverse=True)
-        shown = [("best", t) for t in ranked[:2]] + [("worst", t) for t in ranked[2:][-2:]]
-        for word, task in shown:
-            table.add_row(f"  {word}: {task.task}", cell(task.mae), cell(task.mean_mae), cell(task.pearson), cell(task.r2))
+COLUMNS = {
+    True: {"mae": "MAE", "mean_mae": "MAE of the mean", "rmse": "RMSE", "pearson": "Pearson", "r2": "R²"},
+    False: {"auroc": "AUROC", "ap": "AP", "accuracy": "accuracy"},
+}
+"""Metrics that are printed, of regression and of classes."""
+
+
+def print_results(results: Results, *, every_task: bool = False) -> None:
+    """A table for regression, one for classes: a row a task set and level, and the best and worst tasks or every one.
+
+    Normalised units, beside them the MAE in that of the task. Undefined metrics are dashes.
+    """
     # a file or a pipe has no width to keep to, and names must be whole
-    Console(width=None if sys.stdout.isatty() else 200).print(table, "")
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    console.print(
+        f"{results.split}: {results.molecules:,} molecules, step {results.step:,}, loss {results.loss:.4f}", style="bold"
+    )
+    for regression, columns in COLUMNS.items():
+        heads = [head for head in results.heads if (head.kind == "regression") == regression]
+        if heads:
+            console.print(_table(results, heads, columns, every_task=every_task), "")
+
+
+def _table(results: Results, heads: list[HeadSpec], columns: dict[str, str], *, every_task: bool) -> Table:
+    raw = "mae" in columns
+    table = Table(box=None, pad_edge=False, header_style="italic")
+    names = ["task set / task", "labels", *columns.values(), *(["MAE, unit"] if raw else [])]
+    for name in names:
+        table.add_column(name, justify="left" if name.startswith("task") else "right", overflow="fold")
+
+    def add(name: str, count: int, values: Mapping[str, float | None], unit: str = "", style: str | None = None) -> None:
+        cells = [_cell(values.get(metric)) for metric in columns]
+        in_unit = [f"{_cell(values.get('mae_raw'))} {unit}".strip() if unit else ""] if raw else []
+        table.add_row(name, f"{count:,}", *cells, *in_unit, style=style)
+
+    summary, key = results.summary(), "r2" if raw else "auroc"
+    for head in heads:
+        tasks = results.tasks[head.name]
+        count = sum(task.count for task in tasks)
+        add(f"{head.name} ({len(tasks)} {head.level} tasks)", count, summary[head.name], style="bold")
+        ranked = sorted((t for t in tasks if t.values[key] is not None), key=lambda t: t.values[key] or 0.0, reverse=True)
+        shown = [("best: ", t) for t in ranked[:2]] + [("worst: ", t) for t in ranked[2:][-2:]]
+        for word, task in [("", task) for task in tasks] if every_task else shown:
+            add(f"  {word}{task.task}", task.count, task.values, task.unit)
+        if undefined := sum(task.values[key] is None for task in tasks):
+            table.add_row(f"  {undefined} of them without a defined {columns[key]}")
+    for name, values in results.levels().items():
+        together = [head for head in heads if f"{head.level} {head.kind}" == name]
+        if len(together) > 1:
+            tasks = [task for head in together for task in results.tasks[head.name]]
+            add(f"{name} ({len(tasks)} tasks)", sum(task.count for task in tasks), values, style="bold")
+    return table
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

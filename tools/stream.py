@@ -31,7 +31,11 @@ def stream(
     ] = None,
     budget: Annotated[
         str | None,
-        typer.Option("--budget", metavar="G,A,E", help="Batch shape: graphs, atoms, directed edges; default: for 8192 atoms."),
+        typer.Option(
+            "--budget",
+            metavar="G,A,E",
+            help="Batch shape: graphs, atoms, directed edges; G,A,E,pairs=N for pair-level labels; default: for 8192 atoms.",
+        ),
     ] = None,
     list_labels: Annotated[
         bool,
@@ -73,6 +77,9 @@ def stream(
     shard_set = ShardSet(directory)
     names = None if tasks is None else tuple(t.strip() for t in tasks.split(",") if t.strip())
     wanted = Selection.resolve(shard_set, tasks=names)
+    pairs = bool(wanted.tasks["pair"])
+    if list_labels and pairs:
+        raise CallError(f"--list-labels: {wanted.tasks['pair'][0].name} is of level pair, choose others with --tasks")
     config = StreamConfig(
         split=split,
         seed=seed,
@@ -80,7 +87,7 @@ def stream(
         window_molecules=window_molecules,
         budget=Budget.parse(budget)
         if budget
-        else Budget.suggest(shard_set, atoms=8192, list_labels=list_labels, tasks=wanted.names),
+        else Budget.suggest(shard_set, atoms=8192, list_labels=list_labels, tasks=wanted.names, pairs=pairs),
         oversize=cast("Oversize", oversize),
     )
     if list_labels and config.budget.labels is None:
@@ -106,7 +113,7 @@ def stream(
         err=True,
     )
     if plan.num_oversize:
-        typer.echo(f"{plan.num_oversize:,} molecules have more than {config.budget.atoms - 1} atoms and are left out", err=True)
+        typer.echo(f"{plan.num_oversize:,} molecules have more than {config.budget.max_atoms} atoms and are left out", err=True)
     stats, skipped = StreamStats(loader), SkippedList()
     # a signal ends the stream between two steps: what was handed out is in the ledger and in the cursor
     with bars() as progress, LedgerWriter(ledger) if ledger else nullcontext() as writer, StopFlag() as stop:

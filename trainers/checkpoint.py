@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -28,7 +28,7 @@ from trainers.spec import DataSpec
 
 CHECKPOINTS = "checkpoints"
 HASHES = "hashes.json"
-CHECKPOINT_VERSION = 1
+CHECKPOINT_VERSION = 2
 _NAME = re.compile(r"step-\d{8,}")
 
 
@@ -67,7 +67,7 @@ def write_checkpoint(run: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
     state = {
         "checkpoint_version": CHECKPOINT_VERSION,
         "step": checkpoint.step,
-        "recipe": asdict(checkpoint.recipe),
+        "recipe": checkpoint.recipe.to_json(),
         "spec": checkpoint.spec.to_json(),
         "fingerprint": checkpoint.fingerprint,
         "cursor": checkpoint.cursor,
@@ -127,7 +127,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
             optimizer["state"].setdefault(int(parameter), {})[key] = value
         return Checkpoint(
             step=state["step"],
-            recipe=Recipe(**state["recipe"]),
+            recipe=Recipe.from_json(state["recipe"]),
             spec=DataSpec.from_json(state["spec"]),
             fingerprint=state["fingerprint"],
             cursor=state["cursor"],

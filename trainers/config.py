@@ -1,9 +1,23 @@
 """A recipe: every choice of a run but its data and its folder."""
 
-from dataclasses import dataclass
-from typing import Literal
+import ast
+import difflib
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from trainers.errors import RunError
+
+Layer = Literal["gcn", "gin", "gine", "gated", "mpnn"]
+Pooling = Literal["sum", "mean", "max"]
+LOSSES = {
+    "regression": ("mae", "mse", "huber"),
+    "binary": ("bce",),
+    "ordinal": ("hybrid", "cross_entropy"),
+    "multiclass": ("cross_entropy",),
+}
+"""Losses of each kind of task, the default first."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -12,28 +26,58 @@ class Recipe:
 
     name: str
     """What it is called on the command line."""
+    task_sets: tuple[str, ...] = ()
+    """Task sets to train on, by name; empty: all that the shard set has."""
+    layer: Layer = "gine"
+    """Message passing: gcn, gin, gine, gated (gated GCN), mpnn (MPNN++: GPS without attention)."""
     hidden: int
     """Width of atom states."""
     num_layers: int
     """Message-passing layers."""
-    head_hidden: int
-    """Hidden width of each task set's head."""
+    encodings: tuple[str, ...] = ()
+    """Positional encodings of atoms: rw16 (random walks), lap8 (Laplacian eigenvectors, signs flipped at random in training)."""
+    encoder_hidden: int = 256
+    """Width at which atom features and encodings meet."""
+    encoder_out: int = 64
+    """Width between the encoder and the atom states."""
     bond_hidden: int = 32
-    """Width of bond embeddings before each layer's linear map."""
+    """Width of bond embeddings, and of bond states in mpnn."""
+    pooling: Pooling = "sum"
+    """How atom states become a molecule's."""
+    residual: bool = True
+    """Add what a layer was given to what it gives."""
+    norm: bool = True
+    """Layer normalisation after each layer."""
+    virtual_node: bool = False
+    """A state of each molecule that all its atoms read and write, between layers; mpnn has one built in."""
     dropout: float = 0.1
     """Share of channels dropped after each layer."""
+    head_hidden: int = 32
+    """Hidden width of a task set's head."""
+    head_hiddens: Mapping[str, int] = field(default_factory=dict)
+    """The same for some task sets, by name."""
+    losses: Mapping[str, str] = field(default_factory=dict)
+    """Loss of some task sets, by name. Default by kind: mae (or mse, huber), bce, hybrid (or cross_entropy), cross_entropy."""
+    weighting: Literal["mean", "uncertainty"] = "mean"
+    """Total loss: the mean of the task sets' losses, or each weighed by an uncertainty that is learned."""
+    list_labels: bool = False
+    """Read graph-level labels as lists: for thousands of tasks of which a molecule has few."""
     num_lanes: int
     """Packs a step; with `atoms_a_pack` the batch size. Most processes a run can use."""
     atoms_a_pack: int
     """Atom slots of a pack; edges and graphs follow from the index."""
     window_molecules: int = 16_384
     """Least molecules that are shuffled together."""
-    num_steps: int
-    """Optimizer steps of the run; the learning rate falls to 0 over them."""
+    num_steps: int = 0
+    """Optimizer steps of the run; the learning rate falls to 0 over them. 0: as many as `num_epochs` have."""
+    num_epochs: float = 0.0
+    """Length of the run in passes over the training split, where `num_steps` is 0."""
     learning_rate: float
     """At its peak, after warm-up."""
-    warmup_steps: int
-    """Steps of linear warm-up."""
+    warmup_fraction: float = 0.02
+    """Share of the run in which the learning rate rises from 0."""
+    mup_base_hidden: int = 0
+    """Maximal update parametrisation: the `hidden` for which `learning_rate` was chosen, so that it holds at any. 0: without."""
     weight_decay: float = 0.0
     """AdamW's."""
     clip_norm: float = 1.0
@@ -47,7 +91,7 @@ class Recipe:
     keep_checkpoints: int = 2
     """How many of the newest stay."""
     seed: int = 0
-    """Order of molecules, initial weights, dropout."""
+    """Order of molecules, initial weights, dropout, signs."""
     precision: Literal["f32", "bf16"] = "f32"
     """Of matrix products; losses and weights are always f32."""
     cpu_threads: int = 0
@@ -57,18 +101,113 @@ class Recipe:
     """Refuse operations whose result depends on timing: same steps, same bits, on CPU with the same number of threads."""
 
     def __post_init__(self) -> None:
-        for field in (
+        for name in (
             "hidden",
             "num_layers",
+            "encoder_hidden",
+            "encoder_out",
+            "bond_hidden",
             "head_hidden",
             "num_lanes",
             "atoms_a_pack",
-            "num_steps",
+            "window_molecules",
             "eval_steps",
+            "eval_packs",
             "log_steps",
             "keep_checkpoints",
         ):
-            if getattr(self, field) < 1:
-                raise RunError(f"recipe {self.name}: {field} is {getattr(self, field)}, expected at least 1")
-        if not 0 <= self.dropout < 1:
-            raise RunError(f"recipe {self.name}: dropout is {self.dropout}, expected a share in [0, 1)")
+            self._require(getattr(self, name) >= 1, name, "at least 1")
+        for name in ("num_steps", "num_epochs", "mup_base_hidden", "weight_decay", "cpu_threads", "seed"):
+            self._require(getattr(self, name) >= 0, name, "at least 0")
+        for name in ("learning_rate", "clip_norm"):
+            self._require(getattr(self, name) > 0, name, "more than 0")
+        self._require(0 <= self.dropout < 1, "dropout", "a share in [0, 1)")
+        self._require(0 <= self.warmup_fraction <= 1, "warmup_fraction", "a share in [0, 1]")
+        self._require(self.num_steps > 0 or self.num_epochs > 0, "num_steps", "at least 1, or num_epochs above 0")
+        self._require(all(v >= 1 for v in self.head_hiddens.values()), "head_hiddens", "widths of at least 1")
+        self._require(set(self.encodings) <= {"rw16", "lap8"}, "encodings", "some of rw16, lap8")
+        for name, kind in get_type_hints(Recipe).items():
+            if get_origin(kind) is Literal:
+                self._require(getattr(self, name) in get_args(kind), name, f"one of {', '.join(get_args(kind))}")
+        losses = tuple(dict.fromkeys(loss for losses in LOSSES.values() for loss in losses))
+        self._require(set(self.losses.values()) <= set(losses), "losses", f"of each task set one of {', '.join(losses)}")
+        self._require(not (self.virtual_node and self.layer == "mpnn"), "virtual_node", "False with mpnn, which has one built in")
+
+    def _require(self, holds: bool, name: str, expected: str) -> None:
+        if not holds:
+            raise RunError(f"recipe {self.name}: {name} is {getattr(self, name)!r}, expected {expected}")
+
+    @property
+    def warmup_steps(self) -> int:
+        """Steps of warm-up of a resolved recipe."""
+        return round(self.warmup_fraction * self.num_steps)
+
+    def resolve(self, steps_an_epoch: int) -> "Recipe":
+        """The same with its number of steps."""
+        return self if self.num_steps else replace(self, num_steps=max(1, round(self.num_epochs * steps_an_epoch)))
+
+    def override(self, assignments: Sequence[str]) -> "Recipe":
+        """With other values for some fields, 'field=value' each, as text. Raises RunError.
+
+        Lists are 'a,b' (nothing for an empty one), mappings 'name:value,name:value'.
+        """
+        kinds = get_type_hints(Recipe)
+        values: dict[str, Any] = {}
+        for text in assignments:
+            name, equals, value = text.partition("=")
+            if not equals:
+                raise RunError(f"--set {text}: expected FIELD=VALUE, like learning_rate=3e-4")
+            if name not in kinds or name == "name":
+                near = difflib.get_close_matches(name, kinds, n=3) or sorted(set(kinds) - {"name"})
+                raise RunError(f"--set {text}: a recipe has no field {name!r}; near it: {', '.join(near)}")
+            values[name] = _parse(text, value.strip(), kinds[name])
+        if values.get("num_epochs") and "num_steps" not in values:
+            values["num_steps"] = 0
+        return replace(self, **values)
+
+    def to_json(self) -> dict:
+        """JSON types."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, values: dict) -> "Recipe":
+        """Inverse of `to_json`. Raises TypeError for other fields, RunError for values that make no sense."""
+        as_fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**as_fields)
+
+
+def _parse(text: str, value: str, kind: Any) -> Any:
+    """One value from the command line as what a field holds."""
+    origin, inside = get_origin(kind), get_args(kind)
+    try:
+        if origin is Literal or kind is str:
+            return value
+        if origin is tuple:
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        if origin is Mapping:
+            pairs = [part.rpartition(":") for part in value.split(",") if part.strip()]
+            if not all(colon for _, colon, _ in pairs):
+                raise RunError(f"--set {text}: expected names with values, like {text.partition('=')[0]}=NAME:VALUE,NAME:VALUE")
+            return {name.strip(): _parse(text, number.strip(), inside[1]) for name, _, number in pairs}
+        if kind is bool:
+            return {"true": True, "false": False, "1": True, "0": False}[value.lower()]
+        return int(value.replace("_", "")) if kind is int else float(value)
+    except RunError:
+        raise
+    except (KeyError, ValueError) as error:
+        expected = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
+        raise RunError(f"--set {text}: got {value!r}, expected {expected}") from error
+
+
+def describe_fields() -> dict[str, str]:
+    """What each field of a recipe means: the strings under them in this file."""
+    body = ast.parse(inspect.getsource(Recipe)).body[0]
+    assert isinstance(body, ast.ClassDef)
+    names = {f.name for f in fields(Recipe)}
+    out = {}
+    for line, text in zip(body.body, body.body[1:]):
+        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.target.id in names:
+            assert isinstance(text, ast.Expr)
+            assert isinstance(text.value, ast.Constant)
+            out[line.target.id] = " ".join(str(text.value.value).split())
+    return out

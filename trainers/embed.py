@@ -18,10 +18,9 @@ from streamer import Batch, Budget, Loader, Molecules, Plan, ShardSet, StreamCon
 from streamer.loader import sequential
 from streamer.window import iter_batches
 from trainers.checkpoint import Checkpoint
-from trainers.errors import RunError, TrainError
+from trainers.errors import RunError
 from trainers.evaluate import default_device
 from trainers.model import Network, load_network
-from trainers.spec import DataSpec
 
 MANIFEST = "_embeddings.json"
 JOB = "_job.json"
@@ -44,7 +43,7 @@ class Encoder:
     @property
     def dim(self) -> int:
         """Length of an embedding."""
-        return self.network.atoms.table.shape[1]
+        return self.network.recipe.hidden
 
     @torch.inference_mode()
     def embed(self, batch: Batch) -> np.ndarray:
@@ -122,7 +121,8 @@ def embed_windows(
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """(window, ids, embeddings) of each window of a split from window `first` on, molecules in stored order."""
     config = sequential(StreamConfig(budget=budget, split=split))
-    loader = Loader(shard_set, config, num_threads=num_threads, levels=(), with_ids=True)
+    encodings = encoder.network.recipe.encodings
+    loader = Loader(shard_set, config, num_threads=num_threads, levels=(), encodings=encodings, with_ids=True)
     plan = loader.plan
     starts = np.concatenate([[0], np.cumsum(plan.window_packs)])
     loader.step = int(starts[first])
@@ -155,10 +155,7 @@ def embed_shard_set(
 
     Parts that an earlier call of the same job wrote are kept. Returns the number of rows. Raises RunError, TrainError.
     """
-    # of its tasks none matters here
-    differ = checkpoint.spec.difference(DataSpec.of(shard_set, with_heads=False))
-    if differ and "features" in differ:
-        raise TrainError(f"checkpoint and {shard_set.path} do not fit: the model reads {differ}")
+    checkpoint.spec.check_features(shard_set)
     encoder = Encoder.load(checkpoint, device)
     budget = Budget.suggest(shard_set, atoms=checkpoint.recipe.atoms_a_pack)
     job = {
@@ -225,7 +222,9 @@ def embed_table(
             molecules, reasons = featurize(smiles, rows)
             vectors, valid = np.zeros((n, encoder.dim), np.float32), np.zeros(n, bool)
             places = molecules.ids.astype(np.int64) - rows
-            for batch in iter_batches(molecules, atoms_a_pack=checkpoint.recipe.atoms_a_pack):
+            for batch in iter_batches(
+                molecules, atoms_a_pack=checkpoint.recipe.atoms_a_pack, encodings=checkpoint.recipe.encodings
+            ):
                 vectors[places[batch.members]] = encoder.embed(batch)
             valid[places] = True
             columns = {

@@ -1,18 +1,21 @@
-"""Evaluation: every molecule of a split exactly once, metrics per task and task set, in normalised units."""
+"""Evaluation: every molecule of a split exactly once, by any number of processes; metrics per task, task set and level."""
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 
+import pyarrow as pa
 import torch
 
 from streamer import Budget, Loader, ShardSet, StreamConfig
 from streamer.loader import sequential
 from trainers.checkpoint import Checkpoint
-from trainers.errors import TrainError
-from trainers.loss import Targets
+from trainers.config import Recipe
+from trainers.loss import Loss, Targets, count_labels, match
 from trainers.metrics import Metrics, TaskMetrics, summarize
 from trainers.model import Network, load_network
-from trainers.spec import DataSpec
+from trainers.ranks import Ranks
+from trainers.spec import DataSpec, HeadSpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,17 +28,28 @@ class Results:
     molecules: int
     complete: bool
     """False when only part of the split was evaluated."""
-    task_sets: dict[str, list[TaskMetrics]]
-
-    def summary(self) -> dict[str, dict[str, float | None]]:
-        """Mean over tasks, for each task set."""
-        return {name: summarize(tasks) for name, tasks in self.task_sets.items()}
+    heads: tuple[HeadSpec, ...]
+    losses: dict[str, float | None]
+    """Mean error of each task set's labels, as in training; None without labels."""
+    tasks: dict[str, list[TaskMetrics]]
+    """By task set."""
 
     @property
     def loss(self) -> float:
-        """Mean over task sets of the mean MAE; what validation is compared by."""
-        maes = [s["mae"] for s in self.summary().values() if s["mae"] is not None]
-        return sum(maes) / len(maes) if maes else float("nan")
+        """Mean over task sets; what validations are compared by."""
+        there = [loss for loss in self.losses.values() if loss is not None]
+        return sum(there) / len(there) if there else float("nan")
+
+    def summary(self) -> dict[str, dict[str, float | None]]:
+        """Of each task set: its loss, and the mean over those tasks for which a metric is defined."""
+        return {name: {"loss": self.losses[name]} | summarize(tasks) for name, tasks in self.tasks.items()}
+
+    def levels(self) -> dict[str, dict[str, float | None]]:
+        """The same over all tasks of a level and kind of metrics: 'graph regression', 'graph binary', ..."""
+        together: dict[str, list[TaskMetrics]] = {}
+        for head in self.heads:
+            together.setdefault(f"{head.level} {head.kind}", []).extend(self.tasks[head.name])
+        return {name: summarize(tasks) for name, tasks in together.items()}
 
     def to_json(self) -> dict:
         """JSON types."""
@@ -45,46 +59,107 @@ class Results:
             "molecules": self.molecules,
             "complete": self.complete,
             "loss": self.loss,
+            "levels": self.levels(),
             "task_sets": self.summary(),
-            "tasks": {name: [asdict(t) for t in tasks] for name, tasks in self.task_sets.items()},
+            "tasks": {name: [asdict(task) for task in tasks] for name, tasks in self.tasks.items()},
         }
+
+    def to_table(self) -> pa.Table:
+        """A row a task: where it belongs, how many labels, and a column for each metric, null where it is undefined."""
+        rows = [
+            {
+                "split": self.split,
+                "step": self.step,
+                "task_set": head.name,
+                "level": head.level,
+                "kind": head.kind,
+                "task": task.task,
+                "unit": task.unit,
+                "labels": task.count,
+                "nonfinite": task.nonfinite,
+            }
+            | task.values
+            for head in self.heads
+            for task in self.tasks[head.name]
+        ]
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        metrics = {name for tasks in self.tasks.values() for task in tasks for name in task.values}
+        columns = {name: [row.get(name) for row in rows] for name in names}
+        return pa.table({name: pa.array(c, pa.float64()) if name in metrics else pa.array(c) for name, c in columns.items()})
+
+
+def plan_budget(shard_set: ShardSet, spec: DataSpec, recipe: Recipe) -> Budget:
+    """The batch shape of a recipe on a shard set."""
+    return Budget.suggest(
+        shard_set,
+        atoms=recipe.atoms_a_pack,
+        list_labels=recipe.list_labels and "graph" in spec.levels,
+        tasks=spec.tasks,
+        pairs="pair" in spec.levels,
+    )
 
 
 @torch.inference_mode()
 def evaluate(
     network: Network,
     targets: Targets,
+    loss: Loss,
     shard_set: ShardSet,
     *,
-    spec: DataSpec,
     split: str,
     budget: Budget,
     step: int,
     device: torch.device,
     num_threads: int = 1,
     max_packs: int | None = None,
-    window_molecules: int = 16_384,
     on_pack: Callable[[int, int], None] = lambda done, total: None,
 ) -> Results:
-    """Evaluate a network on the molecules of a split, in stored order; `max_packs` stops early."""
-    config = sequential(StreamConfig(budget=budget, split=split, window_molecules=window_molecules))
-    loader = Loader(shard_set, config, num_threads=num_threads)
-    num_packs = len(loader)
-    total = min(num_packs, max_packs or num_packs)
-    metrics, molecules = Metrics(spec), 0
+    """Evaluate a network on the molecules of a split, in stored order; `max_packs` stops early. Collective."""
+    spec, recipe, ranks = loss.spec, network.recipe, Ranks.here()
+    config = sequential(StreamConfig(budget=budget, split=split, window_molecules=recipe.window_molecules))
+    loader = Loader(
+        shard_set,
+        replace(config, num_lanes=ranks.world_size),
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        num_threads=num_threads,
+        tasks=spec.tasks,
+        levels=spec.levels,
+        encodings=recipe.encodings,
+    )
+    num_steps = len(loader)
+    total = min(num_steps, -(-max_packs // ranks.world_size)) if max_packs else num_steps
+    metrics = Metrics(spec)
+    # molecules, then the sum of errors and the labels of each task set
+    sums = torch.zeros(1 + 2 * len(spec.heads), dtype=torch.float64)
     was_training = network.training
     network.eval()
     try:
         for k, item in enumerate(loader):
             if k == total:
                 break
-            batch = item.batches[0].to(device)
-            metrics.add(network(batch), targets(batch))
-            molecules += batch.num_graphs
+            for batch in item.batches:
+                moved = batch.to(device)
+                predictions, labels = network(moved), targets(moved)
+                metrics.add(match(predictions, labels, spec), labels)
+                errors = torch.stack(list(loss.sums(predictions, labels).values())).double().cpu()
+                counts = torch.tensor(list(count_labels([batch], spec).values()), dtype=torch.float64)
+                sums += torch.cat([torch.tensor([batch.num_graphs], dtype=torch.float64), errors, counts])
             on_pack(k + 1, total)
     finally:
         network.train(was_training)
-    return Results(split=split, step=step, molecules=molecules, complete=total == num_packs, task_sets=metrics.tasks())
+    metrics.merge()
+    molecules, *rest = ranks.sum(sums).tolist()
+    errors_of, labels_of = rest[: len(spec.heads)], rest[len(spec.heads) :]
+    return Results(
+        split=split,
+        step=step,
+        molecules=int(molecules),
+        complete=total == num_steps,
+        heads=spec.heads,
+        losses={h.name: e / n if n else None for h, e, n in zip(spec.heads, errors_of, labels_of, strict=True)},
+        tasks=metrics.tasks(),
+    )
 
 
 def evaluate_checkpoint(
@@ -96,21 +171,24 @@ def evaluate_checkpoint(
     num_threads: int = 1,
     on_pack: Callable[[int, int], None] = lambda done, total: None,
 ) -> Results:
-    """Evaluate a checkpoint on a split of any shard set with the same features and tasks. Raises TrainError if they differ.
+    """Evaluate a checkpoint on a split of any shard set with the same features and tasks. Collective. Raises TrainError if they
+    differ.
 
     Labels are normalised by the scales of the set the model was trained on.
     """
-    differ = checkpoint.spec.difference(DataSpec.of(shard_set))
-    if differ:
-        raise TrainError(f"checkpoint and {shard_set.path} do not fit: the model has {differ}")
+    theirs = checkpoint.spec.check(shard_set)
+    # labels are where that set has them
+    places = {head.name: head.columns for head in theirs.heads}
+    heads = tuple(replace(head, columns=places[head.name]) for head in checkpoint.spec.heads)
+    spec = replace(checkpoint.spec, heads=heads)
     device = device or default_device()
     return evaluate(
         load_network(checkpoint).to(device),
-        Targets(checkpoint.spec).to(device),
+        Targets(spec).to(device),
+        Loss(spec, checkpoint.recipe),
         shard_set,
-        spec=checkpoint.spec,
         split=split,
-        budget=Budget.suggest(shard_set, atoms=checkpoint.recipe.atoms_a_pack),
+        budget=plan_budget(shard_set, spec, checkpoint.recipe),
         step=checkpoint.step,
         device=device,
         num_threads=num_threads,
@@ -119,5 +197,15 @@ def evaluate_checkpoint(
 
 
 def default_device() -> torch.device:
-    """The first GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The GPU of this process among those of its machine, if there are any."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+
+
+def iter_metrics(results: Results) -> Iterator[tuple[str, float | None]]:
+    """Metrics of each task set under names of their own, for logs."""
+    yield "loss", results.loss
+    for name, values in results.summary().items():
+        for metric, value in values.items():
+            yield f"{name}_{metric}", value

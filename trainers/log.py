@@ -1,20 +1,36 @@
-"""The log of a run: one JSON object a line in log.jsonl, and the same numbers for TensorBoard."""
+"""The log of a run: one JSON object a line in log.jsonl, the same numbers for TensorBoard, and for trackers of Accelerate."""
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from accelerate import Accelerator
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, get_available_trackers
 from torch.utils.tensorboard import SummaryWriter
 
+from trainers.errors import RunError
+
 LOG = "log.jsonl"
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Refuse trackers that Accelerate does not know, or whose package is not installed. Raises RunError."""
+    known = {str(name): tracker for name, tracker in LOGGER_TYPE_TO_CLASS.items()}
+    for name in names:
+        if name not in known:
+            raise RunError(f"tracker {name!r}: expected one of {', '.join(known)}")
+        # a class registered by its user has no package that could be missing
+        builtin = getattr(known[name], "__module__", "") == GeneralTracker.__module__
+        if builtin and name not in map(str, get_available_trackers()):
+            raise RunError(f"tracker {name!r}: its package is not installed here; pip install {name.replace('_', '-')}")
 
 
 class RunLog:
     """Appends to a run's log; on resume, lines after the checkpoint's step are dropped, for they will come again."""
 
-    def __init__(self, run: Path, *, step: int):
-        self.path = run / LOG
+    def __init__(self, run: Path, *, step: int, accelerator: Accelerator, config: Mapping):
+        self.path, self.accelerator = run / LOG, accelerator
         if self.path.exists():
             kept = [line for line in self.path.read_text().splitlines() if _step(line) <= step]
             beside = self.path.with_name(LOG + ".part")
@@ -22,19 +38,23 @@ class RunLog:
             beside.rename(self.path)
         self.file = self.path.open("a", buffering=1)
         self.board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
+        flat = {k: v if isinstance(v, (int, float, str)) else json.dumps(v) for k, v in config.items()}
+        accelerator.init_trackers("molstream", config=flat)
 
     def add(self, kind: str, step: int, values: Mapping[str, float | None]) -> None:
         """One line; numbers that are not finite are written as null."""
         clean = {k: v if v is not None and math.isfinite(v) else None for k, v in values.items()}
         self.file.write(json.dumps({"kind": kind, "step": step} | clean) + "\n")
-        for name, value in clean.items():
-            if value is not None:
-                self.board.add_scalar(f"{kind}/{name}", value, step)
+        numbers = {f"{kind}/{name}": value for name, value in clean.items() if value is not None}
+        for name, value in numbers.items():
+            self.board.add_scalar(name, value, step)
+        self.accelerator.log(numbers, step=step)
 
     def close(self) -> None:
-        """Flush and close both."""
+        """Flush and close all."""
         self.file.close()
         self.board.close()
+        self.accelerator.end_training()
 
 
 def _step(line: str) -> float:

@@ -1,64 +1,103 @@
-"""The network: encoders, message passing, sum pooling, a head for each task set.
+"""The network: encoders, message passing, pooling, an output network for each level, a head for each task set.
 
-Shape suffixes: A atoms, E directed edges, G graphs, H hidden, T tasks of a task set.
+    codes, encodings ─► AtomEncoder ─► layers ─► atom states ─┬────────► output network ─► heads of atoms, bonds, pairs
+                                                              └► pool ─► output network ─► heads of molecules
+                                                                   └──► embeddings (`molstream embed`)
+
+Shape suffixes: A atoms, E directed edges, G graphs, H hidden, T tasks of a task set, C classes.
 """
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from kernels.segment import segment_sum
+from kernels.segment import gather, segment_max, segment_mean, segment_sum
 from streamer import Batch
 from trainers.checkpoint import Checkpoint
 from trainers.config import Recipe
-from trainers.layers import GINE, AtomEncoder, BondTable
+from trainers.encoders import AtomEncoder, BondTable
+from trainers.heads import EndsHead, Head, find_ends
+from trainers.layers import POOL_SCALE, Graph, State, build_layer, reads_bonds
+from trainers.optim import scale_initial_weights
 from trainers.spec import DataSpec
-
-POOL_SCALE = 16.0
-"""Sums over a molecule's atoms are divided by this constant, so that they start at the scale of atom states."""
 
 
 class Network(nn.Module):
-    """Molecules -> normalised predictions of every task set."""
+    """Molecules -> normalised predictions, or logits, of every task set."""
 
     def __init__(self, spec: DataSpec, recipe: Recipe):
         super().__init__()
-        self.specs = spec.heads
-        self.atoms = AtomEncoder(spec.atom_features, recipe.hidden)
-        self.bonds = BondTable(spec.bond_features, recipe.bond_hidden)
-        self.convs = nn.ModuleList(GINE(recipe.hidden, recipe.bond_hidden) for _ in range(recipe.num_layers))
-        self.norms = nn.ModuleList(nn.LayerNorm(recipe.hidden) for _ in range(recipe.num_layers))
-        self.dropout = nn.Dropout(recipe.dropout)
-        self.heads = nn.ModuleDict(
-            {
-                head.key: nn.Sequential(
-                    nn.Linear(recipe.hidden, recipe.head_hidden), nn.GELU(), nn.Linear(recipe.head_hidden, len(head.tasks))
-                )
-                for head in spec.heads
-            }
+        self.specs, self.recipe = spec.heads, recipe
+        hidden = recipe.hidden
+        self.atoms = AtomEncoder(
+            spec.atom_features,
+            hidden=hidden,
+            encodings=recipe.encodings,
+            width=recipe.encoder_hidden,
+            out=recipe.encoder_out,
+            dropout=recipe.dropout,
         )
+        self.bonds = BondTable(spec.bond_features, recipe.bond_hidden) if reads_bonds(recipe) else None
+        self.first_graph = nn.Parameter(torch.zeros(hidden)) if recipe.layer == "mpnn" or recipe.virtual_node else None
+        self.layers = nn.ModuleList(build_layer(recipe, last=k == recipe.num_layers - 1) for k in range(recipe.num_layers))
+        self.outputs = nn.ModuleDict(
+            {level: nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, hidden), nn.GELU()) for level in spec.levels}
+        )
+        self.heads = nn.ModuleDict(
+            {head.key: (Head if head.level in ("graph", "atom") else EndsHead)(head, recipe) for head in spec.heads}
+        )
+        # one log variance a task set
+        self.log_variance = nn.Parameter(torch.zeros(len(spec.heads))) if recipe.weighting == "uncertainty" else None
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Atom states (A, H) and pooled graph states (G, H); the latter are the embeddings that `molstream embed` writes."""
-        x = self.atoms(batch.atom_codes_AF)
-        bonds, code = self.bonds(), batch.edge_codes_E.long()
-        source, target = batch.edge_index_2E.long()
-        for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = x + self.dropout(nn.functional.gelu(norm(conv(x, bonds, source, target, code))))
-        pooled = segment_sum(x, batch.graph_of_atom_A.long(), num_segments=len(batch.graph_mask_G))
-        return x, pooled / POOL_SCALE
+        graph, x_AH = Graph.of(batch), self.atoms(batch)
+        bonds = None if self.bonds is None else self.bonds()
+        if bonds is not None and self.recipe.layer == "mpnn":
+            bonds = gather(bonds, graph.code_E)
+        graphs = None if self.first_graph is None else self.first_graph.expand(graph.num_graphs, -1)
+        state = State(x_AH, bonds, graphs)
+        for layer in self.layers:
+            state = layer(state, graph)
+        return state.atoms_AH, self._pool(state.atoms_AH, graph)
+
+    def _pool(self, x_AH: Tensor, graph: Graph) -> Tensor:
+        if self.recipe.pooling == "sum":
+            return segment_sum(x_AH, graph.graph_of_atom_A, num_segments=graph.num_graphs) / POOL_SCALE
+        pool = segment_mean if self.recipe.pooling == "mean" else segment_max
+        return pool(x_AH, graph.graph_of_atom_A, num_segments=graph.num_graphs)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """{task set: (G, T) or (A, T)}, normalised units, padding slots included."""
+        """{task set: (R, T), or (R, T, C) for classes}: rows R are graphs, atoms, directed edges, or pairs in both directions,
+        padding included."""
         atoms_AH, graphs_GH = self.encode(batch)
-        states = {"graph": graphs_GH, "atom": atoms_AH}
-        return {spec.name: self.heads[spec.key](states[spec.level]).float() for spec in self.specs}
+        states = {level: net(graphs_GH if level == "graph" else atoms_AH) for level, net in self.outputs.items()}
+        ends = {level: find_ends(batch, level) for level in states if level in ("bond", "pair")}
+        return {spec.name: self.heads[spec.key](states[spec.level], *ends.get(spec.level, ())) for spec in self.specs}
+
+    @property
+    def num_parameters(self) -> int:
+        """Trained numbers."""
+        return sum(p.numel() for p in self.parameters())
 
 
 def build_network(spec: DataSpec, recipe: Recipe) -> Network:
     """A network with initial weights drawn from the recipe's seed."""
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
-        return Network(spec, recipe)
+        network = Network(spec, recipe)
+    scale_initial_weights(network, base_shapes(spec, recipe))
+    return network
+
+
+def base_shapes(spec: DataSpec, recipe: Recipe) -> dict[str, torch.Size] | None:
+    """Shapes of the parameters at the width that the learning rate was chosen for; None without muP."""
+    if not recipe.mup_base_hidden:
+        return None
+    with torch.device("meta"):
+        base = Network(spec, replace(recipe, hidden=recipe.mup_base_hidden))
+    return {name: parameter.shape for name, parameter in base.named_parameters()}
 
 
 def use_threads(recipe: Recipe) -> None:

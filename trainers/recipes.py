@@ -1,23 +1,26 @@
-"""The recipes: one function each, named after what they are for."""
+"""The recipes: one function each, named after what they are for. `--set field=value` changes a field of one."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
-from trainers.config import Recipe
+from trainers.config import Layer, Recipe
 from trainers.errors import RunError
 
 
 def sample() -> Recipe:
-    """The embedded sample on a laptop: two to three minutes on two CPU cores."""
+    """The embedded sample on a laptop: about three minutes on two CPU cores."""
     return Recipe(
         name="sample",
         hidden=128,
         num_layers=4,
+        encoder_hidden=128,
+        encoder_out=128,
         head_hidden=128,
         num_lanes=1,
         atoms_a_pack=1024,
         num_steps=5000,
         learning_rate=1e-3,
-        warmup_steps=100,
         weight_decay=1e-2,
         eval_steps=500,
         cpu_threads=1,
@@ -31,12 +34,14 @@ def smoke() -> Recipe:
         name="smoke",
         hidden=32,
         num_layers=2,
+        encoder_hidden=32,
+        encoder_out=32,
         head_hidden=32,
         num_lanes=2,
         atoms_a_pack=512,
         num_steps=30,
         learning_rate=2e-3,
-        warmup_steps=5,
+        warmup_fraction=0.15,
         eval_steps=10,
         log_steps=5,
         cpu_threads=1,
@@ -44,28 +49,76 @@ def smoke() -> Recipe:
     )
 
 
-def pm6_gine() -> Recipe:
-    """PM6_83M, after arXiv 2310.04292: GINE 704 x 4, without its positional encodings (not built yet). Never run at full size.
-
-    AdamW stands for the paper's MuAdam. About 2,600 molecules a step, 32,000 steps an epoch, 50 epochs, 10 of them warm-up.
-    """
+def _pm6(layer: Layer, hidden: int, task_sets: tuple[str, ...] = ("g62", "n7")) -> Recipe:
+    """PM6_83M after arXiv 2310.04292: about 2,600 molecules a step, 50 epochs, 10 of them warm-up. Never run at full size."""
     return Recipe(
-        name="pm6-gine",
-        hidden=704,
+        name="-".join([f"pm6-{layer}", *(task_sets if len(task_sets) == 1 else ())]),
+        task_sets=task_sets,
+        layer=layer,
+        hidden=hidden,
         num_layers=4,
-        head_hidden=32,
+        encodings=("rw16", "lap8"),
         num_lanes=8,
         atoms_a_pack=8192,
-        num_steps=1_600_000,
+        num_epochs=50,
+        warmup_fraction=0.2,
         learning_rate=1e-4,
-        warmup_steps=320_000,
+        mup_base_hidden=hidden,
         eval_steps=5000,
         log_steps=50,
         precision="bf16",
     )
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {"sample": sample, "smoke": smoke, "pm6-gine": pm6_gine}
+def largemix_gine() -> Recipe:
+    """PCQM4M_G25_N4, PCBA_1328 and both L1000, joined (docs/data.md): about 2,600 molecules a step, 100 epochs. Never run at full
+    size.
+    """
+    return replace(
+        _pm6("gine", 704),
+        name="largemix-gine",
+        task_sets=("g25", "n4", "pcba", "vcap.l1000", "mcf7.l1000"),
+        hidden=928,
+        mup_base_hidden=928,
+        head_hiddens={"pcba": 64, "vcap.l1000": 128, "mcf7.l1000": 128},
+        list_labels=True,
+        num_epochs=100,
+        warmup_fraction=0.1,
+    )
+
+
+def toymix_gine() -> Recipe:
+    """QM9, Tox21 and ZINC12k, joined (docs/data.md): about 200 molecules a step, 100 epochs. Never run at full size."""
+    return Recipe(
+        name="toymix-gine",
+        task_sets=("qm9", "tox21", "zinc"),
+        encoder_hidden=128,
+        hidden=96,
+        num_layers=4,
+        encodings=("rw16", "lap8"),
+        dropout=0.18,
+        num_lanes=4,
+        atoms_a_pack=1024,
+        num_epochs=100,
+        warmup_fraction=0.1,
+        learning_rate=4e-5,
+        mup_base_hidden=96,
+        eval_steps=1000,
+    )
+
+
+_PM6_WIDTHS: dict[Layer, int] = {"gine": 704, "gcn": 768, "gin": 768}
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "sample": sample,
+    "smoke": smoke,
+    **{
+        "-".join([f"pm6-{layer}", *alone]): partial(_pm6, layer, hidden, alone or ("g62", "n7"))
+        for layer, hidden in _PM6_WIDTHS.items()
+        for alone in ((), ("g62",), ("n7",))
+    },
+    "largemix-gine": largemix_gine,
+    "toymix-gine": toymix_gine,
+}
 
 
 def get_recipe(name: str) -> Recipe:

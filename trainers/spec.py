@@ -1,10 +1,11 @@
 """What a model needs to know of its data: features, task sets and label scales. Travels in checkpoints, so that no data is needed
 to load one."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from streamer import ShardSet
-from trainers.errors import TrainError
+from streamer import LEVELS, Level, ShardSet
+from trainers.errors import RunError, TrainError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -13,17 +14,29 @@ class HeadSpec:
 
     name: str
     level: str
+    """'graph', 'atom', 'bond' or 'pair'."""
+    kind: str
+    """'regression', 'binary', 'ordinal' or 'multiclass'."""
+    num_classes: int
+    """Labels of a class task are 0 to num_classes - 1; 0 for regression."""
     tasks: tuple[str, ...]
     columns: tuple[int, ...]
-    """Where its tasks are among the label columns of the level."""
+    """Where its tasks are among the label columns of the level, of the task sets that are trained."""
+    units: tuple[str, ...]
     mean: tuple[float, ...]
-    """Raw units, over the training split."""
+    """Raw units, over the training split; 0 for classes."""
     std: tuple[float, ...]
+    """1 for classes."""
 
     @property
     def key(self) -> str:
         """The name as part of a parameter's: PyTorch wants no dots, which names of joined tables have."""
         return self.name.replace(".", "/")
+
+    @property
+    def num_outputs(self) -> int:
+        """Numbers that a model predicts for each task: a value, a logit, or a logit a class."""
+        return self.num_classes if self.kind in ("ordinal", "multiclass") else 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,28 +50,39 @@ class DataSpec:
     heads: tuple[HeadSpec, ...]
 
     @classmethod
-    def of(cls, shard_set: ShardSet, *, with_heads: bool = True) -> "DataSpec":
-        """The spec of a shard set, or of its features alone. Raises TrainError for tasks that nothing can train yet."""
+    def of(cls, shard_set: ShardSet, *, task_sets: Sequence[str] = ()) -> "DataSpec":
+        """The spec of a shard set: of all its task sets, or of those named. Raises RunError for names it lacks."""
         manifest = shard_set.manifest
+        there = [task_set.name for task_set in manifest.task_sets]
+        if not {*task_sets} <= {*there}:
+            lacking = [name for name in task_sets if name not in there]
+            raise RunError(
+                f"{shard_set.path}: no task set {', '.join(lacking)}: asked for {', '.join(task_sets)}, the set has "
+                f"{', '.join(there) or 'none'}; choose another recipe, or name some of these with --set task_sets="
+                f"{','.join(there) or '...'}"
+            )
+        chosen = [task_set for task_set in manifest.task_sets if not task_sets or task_set.name in task_sets]
+        wanted = {name for task_set in chosen for name in task_set.tasks}
+        places: dict[str, dict[str, int]] = {}
+        for task_set in chosen:
+            names = (task.name for task in manifest.tasks_of(task_set.level) if task.name in wanted)
+            places.setdefault(task_set.level, {name: k for k, name in enumerate(names)})
+        units = {task.name: task.unit for task in manifest.tasks}
         heads = []
-        if with_heads and not manifest.task_sets:
-            raise TrainError(f"{shard_set.path}: a set without labels, expected something to train on")
-        for task_set in manifest.task_sets if with_heads else ():
-            if task_set.kind != "regression" or task_set.level not in ("graph", "atom"):
-                raise TrainError(
-                    f"{shard_set.path}: task set {task_set.name} is {task_set.level}-level {task_set.kind}; training is there "
-                    f"for regression on graphs and atoms, expected a shard set of such tasks only"
-                )
-            names = [task.name for task in manifest.tasks_of(task_set.level)]
+        for task_set in chosen:
+            scaled = task_set.kind == "regression"
             stats = [manifest.statistics[name] for name in task_set.tasks]
             heads.append(
                 HeadSpec(
                     name=task_set.name,
                     level=task_set.level,
+                    kind=task_set.kind,
+                    num_classes=task_set.num_classes,
                     tasks=task_set.tasks,
-                    columns=tuple(names.index(name) for name in task_set.tasks),
-                    mean=tuple(s.mean for s in stats),
-                    std=tuple(s.std for s in stats),
+                    columns=tuple(places[task_set.level][name] for name in task_set.tasks),
+                    units=tuple(units[name] for name in task_set.tasks),
+                    mean=tuple(s.mean if scaled else 0.0 for s in stats),
+                    std=tuple(s.std if scaled else 1.0 for s in stats),
                 )
             )
         return cls(
@@ -67,6 +91,22 @@ class DataSpec:
             heads=tuple(heads),
         )
 
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """Levels that have a task set, in the order of the label columns."""
+        there = {head.level for head in self.heads}
+        return tuple(level for level in LEVELS if level in there)
+
+    @property
+    def task_sets(self) -> tuple[str, ...]:
+        """Names of the task sets."""
+        return tuple(head.name for head in self.heads)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of all tasks."""
+        return tuple(name for head in self.heads for name in head.tasks)
+
     def to_json(self) -> dict:
         """JSON types."""
         return asdict(self)
@@ -74,17 +114,37 @@ class DataSpec:
     @classmethod
     def from_json(cls, fields: dict) -> "DataSpec":
         """Inverse of `to_json`."""
-        lists = ("tasks", "columns", "mean", "std")
+        lists = ("tasks", "columns", "units", "mean", "std")
         heads = tuple(HeadSpec(**head | {name: tuple(head[name]) for name in lists}) for head in fields["heads"])
         return cls(atom_features=fields["atom_features"], bond_features=fields["bond_features"], heads=heads)
 
-    def difference(self, other: "DataSpec") -> str:
-        """What keeps a model of this spec from reading data of the other; empty if nothing does. Label scales may differ."""
+    def check_features(self, shard_set: ShardSet) -> None:
+        """Refuse molecules with other features than those the model reads. Raises TrainError."""
+        theirs = DataSpec.of(shard_set)
         for what in ("atom_features", "bond_features"):
-            if list(getattr(self, what).items()) != list(getattr(other, what).items()):
-                return f"{what.replace('_', ' ')} {getattr(self, what)}, the data has {getattr(other, what)}"
-        mine = [(h.name, h.level, h.tasks) for h in self.heads]
-        theirs = [(h.name, h.level, h.tasks) for h in other.heads]
-        if mine != theirs:
-            return f"task sets {[(n, len(t)) for n, _, t in mine]}, the data has {[(n, len(t)) for n, _, t in theirs]}"
-        return ""
+            mine, data = getattr(self, what), getattr(theirs, what)
+            if list(mine.items()) != list(data.items()):
+                raise TrainError(
+                    f"checkpoint and {shard_set.path} do not fit: the model reads {what.replace('_', ' ')} {mine}, "
+                    f"the data has {data}"
+                )
+
+    def check(self, shard_set: ShardSet) -> "DataSpec":
+        """The spec of a shard set, of this model's task sets; label scales may differ. Raises TrainError for what else does."""
+        self.check_features(shard_set)
+        there = {task_set.name: task_set for task_set in shard_set.manifest.task_sets}
+        if not {*self.task_sets} <= {*there}:
+            raise TrainError(
+                f"checkpoint and {shard_set.path} do not fit: the model predicts {', '.join(self.task_sets)}, the data has "
+                f"{', '.join(there) or 'no task sets'}"
+            )
+        theirs = DataSpec.of(shard_set, task_sets=self.task_sets)
+        for mine, data in zip(self.heads, sorted(theirs.heads, key=lambda h: self.task_sets.index(h.name)), strict=True):
+            for what in ("level", "kind", "num_classes", "tasks"):
+                if (a := getattr(mine, what)) != (b := getattr(data, what)):
+                    a, b = (f"{len(x)} ({', '.join(x[:3])} ...)" if what == "tasks" else x for x in (a, b))
+                    raise TrainError(
+                        f"checkpoint and {shard_set.path} do not fit: task set {mine.name} has {what.replace('_', ' ')} {a} "
+                        f"in the model, {b} in the data"
+                    )
+        return theirs

@@ -6,12 +6,13 @@ from (seed, step, lane), the learning rate is a function of the step, and a chec
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import psutil
 import torch
 from accelerate import Accelerator
 
@@ -20,10 +21,11 @@ from streamer import Budget, Loader, ShardSet, Step, StreamConfig
 from trainers.checkpoint import Checkpoint, newest_checkpoint, write_checkpoint
 from trainers.config import Recipe
 from trainers.errors import CheckpointError, RunError, TrainError
-from trainers.evaluate import Results, evaluate
-from trainers.log import RunLog
-from trainers.loss import Targets, count_labels, masked_mae
-from trainers.model import build_network, use_threads
+from trainers.evaluate import Results, evaluate, iter_metrics, plan_budget
+from trainers.log import RunLog, check_trackers
+from trainers.loss import Loss, Targets, count_labels
+from trainers.model import base_shapes, build_network, use_threads
+from trainers.optim import build_optimizer, learning_rate, set_learning_rate
 from trainers.spec import DataSpec
 
 CONFIG = "config.json"
@@ -44,17 +46,12 @@ class Outcome:
     """How a call of `pretrain` ended."""
 
     step: int
+    num_steps: int
+    """Of the whole run."""
     finished: bool
     """False when it was stopped; `--resume` goes on."""
     results: Results | None
     """Of the whole validation split; None when stopped, or when there is no such split."""
-
-
-def learning_rate(step: int, recipe: Recipe) -> float:
-    """Linear warm-up, then linear decay to 0 at the last step. `step` counts from 0."""
-    if step < recipe.warmup_steps:
-        return recipe.learning_rate * (step + 1) / recipe.warmup_steps
-    return recipe.learning_rate * (recipe.num_steps - step) / max(1, recipe.num_steps - recipe.warmup_steps)
 
 
 def pretrain(
@@ -65,13 +62,15 @@ def pretrain(
     resume: bool,
     reporter: Reporter,
     num_threads: int = 1,
+    trackers: Sequence[str] = (),
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
     """Train until the recipe's last step, or until `should_stop`; either way the last step is checkpointed.
 
-    Raises RunError for a folder that holds another run, CheckpointError, TrainError for a loss that is not finite.
+    `trackers`: names of Accelerate's, such as wandb. Raises RunError for a folder that holds another run, or a recipe that does
+    not fit the shard set, CheckpointError, TrainError for a gradient that is not finite.
     """
-    trainer = Trainer(shard_set, run, recipe, resume=resume, reporter=reporter, num_threads=num_threads)
+    trainer = Trainer(shard_set, run, recipe, resume=resume, reporter=reporter, num_threads=num_threads, trackers=tuple(trackers))
     with _deterministic(recipe.deterministic):
         try:
             return trainer.train(should_stop)
@@ -95,7 +94,7 @@ def read_recipe(run: Path) -> Recipe | None:
     if not (run / CONFIG).exists():
         return None
     try:
-        return Recipe(**_read_config(run)["recipe"])
+        return Recipe.from_json(_read_config(run)["recipe"])
     except TypeError as error:
         raise RunError(f"{run / CONFIG}: of another version of molstream: {error}") from error
 
@@ -111,35 +110,58 @@ def _read_config(run: Path) -> dict:
 class Trainer:
     """One run in one process."""
 
-    def __init__(self, shard_set: ShardSet, run: Path, recipe: Recipe, *, resume: bool, reporter: Reporter, num_threads: int):
-        self.shard_set, self.run, self.recipe, self.reporter, self.num_threads = shard_set, run, recipe, reporter, num_threads
+    def __init__(
+        self,
+        shard_set: ShardSet,
+        run: Path,
+        recipe: Recipe,
+        *,
+        resume: bool,
+        reporter: Reporter,
+        num_threads: int,
+        trackers: tuple[str, ...] = (),
+    ):
+        self.shard_set, self.run, self.reporter, self.num_threads = shard_set, run, reporter, num_threads
+        check_trackers(trackers)
         use_threads(recipe)
-        self.spec = DataSpec.of(shard_set)
-        self.budget = Budget.suggest(shard_set, atoms=recipe.atoms_a_pack)
+        self.spec = DataSpec.of(shard_set, task_sets=recipe.task_sets)
+        if not self.spec.heads:
+            raise TrainError(f"{shard_set.path}: a set without labels, expected something to train on")
+        self.loss = Loss(self.spec, recipe)
+        self.budget = plan_budget(shard_set, self.spec, recipe)
         stream = StreamConfig(
             budget=self.budget,
             seed=recipe.seed,
             num_lanes=recipe.num_lanes,
             window_molecules=recipe.window_molecules,
         )
-        self.accelerator = Accelerator(mixed_precision="no" if recipe.precision == "f32" else recipe.precision)
+        precision = "no" if recipe.precision == "f32" else recipe.precision
+        self.accelerator = Accelerator(mixed_precision=precision, log_with=list(trackers) or None, project_dir=str(run))
         if self.accelerator.num_processes > 1:
             raise RunError(f"{self.accelerator.num_processes} processes: training on several is not built yet; start one")
-        self.loader = Loader(shard_set, stream, num_threads=num_threads)
+        self.loader = Loader(
+            shard_set,
+            stream,
+            num_threads=num_threads,
+            tasks=self.spec.tasks,
+            levels=self.spec.levels,
+            encodings=recipe.encodings,
+        )
+        self.recipe = recipe = recipe.resolve(len(self.loader))
         self.device = self.accelerator.device
         self.targets = Targets(self.spec).to(self.device)
         network = build_network(self.spec, recipe)
-        optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        optimizer = build_optimizer(network, recipe, base_shapes(self.spec, recipe))
         self.network, self.optimizer = self.accelerator.prepare(network, optimizer)
         self.step = 0
         self.validation: dict = {}
         self._open(resume)
-        self.log = RunLog(run, step=self.step)
+        self.log = RunLog(run, step=self.step, accelerator=self.accelerator, config=recipe.to_json())
 
     def _open(self, resume: bool) -> None:
         """Start a fresh run folder, or take up what it holds."""
         described = {
-            "recipe": asdict(self.recipe),
+            "recipe": self.recipe.to_json(),
             "data": {"fingerprint": self.shard_set.manifest.fingerprint, "budget": str(self.budget)},
         }
         if not (self.run / CONFIG).exists():
@@ -188,7 +210,9 @@ class Trainer:
             num_steps=recipe.num_steps,
             description={
                 "data": f"{self.shard_set.path} ({molecules:,} training molecules)",
-                "model": f"GINE {recipe.hidden} x {recipe.num_layers}, {parameters:,} parameters",
+                "model": f"{recipe.layer} {recipe.hidden} x {recipe.num_layers}, {parameters:,} parameters"
+                + (f", encodings {', '.join(recipe.encodings)}" if recipe.encodings else ""),
+                "tasks": ", ".join(f"{h.name} ({len(h.tasks)}, {h.level}, {self.loss.names[h.name]})" for h in self.spec.heads),
                 "step": f"{recipe.num_lanes} packs of {self.budget} (graphs, atoms, edges), {plan.num_steps:,} steps an epoch",
                 "device": f"{self.device}, {torch.get_num_threads()} threads, {recipe.precision}",
             },
@@ -222,12 +246,11 @@ class Trainer:
                 self._save()
         if results:
             (self.run / RESULTS).write_text(json.dumps(results.to_json(), indent=1) + "\n")
-        return Outcome(step=self.step, finished=finished, results=results)
+        return Outcome(step=self.step, num_steps=recipe.num_steps, finished=finished, results=results)
 
     def _train_step(self, item: Step) -> dict[str, float]:
         """One optimizer step over the packs of all lanes. Returns the loss, that of each task set, and the gradient's norm."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, self.recipe)
+        set_learning_rate(self.optimizer, learning_rate(self.step, self.recipe))
         num_labels = count_labels(item.batches, self.spec)
         losses: dict[str, torch.Tensor] = {}
         for lane, batch in zip(item.lanes, item.batches, strict=True):
@@ -235,7 +258,10 @@ class Trainer:
             moved = batch.to(self.device)
             with self.accelerator.autocast():
                 predictions = self.network(moved)
-            loss, shares = masked_mae(predictions, self.targets(moved), num_labels)
+            log_variance = self.accelerator.unwrap_model(self.network).log_variance
+            loss, shares = self.loss(
+                predictions, self.targets(moved), num_labels, log_variance=log_variance, num_packs=len(item.batches)
+            )
             self.accelerator.backward(loss)
             for name, value in ({"loss": loss.detach()} | {f"loss_{k}": v for k, v in shares.items()}).items():
                 losses[name] = losses[name] + value if name in losses else value
@@ -254,20 +280,18 @@ class Trainer:
         results = evaluate(
             self.accelerator.unwrap_model(self.network),
             self.targets,
+            self.loss,
             self.shard_set,
-            spec=self.spec,
             split="val",
             budget=self.budget,
             step=self.step,
             device=self.device,
             num_threads=self.num_threads,
             max_packs=max_packs,
-            window_molecules=self.recipe.window_molecules,
         )
         self.validation = {"loss": results.loss, "task_sets": results.summary(), "complete": results.complete}
-        flat = {f"{name}_{k}": v for name, values in results.summary().items() for k, v in values.items()}
         if log:
-            self.log.add("validation", self.step, {"loss": results.loss} | flat)
+            self.log.add("validation", self.step, dict(iter_metrics(results)))
         self.reporter.validation(results)
         return results
 
@@ -313,13 +337,18 @@ class _Meter:
 
     def read(self, budget: Budget) -> dict[str, float]:
         seconds = time.perf_counter() - self.start
-        return {name: value / self.steps for name, value in self.sums.items()} | {
-            "graphs_per_s": self.graphs / seconds,
-            "atoms_per_s": self.atoms / seconds,
-            "labels_per_s": self.labels / seconds,
-            "data_wait_fraction": self.wait_s / seconds,
-            "atom_fill_fraction": self.atoms / (self.packs * (budget.atoms - 1)),
-        }
+        return (
+            {name: value / self.steps for name, value in self.sums.items()}
+            | {
+                "graphs_per_s": self.graphs / seconds,
+                "atoms_per_s": self.atoms / seconds,
+                "labels_per_s": self.labels / seconds,
+                "data_wait_fraction": self.wait_s / seconds,
+                "atom_fill_fraction": self.atoms / (self.packs * (budget.atoms - 1)),
+                "rss_bytes": float(psutil.Process().memory_info().rss),
+            }
+            | ({"gpu_bytes": float(torch.cuda.max_memory_allocated())} if torch.cuda.is_available() else {})
+        )
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels import reference
-from kernels.collate import Columns, collate_pack, collate_rows, count_labels
+from kernels.collate import Columns, collate_pack, collate_pairs, collate_rows, count_labels
 
 DTYPES = {
     "atom_codes": np.uint8,
@@ -162,6 +162,49 @@ def test_labels_of_a_pack_equal_their_twin(case, num_tasks, per_atom):
     np.testing.assert_array_equal(out, expect)
     np.testing.assert_array_equal(num_labels, num_expected)
     assert (out.dtype, num_labels.dtype) == (np.float32, np.int32)
+
+
+@given(packs(), st.sampled_from([0, 1, 9]))
+@settings(deadline=None, max_examples=100)
+def test_pairs_of_a_pack_equal_their_twin_and_lie_where_labels_of_pairs_do(case, room):
+    members, columns, (graphs, atoms, edges) = case
+    sizes = np.diff(columns.atom_ptr)[members].tolist()
+    pairs = sum(n * (n + 1) // 2 for n in sizes) + room
+    got = collate_pairs(members, columns.atom_ptr, atoms=atoms, pairs=pairs)
+    assert (got.dtype, got.shape) == (np.int32, (2, pairs))
+    assert got.tolist() == reference.collate_pairs(members.tolist(), columns.atom_ptr.tolist(), atoms=atoms, pairs=pairs)
+    at = 0
+    for n, first in zip(sizes, collate_pack(members, columns, graphs=graphs, atoms=atoms, edges=edges)["atom_ptr"].tolist()):
+        for j in range(n):
+            for i in range(j + 1):
+                assert got[:, at + j * (j + 1) // 2 + i].tolist() == [first + i, first + j]
+        at += n * (n + 1) // 2
+    assert (got[:, at:] == atoms - 1).all()
+
+
+def test_pairs_that_do_not_fit_are_refused_and_none_are_written_outside():
+    ptr, members = np.array([0, 2, 5]), np.array([1, 0])
+    memory = np.full((2, 11), -7, np.int32)
+    full = collate_pairs(members, ptr, atoms=6, pairs=9, out=memory[:, :9])
+    assert full.tolist() == [[0, 0, 1, 0, 1, 2, 3, 3, 4], [0, 1, 1, 2, 2, 2, 3, 4, 4]]
+    assert (memory[:, 9:] == -7).all()
+    for shape in ({"atoms": 5, "pairs": 9}, {"atoms": 6, "pairs": 8}):
+        with pytest.raises(ValueError, match=r"5 atoms, 9 pairs of atoms do not fit a pack of"):
+            collate_pairs(members, ptr, **shape)
+    with pytest.raises(ValueError, match="molecule -1, there are 0 to 1"):
+        collate_pairs(np.array([-1]), ptr, atoms=8, pairs=16)
+    assert collate_pairs(members[:0], ptr, atoms=8, pairs=8).tolist() == [[7] * 8, [7] * 8]
+
+
+@given(st.integers(0, 80), st.integers(0, 70), st.integers(0, 2**32))
+@settings(deadline=None, max_examples=60)
+def test_labels_of_two_directions_are_counted_together(rows, num_tasks, seed):
+    rng = np.random.default_rng(seed)
+    labels = rng.normal(size=(rows, num_tasks, 2)).astype(np.float32)
+    labels[rng.random(labels.shape) < 0.5] = np.nan
+    counts = count_labels(labels)
+    assert counts.dtype == np.int32
+    assert counts.tolist() == [np.count_nonzero(~np.isnan(labels[:, t])) for t in range(num_tasks)]
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.float16, np.float32])

@@ -400,7 +400,7 @@ def test_every_way_of_packing_minds_labels_as_its_twin_does(name):
         order, packs = rng.permutation(12), int(rng.integers(2, 5))
         capacity = Capacity(12, 300, 600, max(8, int(labels.sum() / packs) + int(rng.integers(-1, 9))))
         pack_ptr, molecules = np.empty(packs + 1, np.int64), np.empty(12, np.int64)
-        left = getattr(_numba_packing, name)(sizes, 2 * bonds, labels, order, np.array(capacity), pack_ptr, molecules)
+        left = getattr(_numba_packing, name)(sizes, 2 * bonds, labels, order, np.array(capacity[:4]), pack_ptr, molecules)
         twin = getattr(reference, name)
         lists = (x.tolist() for x in (sizes, bonds, order))
         expected = twin(*lists, num_packs=packs, capacity=capacity, labels=labels.tolist())
@@ -410,6 +410,32 @@ def test_every_way_of_packing_minds_labels_as_its_twin_does(name):
             assert [molecules[a:b].tolist() for a, b in pairwise(pack_ptr)] == expected, f"seed {seed}"
             assert max(labels[pack].sum() for pack in expected) <= capacity.labels
     assert min(found, refused) > 10
+
+
+@given(st.integers(0, 2**32), st.integers(1, 60), st.sampled_from([1.02, 1.2, 2.0]))
+@settings(deadline=None, max_examples=100)
+def test_pairs_are_packed_as_if_they_were_listed_labels(seed, number, room):
+    """One dimension of the kernels is for either; what is compared with a slow twin above holds for both."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 40, number)
+    bonds, order, labels = sizes - 1, rng.permutation(number), sizes * (sizes + 1) // 2
+    packs = int(rng.integers(1, 6))
+    limit = max(int(room * labels.sum() / packs), int(labels.max()))
+    shape = (number, 40 + 2 * int(sizes.sum()) // packs, 80 + 4 * int(sizes.sum()) // packs)
+    outcomes = []
+    for capacity, given_labels in ((Capacity(*shape, limit), labels), (Capacity(*shape, pairs=limit), None)):
+        try:
+            packed = pack_molecules(sizes, bonds, order, num_packs=packs, capacity=capacity, labels=given_labels)
+            outcomes.append([part.tolist() for part in packed])
+            assert max(labels[packed[1][a:b]].sum() for a, b in pairwise(packed[0])) <= limit
+        except PackingError as error:
+            outcomes.append(str(error).replace("pairs", "labels"))
+    assert outcomes[0] == outcomes[1]
+
+
+def test_labels_and_pairs_at_once_are_refused():
+    with pytest.raises(ValueError, match="packs of 9 labels and 7 pairs: one of both at most"):
+        pack_molecules(*3 * [np.array([1])], num_packs=1, capacity=Capacity(8, 8, 8, 9, 7))
 
 
 def test_heavy_tails_with_many_rings_find_room_with_suggested_budgets():

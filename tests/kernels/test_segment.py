@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels import reference
-from kernels.segment import gather, segment_sum
+from kernels.segment import gather, segment_max, segment_mean, segment_sum
 
 
 @st.composite
@@ -27,6 +27,10 @@ def test_segment_operations_equal_their_twins(case):
     total = reference.segment_sum(values, index, num_segments=num_segments)
     np.testing.assert_allclose(segment_sum(x, i, num_segments=num_segments), total, atol=1e-12)
     np.testing.assert_array_equal(gather(torch.from_numpy(total), i), reference.gather(total, index))
+    mean = reference.segment_mean(values, index, num_segments=num_segments)
+    np.testing.assert_allclose(segment_mean(x, i, num_segments=num_segments), mean, atol=1e-12)
+    largest = reference.segment_max(values, index, num_segments=num_segments)
+    np.testing.assert_array_equal(segment_max(x, i, num_segments=num_segments), largest)
 
 
 @given(segments())
@@ -55,10 +59,15 @@ def operations(index, num_segments):
     return {
         "gather": (lambda x: gather(x, index), num_segments),
         "segment_sum": (lambda x: segment_sum(x, index, num_segments=num_segments), len(index)),
+        "segment_mean": (lambda x: segment_mean(x, index, num_segments=num_segments), len(index)),
+        "segment_max": (lambda x: segment_max(x, index, num_segments=num_segments), len(index)),
     }
 
 
-@pytest.mark.parametrize("name", ["gather", "segment_sum"])
+OPERATIONS = ["gather", "segment_sum", "segment_mean", "segment_max"]
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
 def test_gradients_equal_finite_differences(name):
     operation, num_rows = operations(torch.tensor([3, 0, 0, 4, 3, 3, 1]), 6)[name]
     x = torch.randn(num_rows, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
@@ -72,7 +81,7 @@ def test_gradients_of_gradients_equal_finite_differences(name):
     assert torch.autograd.gradgradcheck(lambda x: operation(x) ** 2, (x,))
 
 
-@pytest.mark.parametrize("name", ["gather", "segment_sum"])
+@pytest.mark.parametrize("name", OPERATIONS)
 def test_values_and_gradients_are_the_same_bits_every_time(name):
     generator = torch.Generator().manual_seed(0)
     operation, num_rows = operations(torch.randint(0, 500, (4000,), generator=generator), 500)[name]
@@ -95,4 +104,6 @@ def test_operations_keep_the_dtype(dtype):
 
 def test_an_empty_segment_sums_and_averages_to_zero():
     values, index = torch.full((2, 3), 5.0), torch.tensor([2, 2])
-    assert segment_sum(values, index, num_segments=4)[[0, 1, 3]].abs().sum() == 0
+    for reduce in (segment_sum, segment_mean, segment_max):
+        assert reduce(values, index, num_segments=4)[[0, 1, 3]].abs().sum() == 0
+        assert reduce(-values, index, num_segments=4)[2].max() < 0

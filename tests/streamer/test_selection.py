@@ -197,8 +197,7 @@ def test_the_order_and_number_of_patterns_is_no_matter(sample_set):
             r"tasks: node_\w+ is of level atom, whose labels are not asked for",
         ),
         ({"tasks": ("graph_*",), "levels": ()}, r"tasks: graph_\w+ is of level graph, whose labels are not asked for"),
-        ({"levels": ("bond",)}, r"levels: got 'bond', batches carry labels of graph and atom"),
-        ({"levels": ("graph", "node")}, r"levels: got 'node', batches carry labels of graph and atom"),
+        ({"levels": ("graph", "node")}, r"levels: got 'node', batches carry labels of graph, atom, bond, pair"),
         ({"encodings": ("rw8",)}, r"encodings: got 'rw8', expected some of rw16, lap8"),
     ],
 )
@@ -242,19 +241,19 @@ def levels_set(random_set) -> ShardSet:
 
 
 @pytest.mark.parametrize("level", ["bond", "pair"])
-def test_a_pattern_of_labels_that_no_batch_carries_says_so(levels_set, level):
-    with pytest.raises(CallError, match=rf"tasks: {level}0 is of level {level}, whose labels are not asked for or in no batch"):
-        loader_for(levels_set, tasks=(f"{level}*",))
+def test_a_pattern_of_labels_of_other_levels_says_so(levels_set, level):
+    with pytest.raises(CallError, match=rf"tasks: {level}0 is of level {level}, whose labels are not asked for$"):
+        loader_for(levels_set, tasks=(f"{level}*",), levels=("graph", "atom"))
 
 
-def test_labels_of_bonds_and_pairs_are_neither_read_nor_in_the_way(levels_set):
-    loader = loader_for(levels_set)
+def test_labels_of_bonds_and_pairs_that_are_not_asked_for_are_neither_read_nor_in_the_way(levels_set):
+    loader = loader_for(levels_set, levels=("graph", "atom"))
     assert loader.selection.names == ("graph0", "graph1", "atom0", "atom1")
     assert loader.selection.groups == ("sizes", "structure", "graph_labels", "atom_labels")
     assert sum(int(b.num_graph_labels_T.sum()) for step in loader for b in step.batches) == 120
     assert loader.stages.bytes_read == member_bytes(levels_set, loader.selection.groups)
-    # a pattern that matches labels of several levels takes those that a batch can carry
-    assert loader_for(levels_set, tasks=("*0",)).selection.names == ("graph0", "atom0")
+    # a pattern that matches labels of several levels takes those that are asked for
+    assert loader_for(levels_set, tasks=("*0",), levels=("graph", "bond")).selection.names == ("graph0", "bond0")
 
 
 def test_a_selection_does_not_move_a_molecule_and_is_in_no_cursor(sample_set):

@@ -2,6 +2,7 @@
 
 import json
 import signal
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from shards import ShardSet
+from streamer import Budget
 from streamer.ledger import LedgerWriter
 
 SMALL = ("--lanes", 4, "--budget", "24,256,640", "--window-molecules", 64)
@@ -279,6 +281,46 @@ def test_columns_and_budgets_that_cannot_be_are_refused(molstream, shard_set, tm
     assert (done.code, done.out) == (2, "")
     assert expected in done.error
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def levels_set(tmp_path_factory, succeed) -> Path:
+    """Three chains with labels of all levels: one of molecules, one of atoms, one of bonds, two of pairs."""
+    folder = tmp_path_factory.mktemp("levels")
+    lengths = [1, 2, 3]
+    columns = {
+        "smiles": ["C" * n for n in lengths],
+        "y": [float(n) for n in lengths],
+        "charge": [[0.5] * n for n in lengths],
+        "order": [[1.0] * (n - 1) for n in lengths],
+        "distance": [[2.0] * (n * (n - 1) // 2) for n in lengths],
+        "flow": [[3.0 * k for k in range(n * n)] for n in lengths],
+    }
+    pq.write_table(pa.table(columns), folder / "table.parquet")
+    names = ("--graph-columns", "y", "--atom-columns", "charge", "--bond-columns", "order", "--pair-columns", "distance,flow")
+    argv = ("--dataset", "table", *names, "--split-fractions", "100,0,0", "--out", folder / "set")
+    succeed("build", folder / "table.parquet", *argv)
+    return folder / "set"
+
+
+def test_labels_of_bonds_and_pairs_are_streamed_and_counted(molstream, succeed, levels_set):
+    labels = {"y": 3, "charge": 6, "order": 3, "distance": 4, "flow": 14}
+    done = succeed("stream", levels_set, "--json")
+    assert done.json["labels"] == sum(labels.values())
+    # 10 pairs: a budget of its own, with room for them
+    assert f" of 8 packs of {Budget.suggest(ShardSet(levels_set), atoms=8192, pairs=True)}; windows" in done.err
+    assert succeed("stream", levels_set, "--json", "--budget", "8,16,16,pairs=16").json["labels"] == sum(labels.values())
+    few = succeed("stream", levels_set, "--json", "--tasks", "order,y")
+    assert few.json["labels"] == labels["order"] + labels["y"]
+    assert "pairs" not in few.err
+    for argv, expected in (
+        (("--budget", "8,16,16"), "is of level pair, and budget 8,16,16 has no pairs; give one with (G,A,E,pairs=N; "),
+        (("--list-labels",), "--list-labels: distance is of level pair, choose others with --tasks"),
+        (("--budget", "8,16,16,8,pairs=8"), "budget: got '8,16,16,8,pairs=8', expected three numbers graphs,atoms,edges"),
+    ):
+        refused = molstream("stream", levels_set, *argv)
+        assert (refused.code, refused.out) == (2, "")
+        assert expected in refused.err
 
 
 def test_listed_labels_are_as_many_as_in_the_matrix(succeed, shard_set):

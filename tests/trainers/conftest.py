@@ -1,12 +1,15 @@
-"""A shard set of real molecules, and small recipes."""
+"""A shard set of real molecules, one with labels of every level and kind, and small recipes."""
 
+import importlib.util
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from shards import ShardSet
-from shards.build import BuildOptions, build
+from shards.build import BuildOptions, WorkOptions, build
+from shards.datasets import TableSpec
 from shards.sample import sample_path
 from shards.splits import SplitFractions
 from trainers.checkpoint import load_checkpoint
@@ -47,18 +50,43 @@ def sample_set(tmp_path_factory) -> ShardSet:
     return ShardSet(folder)
 
 
+@pytest.fixture(scope="session")
+def levels_set(tmp_path_factory) -> ShardSet:
+    """A user's table: numbers, two and five classes of molecules, numbers of atoms, bonds and pairs, one and two ways."""
+    spec = importlib.util.spec_from_file_location("lookalikes", Path(__file__).parents[1] / "lookalikes.py")
+    lookalikes = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(lookalikes)
+    folder = tmp_path_factory.mktemp("levels")
+    look = lookalikes.write_own(folder / "table", 220, 5)
+    table = TableSpec(
+        dataset="table",
+        smiles_column="mol",
+        graph_columns=("y_*", "tox_a", "grade"),
+        atom_columns=("charge_[12]",),
+        bond_columns=("bond_*",),
+        pair_columns=("distance", "flow"),
+        task_kinds=(("tox_a", "binary", 2), ("grade", "ordinal", 5)),
+    )
+    options = BuildOptions(
+        tables=(table,), atom_labels="f32", block_molecules=32, split_fractions=SplitFractions.parse("70,15,15")
+    )
+    build([str(p) for p in look.paths], folder / "set", options, work=WorkOptions(max_reject_fraction=0.2))
+    return ShardSet(folder / "set")
+
+
 @pytest.fixture
 def tiny() -> Recipe:
     """The smoke recipe with dropout, three lanes and a log line every step."""
     return replace(
-        smoke(), num_steps=12, eval_steps=4, log_steps=1, warmup_steps=2, num_lanes=3, dropout=0.2, window_molecules=300
+        smoke(), num_steps=12, eval_steps=4, log_steps=1, warmup_fraction=0.15, num_lanes=3, dropout=0.2, window_molecules=300
     )
 
 
 @pytest.fixture(autouse=True)
-def two_threads():
+def one_thread():
+    # more wait for each other in busy loops, which collapse beside other work on the machine (benchmarks/threads.md)
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
 

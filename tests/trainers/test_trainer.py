@@ -1,6 +1,5 @@
 """The run: learns, stops, resumes to the same bits, survives damaged checkpoints, refuses what is not its own."""
 
-import itertools
 import json
 import shutil
 from dataclasses import replace
@@ -8,14 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from streamer import Budget, Loader, ShardSet, StreamConfig
+from streamer import Loader, ShardSet, StreamConfig
 from trainers.checkpoint import CHECKPOINTS, list_checkpoints, load_checkpoint, newest_checkpoint, write_checkpoint
-from trainers.evaluate import evaluate_checkpoint
+from trainers.evaluate import evaluate_checkpoint, plan_budget
 from trainers.loss import Targets
 from trainers.model import build_network
-from trainers.recipes import RECIPES, smoke
+from trainers.recipes import smoke
 from trainers.spec import DataSpec
-from trainers.trainer import learning_rate, pretrain, read_recipe
+from trainers.trainer import pretrain, read_recipe
 
 
 def losses_of(run) -> list[tuple]:
@@ -154,7 +153,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_touched(samp
         pretrain(
             sample_set,
             tmp_path / "run",
-            replace(tiny, learning_rate=1e30, clip_norm=1e30, warmup_steps=0),
+            replace(tiny, learning_rate=1e30, clip_norm=1e30, warmup_fraction=0.0),
             resume=False,
             reporter=reporter,
         )
@@ -166,7 +165,7 @@ def test_a_step_is_normalised_by_the_labels_of_all_its_packs(sample_set, tiny, t
     spec = DataSpec.of(sample_set)
     network, targets = build_network(spec, recipe), Targets(spec)
     config = StreamConfig(
-        budget=Budget.suggest(sample_set, atoms=recipe.atoms_a_pack),
+        budget=plan_budget(sample_set, spec, recipe),
         seed=recipe.seed,
         num_lanes=recipe.num_lanes,
         window_molecules=recipe.window_molecules,
@@ -183,31 +182,10 @@ def test_a_step_is_normalised_by_the_labels_of_all_its_packs(sample_set, tiny, t
     assert reporter.steps[0][1]["loss"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_learning_rate_warms_up_and_falls_to_zero():
-    recipe = replace(smoke(), num_steps=100, warmup_steps=10, learning_rate=1.0)
-    rates = [learning_rate(s, recipe) for s in range(100)]
-    assert rates[0] == pytest.approx(0.1)
-    assert max(rates) == rates[9] == rates[10] == 1.0
-    assert rates[99] == pytest.approx(1 / 90)
-    assert all(a > b for a, b in itertools.pairwise(rates[10:]))
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_is_valid_and_carries_its_name(name):
-    assert RECIPES[name]().name == name
-
-
-def test_a_recipe_that_makes_no_sense_is_refused():
-    with pytest.raises(ValueError, match="num_steps is 0, expected at least 1"):
-        replace(smoke(), num_steps=0)
-    with pytest.raises(ValueError, match="dropout is 1"):
-        replace(smoke(), dropout=1.0)
-
-
 def test_log_lines_carry_rates_and_shares(sample_set, tiny, tmp_path, reporter):
     pretrain(sample_set, tmp_path / "run", tiny, resume=False, reporter=reporter)
     _, values = reporter.steps[-1]
-    for name in ("graphs_per_s", "atoms_per_s", "labels_per_s", "gradient_norm"):
+    for name in ("graphs_per_s", "atoms_per_s", "labels_per_s", "gradient_norm", "rss_bytes", "loss_g62", "loss_n7"):
         assert values[name] > 0
     assert 0 <= values["data_wait_fraction"] <= 1
     assert 0.5 < values["atom_fill_fraction"] <= 1
@@ -244,3 +222,80 @@ def test_training_is_kept_when_validation_fails(sample_set, tiny, tmp_path, repo
     with pytest.raises(ValueError, match=r"val-00000\.tar, block \d+, member \w+: damaged"):
         pretrain(ShardSet(folder), tmp_path / "run", tiny, resume=False, reporter=reporter)
     assert load_checkpoint(tmp_path / "run").step == tiny.eval_steps
+
+
+@pytest.mark.parametrize("layer", ["gcn", "gin", "gine", "gated", "mpnn"])
+def test_every_layer_trains_on_every_level_and_resumes_to_the_same_bits(levels_set, tiny, tmp_path, reporter, layer):
+    recipe = replace(
+        tiny,
+        layer=layer,
+        encodings=("rw16", "lap8"),
+        num_lanes=1,
+        eval_steps=12,
+        virtual_node=layer == "gin",
+        weighting="uncertainty",
+        mup_base_hidden=16,
+    )
+    pretrain(levels_set, tmp_path / "whole", recipe, resume=False, reporter=reporter)
+    pretrain(levels_set, tmp_path / "run", recipe, resume=False, reporter=reporter, should_stop=stop_after(5))
+    outcome = pretrain(levels_set, tmp_path / "run", recipe, resume=True, reporter=reporter)
+    a, b = load_checkpoint(tmp_path / "run"), load_checkpoint(tmp_path / "whole")
+    assert all(torch.equal(a.model[k], b.model[k]) for k in b.model)
+    assert [g["lr_scale"] for g in a.optimizer["param_groups"]] == [g["lr_scale"] for g in b.optimizer["param_groups"]]
+    assert {head.level for head in outcome.results.heads} == {"graph", "atom", "bond", "pair"}
+    assert all(loss is not None and loss > 0 for loss in outcome.results.losses.values())
+    molecules = levels_set.manifest.splits["val"]
+    assert outcome.results.molecules == molecules["molecules"]
+    # every label of the split is in the metrics once
+    for tasks in outcome.results.tasks.values():
+        for task in tasks:
+            assert task.count == levels_set.manifest.labels[task.task]["val"]
+
+
+def test_a_recipe_trains_the_task_sets_it_names_and_reads_no_others(sample_set, tiny, tmp_path, reporter):
+    outcome = pretrain(sample_set, tmp_path / "run", replace(tiny, task_sets=("n7",)), resume=False, reporter=reporter)
+    assert list(outcome.results.tasks) == ["n7"]
+    checkpoint = load_checkpoint(tmp_path / "run")
+    assert checkpoint.spec.task_sets == ("n7",)
+    assert not any("g62" in name for name in checkpoint.model)
+    with pytest.raises(ValueError, match=r"no task set pcba: asked for n7, pcba, the set has g62, n7; choose another recipe"):
+        pretrain(sample_set, tmp_path / "other", replace(tiny, task_sets=("n7", "pcba")), resume=False, reporter=reporter)
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_run_as_long_as_so_many_epochs(sample_set, tiny, tmp_path, reporter):
+    recipe = replace(tiny, num_steps=0, num_epochs=0.5, eval_steps=1000)
+    outcome = pretrain(sample_set, tmp_path / "run", recipe, resume=False, reporter=reporter)
+    spec = DataSpec.of(sample_set)
+    config = StreamConfig(
+        budget=plan_budget(sample_set, spec, recipe), num_lanes=recipe.num_lanes, window_molecules=recipe.window_molecules
+    )
+    assert outcome.step == round(0.5 * len(Loader(sample_set, config))) > 5
+    assert read_recipe(tmp_path / "run").num_steps == outcome.step
+
+
+def test_listed_labels_train_and_are_all_evaluated(sample_set, tiny, tmp_path, reporter):
+    for listed in (False, True):
+        recipe = replace(tiny, list_labels=listed, num_steps=4)
+        outcome = pretrain(sample_set, tmp_path / str(listed), recipe, resume=False, reporter=reporter)
+        counts = [task.count for tasks in outcome.results.tasks.values() for task in tasks]
+        assert counts == [sample_set.manifest.labels[name]["val"] for name in DataSpec.of(sample_set).tasks]
+
+
+def test_embeddings_of_a_run_with_encodings_do_not_depend_on_the_order_of_atoms_in_evaluation(
+    sample_set, tiny, tmp_path, reporter
+):
+    from rdkit import Chem
+
+    from shards.mapper import featurize_smiles
+    from streamer.window import iter_batches
+    from trainers.embed import Encoder
+
+    pretrain(sample_set, tmp_path / "run", replace(tiny, encodings=("rw16",)), resume=False, reporter=reporter)
+    encoder = Encoder.load(load_checkpoint(tmp_path / "run"), torch.device("cpu"))
+    smiles = ["CC(=O)Oc1ccccc1C(=O)O", "CN1C=NC2=C1C(=O)N(C(=O)N2C)C", "C1CC1CO"]
+    molecules, reasons = featurize_smiles([Chem.MolToSmiles(Chem.MolFromSmiles(s), doRandom=True) for s in smiles] + smiles, 0)
+    assert not reasons
+    (batch,) = iter_batches(molecules, atoms_a_pack=256, encodings=("rw16",))
+    vectors = encoder.embed(batch)[batch.members.argsort()]
+    assert torch.allclose(torch.from_numpy(vectors[:3]), torch.from_numpy(vectors[3:]), atol=1e-4)

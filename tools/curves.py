@@ -1,0 +1,70 @@
+"""The plot of a run: what its log says, as run.png. Needs matplotlib (`molstream[report]`); without it there is none."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from trainers.log import LOG
+
+PLOT = "run.png"
+MAX_POINTS = 2000
+"""Of a line; longer ones are thinned."""
+
+
+def plot_run(run: Path) -> Path | None:
+    """Draw a run's log into its folder. Returns the picture, None where matplotlib is missing or the log has no line."""
+    try:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        return None
+    lines = [json.loads(line) for line in (run / LOG).read_text().splitlines()] if (run / LOG).exists() else []
+    train = _thin([line for line in lines if line["kind"] == "train"])
+    validation = [line for line in lines if line["kind"] == "validation"]
+    if not train:
+        return None
+    sets = [name.removeprefix("loss_") for name in train[-1] if name.startswith("loss_")]
+    # not the reader's matplotlibrc
+    with rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3}):
+        figure = Figure(figsize=(11, 7), layout="constrained")
+        loss, metric, rate, speed = figure.subplots(2, 2).flat
+        for k, name in enumerate(sets):
+            _draw(loss, train, f"loss_{name}", color=f"C{k}", label=f"{name}, training", alpha=0.5, linewidth=0.8)
+            _draw(loss, validation, f"{name}_loss", color=f"C{k}", label=f"{name}, validation", marker="o", markersize=3)
+            for measure, style in (("r2", "-"), ("pearson", "--"), ("auroc", "-"), ("ap", "--")):
+                _draw(metric, validation, f"{name}_{measure}", color=f"C{k}", label=f"{name} {measure}", linestyle=style)
+        _draw(rate, train, "learning_rate", color="C0", label="learning rate")
+        _draw(norm := rate.twinx(), train, "gradient_norm", color="C1", label="gradient norm", alpha=0.6, linewidth=0.8)
+        norm.set_yscale("log")
+        _draw(speed, train, "graphs_per_s", color="C0", label="molecules/s")
+        _draw(share := speed.twinx(), train, "data_wait_fraction", color="C1", label="data wait", linewidth=0.8)
+        share.set_ylim(0, 1)
+        for axes, title in (
+            (loss, "loss of each task set"),
+            (metric, "validation metrics, mean over tasks"),
+            (rate, "learning rate, gradient norm"),
+            (speed, "molecules a second, share of time waiting for data"),
+        ):
+            axes.set_title(title)
+            axes.set_xlabel("step")
+        for pair in ((loss,), (metric,), (rate, norm), (speed, share)):
+            handles = [handle for axes in pair for handle in axes.get_legend_handles_labels()[0]]
+            if handles:
+                pair[0].legend(handles=handles, fontsize=7, ncols=2 if len(handles) > 6 else 1)
+        beside = run / f".{PLOT}.part"
+        figure.savefig(beside, format="png", dpi=110)
+    beside.rename(run / PLOT)
+    return run / PLOT
+
+
+def _draw(axes: Any, lines: Sequence[dict], name: str, **style: Any) -> None:
+    points = [(line["step"], line[name]) for line in lines if line.get(name) is not None]
+    if points:
+        axes.plot(*zip(*points, strict=True), **style)
+
+
+def _thin(lines: list[dict]) -> list[dict]:
+    """Every n-th line, and the last."""
+    step = -(-len(lines) // MAX_POINTS) or 1
+    return [*lines[:-1:step], *lines[-1:]]

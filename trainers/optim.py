@@ -1,0 +1,57 @@
+"""Optimizer, learning rate, and how both follow the width of a network (maximal update parametrisation, muP).
+
+muP (Yang et al. 2021, arXiv 2203.03466, table 3, Adam): of a weight whose input is n times as wide as in the network for which
+the learning rate was chosen, the learning rate is divided by n; if its output does not widen with it, as in a head, its initial
+values are divided by sqrt(n), beyond what their usual scale 1/sqrt(inputs) does. All else stays. So a learning rate found with a
+narrow network is right for a wide one. Own code, since it is these two rules; tests/trainers/test_optim.py checks coordinates.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from trainers.config import Recipe
+
+
+def scale_initial_weights(network: nn.Module, base: Mapping[str, torch.Size] | None) -> None:
+    """Divide the initial values of weights that read a widened state and write one of fixed width; `base` as in `width_ratio`."""
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if base and (ratio := width_ratio(parameter.shape, base[name])) != 1 and parameter.shape[0] == base[name][0]:
+                parameter.div_(ratio**0.5)
+
+
+def width_ratio(shape: torch.Size, base: torch.Size) -> float:
+    """How many times as wide the input of a weight is as in the base network; 1 for all that is no matrix."""
+    return shape[1] / base[1] if len(shape) == 2 else 1.0
+
+
+def build_optimizer(network: nn.Module, recipe: Recipe, base: Mapping[str, torch.Size] | None = None) -> torch.optim.AdamW:
+    """AdamW (Loshchilov & Hutter 2019) with a group for each scale of the learning rate, which is in the group as `lr_scale`.
+
+    Weight decay acts as it would at the base width: it is multiplied by what the learning rate is divided by.
+    """
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        ratio = width_ratio(parameter.shape, base[name]) if base else 1.0
+        groups.setdefault(ratio, []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": group, "lr": 0.0, "lr_scale": 1 / ratio, "weight_decay": recipe.weight_decay * ratio}
+            for ratio, group in sorted(groups.items())
+        ]
+    )
+
+
+def learning_rate(step: int, recipe: Recipe) -> float:
+    """Linear warm-up, then linear decay to 0 at the last step. `step` counts from 0."""
+    if step < recipe.warmup_steps:
+        return recipe.learning_rate * (step + 1) / recipe.warmup_steps
+    return recipe.learning_rate * (recipe.num_steps - step) / max(1, recipe.num_steps - recipe.warmup_steps)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Before a step: each group at its scale."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["lr_scale"]
