@@ -122,7 +122,8 @@ class Batch:
         shape = (len(self.graph_mask_G), len(self.num_graph_labels_T))
         dense = torch.full(shape, math.nan, device=self.label_value_L.device)
         # padding is NaN of the last graph slot, padding too: nothing here depends on values, so nothing waits for a device
-        dense[self.label_graph_L.long(), self.label_task_L.long()] = self.label_value_L
+        if dense.numel():
+            dense[self.label_graph_L.long(), self.label_task_L.long()] = self.label_value_L
         return dense
 
     def to(self, device: torch.device | str) -> "Batch":
