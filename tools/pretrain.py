@@ -42,6 +42,7 @@ def pretrain(
     from tools.curves import plot_run
     from tools.report import TerminalReporter, print_results
     from tools.stop import StopFlag
+    from trainers.log import check_trackers
     from trainers.recipes import get_recipe
     from trainers.trainer import pretrain as run
     from trainers.trainer import read_recipe
@@ -57,6 +58,10 @@ def pretrain(
     chosen = (started if started and recipe is None else get_recipe(recipe or "sample")).override(assignments or [])
     if steps is not None:
         chosen = replace(chosen, num_steps=steps)
+    # what can be known to be wrong is said before the sample is packed
+    check_trackers(trackers or ())
+    if directory is None and not (out / "shards").exists():
+        check_sample(chosen)
     shard_set = open_shards(directory, out)
     stop = StopFlag()
     with TerminalReporter() as reporter, stop:
@@ -90,6 +95,19 @@ def pretrain(
         f"next       {program()} eval {quote(shards)} --checkpoint {quote(out)}{split}\n"
         f"           {program()} embed {quote(shards)} --checkpoint {quote(out)}{split} --out {embeddings}"
     )
+
+
+def check_sample(recipe) -> None:
+    """Refuse a recipe that trains on task sets which the embedded sample lacks. Raises RunError."""
+    from shards.datasets import preset_dataset
+    from trainers.errors import RunError
+
+    there = [task_set.name for task_set in preset_dataset("pm6").task_sets]
+    if not {*recipe.task_sets} <= {*there}:
+        raise RunError(
+            f"recipe {recipe.name} is for {', '.join(recipe.task_sets)}, the embedded sample has {', '.join(there)}; name a shard "
+            f"set: molstream pretrain DIR ..."
+        )
 
 
 def print_fields(recipe) -> None:
