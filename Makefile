@@ -10,7 +10,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 .venv/.ready: pyproject.toml constraints.txt
 	@echo "setting up .venv (once; about 2 GB of downloads where PyTorch comes with CUDA)"
 	$(PYTHON) -m venv .venv
-	$(INSTALL) --config-settings editable_mode=compat -e .
+	$(INSTALL) --config-settings editable_mode=compat -e ".[report]"
 	@touch $@
 
 .venv/.ready-test: .venv/.ready

@@ -1,11 +1,10 @@
 """The plot of a run: what its log says, as run.png. Needs matplotlib (`molstream[report]`); without it there is none."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trainers.log import LOG
+from trainers.log import read_log
 
 PLOT = "run.png"
 MAX_POINTS = 2000
@@ -19,7 +18,7 @@ def plot_run(run: Path) -> Path | None:
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
         return None
-    lines = [json.loads(line) for line in (run / LOG).read_text().splitlines()] if (run / LOG).exists() else []
+    lines = read_log(run)
     train = _thin([line for line in lines if line["kind"] == "train"])
     validation = [line for line in lines if line["kind"] == "validation"]
     if not train:
@@ -59,7 +58,7 @@ def plot_run(run: Path) -> Path | None:
 
 
 def _draw(axes: Any, lines: Sequence[dict], name: str, **style: Any) -> None:
-    points = [(line["step"], line[name]) for line in lines if line.get(name) is not None]
+    points = [(line["step"], line[name]) for line in lines if isinstance(line.get(name), (int, float))]
     if points:
         axes.plot(*zip(*points, strict=True), **style)
 

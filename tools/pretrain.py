@@ -3,6 +3,8 @@
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -19,8 +21,8 @@ def pretrain(
         str | None,
         typer.Option(
             "--recipe",
-            help="sample, smoke, toymix-gine, largemix-gine, or pm6-gine, pm6-gcn, pm6-gin, each of these also with -g62 or -n7 "
-            "for one task set; default: sample, or the run's own with --resume.",
+            help="sample, smoke, toymix-gine, largemix-gine, or pm6-gine, pm6-gcn, pm6-gin, each of these three also with -g62 "
+            "or -n7 for one task set; default: sample, or the run's own with --resume.",
         ),
     ] = None,
     assignments: Annotated[
@@ -58,13 +60,11 @@ def pretrain(
     chosen = (started if started and recipe is None else get_recipe(recipe or "sample")).override(assignments or [])
     if steps is not None:
         chosen = replace(chosen, num_steps=steps)
-    # what can be known to be wrong is said before the sample is packed
     check_trackers(trackers or ())
-    if directory is None and not (out / "shards").exists():
-        check_sample(chosen)
+    was_there, shards_were = out.exists(), (out / "shards").exists()
     shard_set = open_shards(directory, out)
     stop = StopFlag()
-    with TerminalReporter() as reporter, stop:
+    with TerminalReporter() as reporter, stop, left_as_found(out, was_there=was_there, shards_were=shards_were):
         outcome = run(
             shard_set,
             out,
@@ -78,6 +78,7 @@ def pretrain(
     plot = plot_run(out)
     if not outcome.finished:
         again = shlex.join([program(), "pretrain", *([str(directory)] if directory else []), "--out", str(out), "--resume"])
+        again = " ".join([again, *(f"--tracker {shlex.quote(name)}" for name in trackers or ())])
         typer.echo(f"stopped at step {outcome.step:,} of {outcome.num_steps:,}, checkpoint written; go on with\n  {again}")
         raise typer.Exit(130)
     if outcome.results:
@@ -95,19 +96,6 @@ def pretrain(
         f"next       {program()} eval {quote(shards)} --checkpoint {quote(out)}{split}\n"
         f"           {program()} embed {quote(shards)} --checkpoint {quote(out)}{split} --out {embeddings}"
     )
-
-
-def check_sample(recipe) -> None:
-    """Refuse a recipe that trains on task sets which the embedded sample lacks. Raises RunError."""
-    from shards.datasets import preset_dataset
-    from trainers.errors import RunError
-
-    there = [task_set.name for task_set in preset_dataset("pm6").task_sets]
-    if not {*recipe.task_sets} <= {*there}:
-        raise RunError(
-            f"recipe {recipe.name} is for {', '.join(recipe.task_sets)}, the embedded sample has {', '.join(there)}; name a shard "
-            f"set: molstream pretrain DIR ..."
-        )
 
 
 def print_fields(recipe) -> None:
@@ -129,6 +117,19 @@ def print_fields(recipe) -> None:
             value = ",".join(f"{k}:{v}" for k, v in value.items())
         table.add_row(name, str(value).lower() if isinstance(value, bool) else str(value), text, style=None)
     Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False).print(table)
+
+
+@contextmanager
+def left_as_found(out: Path, *, was_there: bool, shards_were: bool) -> Iterator[None]:
+    """Where a run is refused before it starts: remove the sample that was packed for it."""
+    try:
+        yield
+    except ValueError:
+        if not shards_were and not (out / "config.json").exists():
+            shutil.rmtree(out / "shards", ignore_errors=True)
+            if not was_there and out.exists():
+                out.rmdir()
+        raise
 
 
 def program() -> str:

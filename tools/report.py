@@ -98,9 +98,8 @@ def print_results(results: Results, *, every_task: bool = False) -> None:
     """
     # a file or a pipe has no width to keep to, and names must be whole
     console = Console(width=None if sys.stdout.isatty() else 200)
-    console.print(
-        f"{results.split}: {results.molecules:,} molecules, step {results.step:,}, loss {results.loss:.4f}", style="bold"
-    )
+    loss = None if set(results.losses.values()) == {None} else results.loss
+    console.print(f"{results.split}: {results.molecules:,} molecules, step {results.step:,}, loss {_cell(loss)}", style="bold")
     for regression, columns in COLUMNS.items():
         heads = [head for head in results.heads if (head.kind == "regression") == regression]
         if heads:

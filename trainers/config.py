@@ -3,6 +3,7 @@
 import ast
 import difflib
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -117,10 +118,13 @@ class Recipe:
             "keep_checkpoints",
         ):
             self._require(getattr(self, name) >= 1, name, "at least 1")
+        for name in ("num_epochs", "learning_rate", "warmup_fraction", "dropout", "weight_decay", "clip_norm"):
+            self._require(math.isfinite(getattr(self, name)), name, "a finite number")
         for name in ("num_steps", "num_epochs", "mup_base_hidden", "weight_decay", "cpu_threads", "seed"):
             self._require(getattr(self, name) >= 0, name, "at least 0")
         for name in ("learning_rate", "clip_norm"):
             self._require(getattr(self, name) > 0, name, "more than 0")
+        self._require(self.seed < 2**63, "seed", "less than 2^63")
         self._require(0 <= self.dropout < 1, "dropout", "a share in [0, 1)")
         self._require(0 <= self.warmup_fraction <= 1, "warmup_fraction", "a share in [0, 1]")
         self._require(self.num_steps > 0 or self.num_epochs > 0, "num_steps", "at least 1, or num_epochs above 0")
@@ -151,14 +155,15 @@ class Recipe:
 
         Lists are 'a,b' (nothing for an empty one), mappings 'name:value,name:value'.
         """
-        kinds = get_type_hints(Recipe)
+        # a recipe with other values keeps its name
+        kinds = {name: kind for name, kind in get_type_hints(Recipe).items() if name != "name"}
         values: dict[str, Any] = {}
         for text in assignments:
             name, equals, value = text.partition("=")
             if not equals:
                 raise RunError(f"--set {text}: expected FIELD=VALUE, like learning_rate=3e-4")
-            if name not in kinds or name == "name":
-                near = difflib.get_close_matches(name, kinds, n=3) or sorted(set(kinds) - {"name"})
+            if name not in kinds:
+                near = difflib.get_close_matches(name, kinds, n=3) or sorted(kinds)
                 raise RunError(f"--set {text}: a recipe has no field {name!r}; near it: {', '.join(near)}")
             values[name] = _parse(text, value.strip(), kinds[name])
         if values.get("num_epochs") and "num_steps" not in values:
@@ -179,16 +184,16 @@ class Recipe:
 def _parse(text: str, value: str, kind: Any) -> Any:
     """One value from the command line as what a field holds."""
     origin, inside = get_origin(kind), get_args(kind)
+    if origin is Literal or kind is str:
+        return value
+    if origin is tuple:
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    if origin is Mapping:
+        pairs = [part.rpartition(":") for part in value.split(",") if part.strip()]
+        if not all(name.strip() for name, _, _ in pairs):
+            raise RunError(f"--set {text}: got {value!r}, expected name:value,name:value")
+        return {name.strip(): _parse(text, of_it.strip(), inside[1]) for name, _, of_it in pairs}
     try:
-        if origin is Literal or kind is str:
-            return value
-        if origin is tuple:
-            return tuple(part.strip() for part in value.split(",") if part.strip())
-        if origin is Mapping:
-            pairs = [part.rpartition(":") for part in value.split(",") if part.strip()]
-            if not all(colon for _, colon, _ in pairs):
-                raise RunError(f"--set {text}: expected names with values, like {text.partition('=')[0]}=NAME:VALUE,NAME:VALUE")
-            return {name.strip(): _parse(text, number.strip(), inside[1]) for name, _, number in pairs}
         if kind is bool:
             return {"true": True, "false": False, "1": True, "0": False}[value.lower()]
         return int(value.replace("_", "")) if kind is int else float(value)

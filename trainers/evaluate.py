@@ -1,5 +1,6 @@
 """Evaluation: every molecule of a split exactly once, by any number of processes; metrics per task, task set and level."""
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -11,6 +12,7 @@ from streamer import Budget, Loader, ShardSet, StreamConfig
 from streamer.loader import sequential
 from trainers.checkpoint import Checkpoint
 from trainers.config import Recipe
+from trainers.errors import RunError
 from trainers.loss import Loss, Targets, count_labels, match
 from trainers.metrics import Metrics, TaskMetrics, summarize
 from trainers.model import Network, load_network
@@ -52,15 +54,15 @@ class Results:
         return {name: summarize(tasks) for name, tasks in together.items()}
 
     def to_json(self) -> dict:
-        """JSON types."""
+        """JSON types, numbers that are not finite as null."""
         return {
             "split": self.split,
             "step": self.step,
             "molecules": self.molecules,
             "complete": self.complete,
-            "loss": self.loss,
+            "loss": _finite(self.loss),
             "levels": self.levels(),
-            "task_sets": self.summary(),
+            "task_sets": {name: {k: _finite(v) for k, v in values.items()} for name, values in self.summary().items()},
             "tasks": {name: [asdict(task) for task in tasks] for name, tasks in self.tasks.items()},
         }
 
@@ -88,8 +90,17 @@ class Results:
         return pa.table({name: pa.array(c, pa.float64()) if name in metrics else pa.array(c) for name, c in columns.items()})
 
 
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
 def plan_budget(shard_set: ShardSet, spec: DataSpec, recipe: Recipe) -> Budget:
-    """The batch shape of a recipe on a shard set."""
+    """The batch shape of a recipe on a shard set. Raises RunError for listed labels beside pairs."""
+    if recipe.list_labels and {"graph", "pair"} <= {*spec.levels}:
+        raise RunError(
+            f"recipe {recipe.name}: list_labels is True, expected False where there are labels of pairs; "
+            f"{shard_set.path} has task sets {', '.join(spec.task_sets)}, choose some with --set task_sets=..."
+        )
     return Budget.suggest(
         shard_set,
         atoms=recipe.atoms_a_pack,

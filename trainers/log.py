@@ -32,9 +32,9 @@ class RunLog:
     def __init__(self, run: Path, *, step: int, accelerator: Accelerator, config: Mapping):
         self.path, self.accelerator = run / LOG, accelerator
         if self.path.exists():
-            kept = [line for line in self.path.read_text().splitlines() if _step(line) <= step]
+            kept = [line for line in read_log(run) if line["step"] <= step]
             beside = self.path.with_name(LOG + ".part")
-            beside.write_text("".join(line + "\n" for line in kept))
+            beside.write_text("".join(json.dumps(line) + "\n" for line in kept))
             beside.rename(self.path)
         self.file = self.path.open("a", buffering=1)
         self.board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
@@ -57,9 +57,17 @@ class RunLog:
         self.accelerator.end_training()
 
 
-def _step(line: str) -> float:
-    try:
-        return json.loads(line)["step"]
-    except (json.JSONDecodeError, KeyError, TypeError):
-        # a line cut short by a crash
-        return math.inf
+def read_log(run: Path) -> list[dict]:
+    """The lines of a run's log; those that a crash cut short or damaged are left out. None without a log."""
+    if not (run / LOG).exists():
+        return []
+    lines = []
+    for text in (run / LOG).read_text(errors="replace").splitlines():
+        try:
+            line = json.loads(text)
+            whole = isinstance(line["kind"], str) and isinstance(line["step"], int)
+        except (json.JSONDecodeError, KeyError, TypeError):
+            continue
+        if whole:
+            lines.append(line)
+    return lines

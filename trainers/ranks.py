@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from trainers.errors import RunError
+
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
@@ -42,8 +44,12 @@ def joined() -> Iterator[Ranks]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield Ranks.here()
         return
-    # metrics are summed on the CPU
-    dist.init_process_group("gloo")
+    try:
+        # metrics are summed on the CPU
+        dist.init_process_group("gloo")
+    except ValueError as error:
+        # a variable that is missing
+        raise RunError(f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, which says that there are more processes: {error}") from error
     try:
         yield Ranks.here()
     finally:

@@ -1,6 +1,7 @@
 """The command in this process, and what most of its tests need: a table, a shard set built of it, a run trained on that."""
 
 import contextlib
+import csv
 import io
 import json
 import os
@@ -134,6 +135,73 @@ def run(shard_set) -> Path:
     done = run_main("pretrain", shard_set, "--out", out, "--recipe", "smoke", "--steps", 12)
     assert done.code == 0, done.err
     return out
+
+
+SHORT = "CCO CC(C)N c1ccccc1O CC(=O)O CCCl NCC#N OCC(F)CC C1CCCC1 COCCOC CC=CC=O".split()
+KINDS = "--task-kind tox=binary --task-kind grade=ordinal:3 --task-kind class=multiclass:4".split()
+
+
+def write_kinds(path: Path, *, rows: int = 90, columns: dict[str, str] | None = None) -> Path:
+    """A table with a column of labels of each kind and level; `columns` gives some another name."""
+    from rdkit import Chem
+
+    names = {name: name for name in "smiles y tox grade class charge order distance".split()} | (columns or {})
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(names.values()))
+        writer.writeheader()
+        for k in range(rows):
+            smiles = "C" * (k // len(SHORT)) + SHORT[k % len(SHORT)]
+            molecule = Chem.MolFromSmiles(smiles)
+            n = molecule.GetNumAtoms()
+            values = {
+                "smiles": smiles,
+                "y": round(k / 9 - 3, 3),
+                "tox": k % 2,
+                "grade": k % 3,
+                "class": k // 2 % 4,
+                "charge": json.dumps([round(i / 10 + k / 100, 3) for i in range(n)]),
+                "order": json.dumps([b.GetBondTypeAsDouble() + k / 100 for b in molecule.GetBonds()]),
+                "distance": json.dumps(Chem.GetDistanceMatrix(molecule).ravel().tolist()),
+            }
+            writer.writerow({names[name]: value for name, value in values.items()})
+    return path
+
+
+@pytest.fixture(scope="session")
+def build_kinds(tmp_path_factory) -> Callable[..., Path]:
+    """build_kinds(*options, columns={}): the table of `write_kinds` as a shard set; levels other than the graph's are options."""
+
+    def make(*options: str, columns: dict[str, str] | None = None) -> Path:
+        folder = tmp_path_factory.mktemp("kinds")
+        table = write_kinds(folder / "kinds.csv", columns=columns)
+        fixed = ("--dataset", "table", "--split-fractions", "60,20,20", "--block-molecules", 16)
+        done = run_main("build", table, "--out", folder / "set", *fixed, *options)
+        assert done.code == 0, done.err
+        return folder / "set"
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def kinds_set(build_kinds) -> Path:
+    """A shard set of 90 molecules with a task set of every kind and level. Shared."""
+    columns = "--graph-columns y,tox,grade,class --atom-columns charge --bond-columns order --pair-columns distance".split()
+    return build_kinds(*columns, *KINDS)
+
+
+@pytest.fixture(scope="session")
+def kinds_run(kinds_set) -> Path:
+    """A smoke run of 3 steps on `kinds_set`, of packs so small that a split has several. Shared."""
+    out = kinds_set.parent / "run"
+    done = run_main("pretrain", kinds_set, "--out", out, "--recipe", "smoke", "--steps", 3, "--set", "atoms_a_pack=128")
+    assert done.code == 0, done.err
+    return out
+
+
+@pytest.fixture(scope="session")
+def everything_in() -> Callable[[Path], dict[str, bytes | None]]:
+    """everything_in(folder) -> {relative path: content, None of folders}: what a refused call must leave as it was."""
+    return lambda folder: {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in sorted(folder.rglob("*"))}
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import time
 
 from shards import ShardSet
 from trainers.checkpoint import list_checkpoints, read_checkpoint
+from trainers.recipes import RECIPES
 
 
 def test_a_run_leaves_checkpoints_a_log_and_results_and_says_what_is_next(succeed, molstream, shard_set, tmp_path):
@@ -83,7 +84,7 @@ def test_what_is_already_in_the_folder_is_refused_and_not_touched(molstream, sha
 def test_an_unknown_recipe_lists_what_there_is_and_packs_nothing(molstream, tmp_path):
     done = molstream("pretrain", "--out", tmp_path / "run", "--recipe", "huge")
     assert done.code == 2
-    assert done.error == "recipe 'huge': expected one of sample, smoke, pm6-gine"
+    assert done.error == f"recipe 'huge': expected one of {', '.join(RECIPES)}"
     assert not (tmp_path / "run").exists()
 
 
@@ -172,8 +173,8 @@ def test_a_set_of_joined_tables_with_names_trains(succeed, tmp_path):
     succeed("build", "--out", tmp_path / "set", *tables, "--graph-columns", "y", "--split-fractions", "70,15,15")
     succeed("pretrain", tmp_path / "set", "--out", tmp_path / "run", "--recipe", "smoke", "--steps", 2)
     done = succeed("eval", tmp_path / "set", "--checkpoint", tmp_path / "run", "--split", "val")
-    assert "a.graph (1 tasks)" in done.out
-    assert "b.graph (1 tasks)" in done.out
+    assert "a.graph (1 graph tasks)" in done.out
+    assert "b.graph (1 graph tasks)" in done.out
 
 
 def test_a_set_without_labels_is_refused(molstream, succeed, tmp_path):

@@ -161,7 +161,7 @@ def test_fields_are_set_from_text():
         ("hidden=wide", "--set hidden=wide: got 'wide', expected a whole number"),
         ("dropout=a lot", "got 'a lot', expected a number"),
         ("residual=maybe", "got 'maybe', expected true or false"),
-        ("head_hiddens=pcba", "--set head_hiddens=pcba: expected names with values, like head_hiddens=NAME:VALUE"),
+        ("head_hiddens=pcba", "--set head_hiddens=pcba: got 'pcba', expected name:value,name:value"),
         ("hidden=0", "recipe smoke: hidden is 0"),
     ],
 )
