@@ -111,7 +111,7 @@ def test_without_matplotlib_a_run_ends_well_and_says_how_to_get_its_plot(succeed
     "tail",
     [b'{"kind": "train", "st', b"\0" * 50, b"\xff\xfe\n", b"3\n", b'{"kind": "train"}\n', b'{"kind": 1, "step": "x"}\n', b"\n\n"],
 )
-@pytest.mark.parametrize("where", ["last", "first"])
+@pytest.mark.parametrize("where", ["last", pytest.param("first", marks=pytest.mark.slow)])
 def test_a_damaged_line_of_the_log_is_left_out_of_the_plot(copy_run, monkeypatch, tail, where):
     before = drawn(copy_run, monkeypatch)
     text = (copy_run / LOG).read_bytes()

@@ -63,7 +63,13 @@ def check_same(found: dict, expected: dict) -> None:
 
 
 # the last split has fewer packs than there are processes
-@pytest.mark.parametrize(("processes", "data", "split"), [(2, "kinds", "train"), (3, "pm6", "train"), (3, "kinds", "test")])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("processes", "data", "split"),
+    [(2, "kinds", "train"), pytest.param(3, "pm6", "train", marks=SLOW), pytest.param(3, "kinds", "test", marks=SLOW)],
+)
 def test_several_processes_say_what_one_says_and_say_it_once(request, torchrun, succeed, tmp_path, processes, data, split):
     shard_set, run = map(request.getfixturevalue, {"kinds": ("kinds_set", "kinds_run"), "pm6": ("shard_set", "run")}[data])
     call = ("eval", shard_set, "--checkpoint", run, "--split", split)
@@ -79,6 +85,7 @@ def test_several_processes_say_what_one_says_and_say_it_once(request, torchrun, 
     assert out.splitlines()[-2:] == [f"all tasks: {file}" for file in files[1::2]]
 
 
+@SLOW
 def test_the_packs_are_shared_by_the_processes(torchrun, kinds_set, kinds_run, tmp_path):
     script = tmp_path / "count.py"
     script.write_text(
@@ -110,6 +117,7 @@ def damage(shard_set: Path, flip, split: str) -> None:
     flip(shard_set / f"{split}-00000.tar", at + 20)
 
 
+@SLOW
 def test_data_that_is_damaged_ends_all_processes(torchrun, run, copy_set, flip, tmp_path):
     damage(copy_set, flip, "train")
     call = ("eval", copy_set, "--checkpoint", run, "--split", "train", "--out", tmp_path / "all.json")
@@ -120,7 +128,7 @@ def test_data_that_is_damaged_ends_all_processes(torchrun, run, copy_set, flip, 
     assert not (tmp_path / "all.json").exists()
 
 
-@pytest.mark.parametrize("failing", [0, 1])
+@pytest.mark.parametrize("failing", [pytest.param(0, marks=SLOW), 1])
 def test_a_process_that_fails_alone_ends_the_others(torchrun, kinds_set, kinds_run, flip, tmp_path, failing):
     """One process reads a damaged copy of the set that the other reads whole, and then waits for the sums of both."""
     bad = Path(shutil.copytree(kinds_set, tmp_path / "bad"))
@@ -140,6 +148,7 @@ def test_a_process_that_fails_alone_ends_the_others(torchrun, kinds_set, kinds_r
     assert not out_file.exists()
 
 
+@SLOW
 def test_a_call_that_is_refused_ends_all_processes(torchrun, shard_set, run):
     code, out, err = torchrun(2, "-m", "tools.main", "eval", shard_set, "--checkpoint", run, "--split", "dev")
     assert (code != 0, out) == (True, "")

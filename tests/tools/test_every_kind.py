@@ -36,7 +36,7 @@ def test_the_set_has_every_kind_and_every_level(kinds_set):
 
 
 @pytest.mark.parametrize("layer", get_args(Layer))
-@pytest.mark.parametrize("encodings", ["", "rw16,lap8"])
+@pytest.mark.parametrize("encodings", [pytest.param("", marks=pytest.mark.slow), "rw16,lap8"])
 def test_a_set_of_every_kind_and_level_trains_evaluates_and_embeds(succeed, kinds_set, tmp_path, layer, encodings):
     run, opened = tmp_path / "run", ShardSet(kinds_set)
     fields = ("--set", f"layer={layer}", "--set", f"encodings={encodings}", "--set", "log_steps=1")
