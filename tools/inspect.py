@@ -57,7 +57,7 @@ class _Printer:
         from rich.console import Console
 
         # names must be whole
-        self.console = Console(width=None if sys.stdout.isatty() else 200)
+        self.console = Console(width=None if sys.stdout.isatty() else 200, markup=False)
 
     def print(self, facts: dict) -> None:
         self.line(f"{facts['path']}  fingerprint {facts['fingerprint'][:12]}\n")

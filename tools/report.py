@@ -18,7 +18,7 @@ class TerminalReporter:
     """Progress on standard error: a live bar on a terminal, a line now and then elsewhere."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False)
+        self.console = Console(stderr=True, highlight=False, markup=False)
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -97,7 +97,7 @@ def print_results(results: Results, *, every_task: bool = False) -> None:
     Normalised units, beside them the MAE in that of the task. Undefined metrics are dashes.
     """
     # a file or a pipe has no width to keep to, and names must be whole
-    console = Console(width=None if sys.stdout.isatty() else 200)
+    console = Console(width=None if sys.stdout.isatty() else 200, markup=False)
     loss = None if set(results.losses.values()) == {None} else results.loss
     console.print(f"{results.split}: {results.molecules:,} molecules, step {results.step:,}, loss {_cell(loss)}", style="bold")
     for regression, columns in COLUMNS.items():

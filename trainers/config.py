@@ -94,7 +94,7 @@ class Recipe:
     seed: int = 0
     """Order of molecules, initial weights, dropout, signs."""
     precision: Literal["f32", "bf16"] = "f32"
-    """Of matrix products; losses and weights are always f32."""
+    """Of matrix products and the messages between atoms; states, sums over molecules, losses and weights are always f32."""
     cpu_threads: int = 0
     """Torch's threads on a CPU; 0: as many as torch likes. More than one waste steps this small, and wait for each other in busy
     loops that collapse beside any other work on the machine (benchmarks/threads.md)."""
@@ -125,6 +125,7 @@ class Recipe:
         for name in ("learning_rate", "clip_norm"):
             self._require(getattr(self, name) > 0, name, "more than 0")
         self._require(self.seed < 2**63, "seed", "less than 2^63")
+        self._require(self.cpu_threads <= 4096, "cpu_threads", "at most 4096")
         self._require(0 <= self.dropout < 1, "dropout", "a share in [0, 1)")
         self._require(0 <= self.warmup_fraction <= 1, "warmup_fraction", "a share in [0, 1]")
         self._require(self.num_steps > 0 or self.num_epochs > 0, "num_steps", "at least 1, or num_epochs above 0")

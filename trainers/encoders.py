@@ -130,7 +130,8 @@ class AtomEncoder(nn.Module):
         x = self.features(batch.atom_codes_AF)
         if self.join is not None:
             x = x + self.join(torch.stack([encoder(batch) for encoder in self.encodings.values()]).sum(dim=0))
-        return self.mlp(x)
+        # states stay in full precision whatever that of matrix products
+        return self.mlp(x).to(self.features.table.dtype)
 
 
 class BondTable(nn.Module):

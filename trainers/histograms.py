@@ -158,8 +158,11 @@ class Histograms:
 
     def _values(self, columns: slice) -> tuple[Tensor, Tensor]:
         """Both metrics of some columns: sums over the ranking from the highest score down, ends and bins."""
-        keys, counts, edges = self.ends[columns], self.counts[columns].double(), self.edges[columns].clone()
-        low, high, level = self.low[columns, None], self.high[columns, None], self.level[columns, None]
+        # on the CPU, once an evaluation: on a GPU sums of floats along a row are not deterministic
+        state = (t[columns].cpu() for t in (self.ends, self.counts, self.edges, self.low, self.high, self.level))
+        keys, counts, edges, low, high, level = state
+        counts, edges = counts.double(), edges.clone()
+        low, high, level = low[:, None], high[:, None], level[:, None]
         # edges leave their bins and rank with the ends, some of which they may equal; a single score is one edge
         edges[:, 0] *= low < high
         cut, label = torch.cat([low, low, high, high], dim=1), torch.tensor([0, 1, 0, 1], device=keys.device)

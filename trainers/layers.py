@@ -30,10 +30,13 @@ class Graph(NamedTuple):
     """Edges into each atom."""
     graph_of_atom_A: Tensor
     num_graphs: int
+    is_atom_A1: Tensor
+    """bool: not padding. All padding edges loop on the last atom, thousands of them, so that its state would grow by as much
+    with every layer; layers set padding to 0."""
 
     @classmethod
     def of(cls, batch: Batch) -> "Graph":
-        """Of a batch; padding edges loop on the last atom, which is padding."""
+        """Of a batch."""
         source_E, target_E = batch.edge_index_2E.long()
         return cls(
             source_E=source_E,
@@ -42,6 +45,7 @@ class Graph(NamedTuple):
             degree_A=batch.edge_ptr_A.diff(),
             graph_of_atom_A=batch.graph_of_atom_A.long(),
             num_graphs=len(batch.graph_mask_G),
+            is_atom_A1=batch.atom_mask_A.unsqueeze(1),
         )
 
 
@@ -182,7 +186,7 @@ class ConvolutionBlock(nn.Module):
         x_AH, bonds, graphs_GH = state
         if graphs_GH is not None:
             x_AH = x_AH + gather(graphs_GH, graph.graph_of_atom_A)
-        x_AH = self.update(x_AH, self.conv(x_AH, bonds, graph))
+        x_AH = self.update(x_AH, self.conv(x_AH, bonds, graph)) * graph.is_atom_A1
         if self.virtual is not None and self.virtual_update is not None and graphs_GH is not None:
             total = segment_sum(x_AH, graph.graph_of_atom_A, num_segments=graph.num_graphs) / POOL_SCALE
             graphs_GH = self.virtual_update(graphs_GH, self.virtual(graphs_GH + total))
@@ -221,10 +225,11 @@ class MPNNBlock(nn.Module):
         into = self.edge_target(x_AH) + gather(self.edge_graph(g_GH), graph.graph_of_atom_A)
         hidden_E = gather(self.edge_source(x_AH), graph.source_E) + gather(into, graph.target_E) + self.edge_state(e_ED)
         e_ED = self.edge_update(e_ED, self.edge_out(nn.functional.gelu(hidden_E)))
-        incoming = segment_sum(e_ED, graph.target_E, num_segments=len(x_AH))
-        outgoing = segment_sum(e_ED, graph.source_E, num_segments=len(x_AH))
+        incoming = segment_sum(e_ED, graph.target_E, num_segments=len(x_AH)) * graph.is_atom_A1
+        outgoing = segment_sum(e_ED, graph.source_E, num_segments=len(x_AH)) * graph.is_atom_A1
         neighbours = segment_sum(gather(x_AH, graph.source_E), graph.target_E, num_segments=len(x_AH))
         x_AH = self.atom_update(x_AH, self.atom(torch.cat([x_AH, incoming, outgoing, neighbours, g_AH], dim=1)))
+        x_AH = x_AH * graph.is_atom_A1
         if self.graph is not None and self.graph_update is not None:
             sums = segment_sum(torch.cat([x_AH, incoming], dim=1), graph.graph_of_atom_A, num_segments=graph.num_graphs)
             g_GH = self.graph_update(g_GH, self.graph(torch.cat([g_GH, sums / POOL_SCALE], dim=1)))

@@ -57,10 +57,11 @@ class Network(nn.Module):
         if bonds is not None and self.recipe.layer == "mpnn":
             bonds = gather(bonds, graph.code_E)
         graphs = None if self.first_graph is None else self.first_graph.expand(graph.num_graphs, -1)
-        state = State(x_AH, bonds, graphs)
+        state = State(x_AH * graph.is_atom_A1, bonds, graphs)
         for layer in self.layers:
             state = layer(state, graph)
-        return state.atoms_AH, self._pool(state.atoms_AH, graph)
+        # sums over a molecule in full precision
+        return state.atoms_AH, self._pool(state.atoms_AH.to(x_AH.dtype), graph)
 
     def _pool(self, x_AH: Tensor, graph: Graph) -> Tensor:
         if self.recipe.pooling == "sum":

@@ -15,6 +15,7 @@ from typing import Protocol
 import psutil
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from kernels.hashing import mix_key
 from streamer import Budget, Loader, ShardSet, Step, StreamConfig
@@ -127,6 +128,12 @@ class Trainer:
         self.spec = DataSpec.of(shard_set, task_sets=recipe.task_sets)
         if not self.spec.heads:
             raise TrainError(f"{shard_set.path}: a set without labels, expected something to train on")
+        for head in self.spec.heads:
+            if not sum(shard_set.manifest.labels[task].get("train", 0) for task in head.tasks):
+                raise RunError(
+                    f"{shard_set.path}: task set {head.name} has no label in the training split; train on others with --set "
+                    f"task_sets=..."
+                )
         self.loss = Loss(self.spec, recipe)
         self.budget = plan_budget(shard_set, self.spec, recipe)
         stream = StreamConfig(
@@ -135,6 +142,8 @@ class Trainer:
             num_lanes=recipe.num_lanes,
             window_molecules=recipe.window_molecules,
         )
+        # a run before this one in the same process may have had another precision
+        AcceleratorState._reset_state()
         precision = "no" if recipe.precision == "f32" else recipe.precision
         self.accelerator = Accelerator(mixed_precision=precision, log_with=list(trackers) or None, project_dir=str(run))
         if self.accelerator.num_processes > 1:
@@ -174,7 +183,9 @@ class Trainer:
             return
         if not resume:
             check_fresh(self.run)
-        there = _read_config(self.run)
+        started = read_recipe(self.run)
+        assert started is not None
+        there = _read_config(self.run) | {"recipe": started.to_json()}
         differ = [
             f"{key} {there[part].get(key)} there, {value} here"
             for part, values in described.items()
@@ -229,13 +240,14 @@ class Trainer:
                     self.reporter.progress(self.step, values)
                     meter = _Meter()
                 if self.step % recipe.eval_steps == 0 and self.step < recipe.num_steps:
+                    start = time.perf_counter()
                     try:
                         self._validate(max_packs=recipe.eval_packs)
                     finally:
                         # what was trained is kept whatever becomes of the validation
                         self._save()
                     saved = self.step
-                    meter = _Meter()
+                    meter.start += time.perf_counter() - start
                 if self.step == recipe.num_steps or should_stop():
                     break
         finished = self.step == recipe.num_steps
@@ -289,7 +301,8 @@ class Trainer:
             num_threads=self.num_threads,
             max_packs=max_packs,
         )
-        self.validation = {"loss": results.loss, "task_sets": results.summary(), "complete": results.complete}
+        found = results.to_json()
+        self.validation = {name: found[name] for name in ("loss", "task_sets", "complete")}
         if log:
             self.log.add("validation", self.step, dict(iter_metrics(results)))
         self.reporter.validation(results)

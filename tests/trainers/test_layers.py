@@ -25,6 +25,7 @@ def random_graph(atoms: int, edges: int, graphs: int = 3) -> Graph:
         degree_A=torch.bincount(target, minlength=atoms),
         graph_of_atom_A=torch.randint(0, graphs, (atoms,)).sort().values,
         num_graphs=graphs,
+        is_atom_A1=torch.ones(atoms, 1, dtype=torch.bool),
     )
 
 

@@ -240,3 +240,39 @@ def test_listed_labels_give_the_same_loss_as_dense_ones(sample_set, tiny):
         totals.append(total)
     for name in spec.task_sets:
         assert totals[0][name] == pytest.approx(totals[1][name], rel=1e-5)
+
+
+@pytest.mark.parametrize("layer", ["gcn", "gin", "gine", "gated", "mpnn"])
+def test_padding_stays_inert_in_deep_networks_without_norm(sample_set, tiny, layer):
+    """Thousands of padding edges loop on one atom; a pack of nothing else must give gradients of 0, not of 0 times infinity."""
+    spec, recipe = DataSpec.of(sample_set), replace(tiny, layer=layer, norm=False, num_layers=14, hidden=16)
+    network = build_network(spec, recipe).eval()
+    molecules = sample_set.read_block(0)
+    nearly_empty, empty = batches_of(sample_set, molecules, [np.arange(3), np.empty(0, np.int64)], Budget(64, 4096, 16_000))
+    counts = count_labels([nearly_empty, empty], spec)
+    targets, loss = Targets(spec), Loss(spec, recipe)
+    for batch in (nearly_empty, empty):
+        network.zero_grad()
+        loss(network(batch), targets(batch), counts)[0].backward()
+        assert all(torch.isfinite(p.grad).all() for p in network.parameters())
+        states, _ = network.encode(batch)
+        assert (states[~batch.atom_mask_A] == 0).all()
+    assert all((p.grad == 0).all() for p in network.parameters())
+
+
+@pytest.mark.parametrize("layer", ["gcn", "gin", "gine", "gated", "mpnn"])
+@pytest.mark.parametrize("norm", [True, False])
+def test_in_bf16_states_of_atoms_and_molecules_stay_in_full_precision(sample_set, tiny, layer, norm):
+    spec, recipe = DataSpec.of(sample_set), replace(tiny, layer=layer, norm=norm, dropout=0.0, encodings=("rw16", "lap8"))
+    config = StreamConfig(budget=plan_budget(sample_set, spec, recipe), num_lanes=1)
+    batch = next(iter(Loader(sample_set, config, encodings=recipe.encodings))).batches[0]
+    network, targets, loss = build_network(spec, recipe).eval(), Targets(spec), Loss(spec, recipe)
+    _, exact = network.encode(batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        atoms, pooled = network.encode(batch)
+        predictions = network(batch)
+    assert atoms.dtype == pooled.dtype == torch.float32
+    assert all(p.dtype == torch.float32 for p in predictions.values())
+    assert (pooled - exact).norm() < 0.05 * exact.norm()
+    loss(predictions, targets(batch), count_labels([batch], spec))[0].backward()
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters())

@@ -299,3 +299,45 @@ def test_embeddings_of_a_run_with_encodings_do_not_depend_on_the_order_of_atoms_
     (batch,) = iter_batches(molecules, atoms_a_pack=256, encodings=("rw16",))
     vectors = encoder.embed(batch)[batch.members.argsort()]
     assert torch.allclose(torch.from_numpy(vectors[:3]), torch.from_numpy(vectors[3:]), atol=1e-4)
+
+
+def test_log_lines_cover_every_step_whatever_the_validations_between(sample_set, tiny, tmp_path, reporter, monkeypatch):
+    import trainers.trainer as module
+
+    seen = []
+    monkeypatch.setattr(module._Meter, "add", lambda self, *args, add=module._Meter.add: (seen.append(self), add(self, *args)))
+    recipe = replace(tiny, num_steps=20, eval_steps=8, log_steps=10)
+    pretrain(sample_set, tmp_path / "run", recipe, resume=False, reporter=reporter)
+    assert [step for step, _ in reporter.steps] == [10, 20]
+    assert [seen.count(meter) for meter in dict.fromkeys(seen)] == [10, 10]
+
+
+def test_runs_of_two_precisions_in_one_process(sample_set, tiny, tmp_path, reporter):
+    for precision in ("f32", "bf16", "f32"):
+        recipe = replace(tiny, num_steps=2, precision=precision)
+        run = tmp_path / f"{precision}-{len(list(tmp_path.iterdir()))}"
+        outcome = pretrain(sample_set, run, recipe, resume=False, reporter=reporter)
+        assert outcome.results.loss > 0
+        assert all(v.dtype == torch.float32 for v in load_checkpoint(run).model.values())
+
+
+def test_a_field_that_a_run_was_started_without_has_its_default(sample_set, tiny, tmp_path, reporter):
+    run = tmp_path / "run"
+    pretrain(sample_set, run, tiny, resume=False, reporter=reporter, should_stop=stop_after(3))
+    config = json.loads((run / "config.json").read_text())
+    del config["recipe"]["pooling"]
+    (run / "config.json").write_text(json.dumps(config))
+    assert pretrain(sample_set, run, tiny, resume=True, reporter=reporter).finished
+    config["recipe"]["warmup_steps"] = 5
+    (run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"config.json: of another version of molstream: .*warmup_steps"):
+        pretrain(sample_set, run, tiny, resume=True, reporter=reporter)
+
+
+def test_a_task_set_without_a_training_label_is_refused(build_set, tmp_path, reporter, tiny):
+    rows = [{"ordered_smiles": "C" * (k % 9 + 1) + "O", "graph_mw": float(k)} for k in range(60)]
+    shard_set = build_set(rows, fractions="80,10,10")
+    with pytest.raises(ValueError, match="task set n7 has no label in the training split; train on others with --set task_sets"):
+        pretrain(shard_set, tmp_path / "run", tiny, resume=False, reporter=reporter)
+    assert not (tmp_path / "run").exists()
+    assert pretrain(shard_set, tmp_path / "run", replace(tiny, task_sets=("g62",)), resume=False, reporter=reporter).finished

@@ -1,0 +1,58 @@
+"""The network as a whole: pooling by hand, and what it does not depend on."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from streamer import Loader, StreamConfig
+from trainers.evaluate import plan_budget
+from trainers.layers import POOL_SCALE
+from trainers.model import build_network
+from trainers.spec import DataSpec
+
+
+@pytest.fixture(scope="module")
+def batch(sample_set):
+    from trainers.recipes import smoke
+
+    config = StreamConfig(budget=plan_budget(sample_set, DataSpec.of(sample_set), smoke()), num_lanes=1)
+    return next(iter(Loader(sample_set, config))).batches[0]
+
+
+@pytest.mark.parametrize(
+    ("pooling", "by_hand"),
+    [("sum", lambda x: x.sum(0) / POOL_SCALE), ("mean", lambda x: x.mean(0)), ("max", lambda x: x.amax(0))],
+)
+def test_a_molecule_is_pooled_from_its_own_atoms(sample_set, tiny, batch, pooling, by_hand):
+    network = build_network(DataSpec.of(sample_set), replace(tiny, pooling=pooling)).eval()
+    with torch.no_grad():
+        atoms, pooled = network.encode(batch)
+    assert batch.num_graphs > 3
+    for g in range(batch.num_graphs):
+        first, last = batch.atom_ptr_G[g : g + 2].tolist()
+        assert torch.allclose(pooled[g], by_hand(atoms[first:last]), atol=1e-5)
+    assert torch.isfinite(pooled).all()
+
+
+@pytest.mark.parametrize("layer", ["gcn", "gin", "gine", "gated", "mpnn"])
+def test_a_layer_reads_bonds_or_it_does_not(sample_set, tiny, batch, layer):
+    network = build_network(DataSpec.of(sample_set), replace(tiny, layer=layer)).eval()
+    others = replace(batch, edge_codes_E=(batch.edge_codes_E + 14) % 70)
+    with torch.no_grad():
+        changed = not torch.allclose(network.encode(batch)[1], network.encode(others)[1], atol=1e-5)
+    assert changed == (layer not in ("gcn", "gin"))
+
+
+def test_molecules_of_a_pack_do_not_see_each_other(sample_set, tiny, batch):
+    """Another element in one molecule changes its predictions and no others', with a virtual node too."""
+    for change in ({"layer": "gine", "virtual_node": True}, {"layer": "mpnn"}):
+        network = build_network(DataSpec.of(sample_set), replace(tiny, **change)).eval()
+        codes = batch.atom_codes_AF.clone()
+        codes[int(batch.atom_ptr_G[2]), 0] = 15
+        with torch.no_grad():
+            a, b = (network(x) for x in (batch, replace(batch, atom_codes_AF=codes)))
+        differs = (a["g62"] - b["g62"]).abs().amax(dim=1) > 1e-6
+        assert differs[: batch.num_graphs].nonzero().flatten().tolist() == [2]
+        atoms = ((a["n7"] - b["n7"]).abs().amax(dim=1) > 1e-6) & batch.atom_mask_A
+        assert set(batch.graph_of_atom_A[atoms].tolist()) == {2}
