@@ -7,6 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from shards.build import BuildOptions, build
+from shards.datasets import TableSpec
+from shards.splits import SplitFractions
 from streamer import Loader, ShardSet, StreamConfig
 from trainers.checkpoint import CHECKPOINTS, list_checkpoints, load_checkpoint, newest_checkpoint, write_checkpoint
 from trainers.evaluate import evaluate_checkpoint, plan_budget
@@ -341,3 +344,34 @@ def test_a_task_set_without_a_training_label_is_refused(build_set, tmp_path, rep
         pretrain(shard_set, tmp_path / "run", tiny, resume=False, reporter=reporter)
     assert not (tmp_path / "run").exists()
     assert pretrain(shard_set, tmp_path / "run", replace(tiny, task_sets=("g62",)), resume=False, reporter=reporter).finished
+
+
+def test_one_of_several_task_sets_of_a_level_is_trained_on_its_own_columns(levels_set, tiny, tmp_path, reporter):
+    for task_set in DataSpec.of(levels_set).task_sets:
+        recipe = replace(tiny, task_sets=(task_set,), num_steps=2, num_lanes=1)
+        outcome = pretrain(levels_set, tmp_path / task_set, recipe, resume=False, reporter=reporter)
+        (tasks,) = outcome.results.tasks.values()
+        assert [t.count for t in tasks] == [levels_set.manifest.labels[t.task]["val"] for t in tasks]
+        # normalised by its own scales: predicting the mean is about as wrong as labels are wide
+        if outcome.results.heads[0].kind == "regression":
+            assert all(0.1 < t.values["mean_mae"] < 3 for t in tasks)
+
+
+def test_a_checkpoint_is_evaluated_on_a_set_that_has_its_tasks_elsewhere(tiny, tmp_path, reporter):
+    rows = [f"{'C' * (1 + k % 17)}{'O' * (k % 5)}N" for k in range(80)]
+    for name, scale in (("a", 1.0), ("b", 1000.0)):
+        lines = [f"{smiles},{scale * (k % 13)}" for k, smiles in enumerate(rows)]
+        (tmp_path / f"{name}.csv").write_text("smiles,y\n" + "\n".join(lines) + "\n")
+    sets = {}
+    for order in ("ab", "ba"):
+        tables = tuple(TableSpec(dataset="table", name=name, graph_columns=("y",)) for name in order)
+        options = BuildOptions(tables=tables, join="smiles", split_fractions=SplitFractions.parse("80,10,10"))
+        build([[str(tmp_path / f"{name}.csv")] for name in order], tmp_path / order, options)
+        sets[order] = ShardSet(tmp_path / order)
+    pretrain(sets["ab"], tmp_path / "run", replace(tiny, num_lanes=1), resume=False, reporter=reporter)
+    checkpoint = load_checkpoint(tmp_path / "run")
+    first, second = (evaluate_checkpoint(checkpoint, sets[order], split="train") for order in ("ab", "ba"))
+    assert first.molecules == second.molecules > 10
+    assert second.losses == pytest.approx(first.losses, rel=1e-5)
+    for name, tasks in first.tasks.items():
+        assert [t.values["mae_raw"] for t in second.tasks[name]] == pytest.approx([t.values["mae_raw"] for t in tasks], rel=1e-5)
