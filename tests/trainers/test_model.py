@@ -8,6 +8,7 @@ import torch
 from streamer import Loader, StreamConfig
 from trainers.evaluate import plan_budget
 from trainers.layers import POOL_SCALE
+from trainers.loss import Loss, Targets, count_labels
 from trainers.model import build_network
 from trainers.spec import DataSpec
 
@@ -56,3 +57,14 @@ def test_molecules_of_a_pack_do_not_see_each_other(sample_set, tiny, batch):
         assert differs[: batch.num_graphs].nonzero().flatten().tolist() == [2]
         atoms = ((a["n7"] - b["n7"]).abs().amax(dim=1) > 1e-6) & batch.atom_mask_A
         assert set(batch.graph_of_atom_A[atoms].tolist()) == {2}
+
+
+@pytest.mark.parametrize("level", ["graph", "atom", "bond", "pair"])
+def test_labels_of_every_level_train_the_layers(levels_set, tiny, level):
+    everything = DataSpec.of(levels_set)
+    spec = DataSpec.of(levels_set, task_sets=[head.name for head in everything.heads if head.level == level])
+    network, loss, targets = build_network(spec, tiny), Loss(spec, tiny), Targets(spec)
+    config = StreamConfig(budget=plan_budget(levels_set, spec, tiny), num_lanes=1)
+    batch = next(iter(Loader(levels_set, config, tasks=spec.tasks, levels=spec.levels))).batches[0]
+    loss(network(batch), targets(batch), count_labels([batch], spec))[0].backward()
+    assert all(p.grad.abs().sum() > 0 for p in network.parameters())

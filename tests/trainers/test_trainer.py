@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -285,23 +286,20 @@ def test_listed_labels_train_and_are_all_evaluated(sample_set, tiny, tmp_path, r
         assert counts == [sample_set.manifest.labels[name]["val"] for name in DataSpec.of(sample_set).tasks]
 
 
-def test_embeddings_of_a_run_with_encodings_do_not_depend_on_the_order_of_atoms_in_evaluation(
-    sample_set, tiny, tmp_path, reporter
-):
+def test_embeddings_of_a_table_read_encodings_and_do_not_depend_on_the_order_of_atoms(sample_set, tiny, tmp_path, reporter):
     from rdkit import Chem
 
     from shards.mapper import featurize_smiles
-    from streamer.window import iter_batches
-    from trainers.embed import Encoder
+    from trainers.embed import embed_table
 
     pretrain(sample_set, tmp_path / "run", replace(tiny, encodings=("rw16",)), resume=False, reporter=reporter)
-    encoder = Encoder.load(load_checkpoint(tmp_path / "run"), torch.device("cpu"))
     smiles = ["CC(=O)Oc1ccccc1C(=O)O", "CN1C=NC2=C1C(=O)N(C(=O)N2C)C", "C1CC1CO"]
-    molecules, reasons = featurize_smiles([Chem.MolToSmiles(Chem.MolFromSmiles(s), doRandom=True) for s in smiles] + smiles, 0)
-    assert not reasons
-    (batch,) = iter_batches(molecules, atoms_a_pack=256, encodings=("rw16",))
-    vectors = encoder.embed(batch)[batch.members.argsort()]
-    assert torch.allclose(torch.from_numpy(vectors[:3]), torch.from_numpy(vectors[3:]), atol=1e-4)
+    others = [Chem.MolToSmiles(Chem.MolFromSmiles(s), doRandom=True) for s in smiles]
+    checkpoint = load_checkpoint(tmp_path / "run")
+    embed_table(checkpoint, [[*smiles, *others]], tmp_path / "out", featurize=featurize_smiles, source={"name": "here"})
+    vectors = torch.tensor(pq.read_table(tmp_path / "out")["embedding"].to_pylist())
+    assert torch.allclose(vectors[:3], vectors[3:], atol=1e-4)
+    assert (vectors[0] - vectors[1]).abs().max() > 1e-3
 
 
 def test_log_lines_cover_every_step_whatever_the_validations_between(sample_set, tiny, tmp_path, reporter, monkeypatch):
