@@ -16,6 +16,7 @@ def plot_run(run: Path) -> Path | None:
     try:
         from matplotlib import rc_context
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
     except ModuleNotFoundError:
         return None
     lines = read_log(run)
@@ -39,6 +40,8 @@ def plot_run(run: Path) -> Path | None:
         _draw(speed, train, "graphs_per_s", color="C0", label="molecules/s")
         _draw(share := speed.twinx(), train, "data_wait_fraction", color="C1", label="data wait", linewidth=0.8)
         share.set_ylim(0, 1)
+        for axes, label in ((rate, "learning rate"), (norm, "gradient norm"), (speed, "molecules/s"), (share, "data wait")):
+            axes.set_ylabel(label)
         for axes, title in (
             (loss, "loss of each task set"),
             (metric, "validation metrics, mean over tasks"),
@@ -47,10 +50,14 @@ def plot_run(run: Path) -> Path | None:
         ):
             axes.set_title(title)
             axes.set_xlabel("step")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         for pair in ((loss,), (metric,), (rate, norm), (speed, share)):
             handles = [handle for axes in pair for handle in axes.get_legend_handles_labels()[0]]
             if handles:
-                pair[0].legend(handles=handles, fontsize=7, ncols=2 if len(handles) > 6 else 1)
+                # beside the curves, not over them
+                pair[0].legend(
+                    handles=handles, fontsize=7, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.14), frameon=False
+                )
         beside = run / f".{PLOT}.part"
         figure.savefig(beside, format="png", dpi=110)
     beside.rename(run / PLOT)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -108,14 +108,15 @@ def print_fields(recipe) -> None:
     table = Table(title=f"recipe {recipe.name}", title_justify="left", box=None, pad_edge=False, header_style="italic")
     for name in ("field", "value", "meaning"):
         table.add_column(name, overflow="fold")
-    values = recipe.to_json()
+    values, kinds = recipe.to_json(), get_type_hints(type(recipe))
     for name, text in describe_fields().items():
+        choices = f" One of {', '.join(get_args(kinds[name]))}." if get_origin(kinds[name]) is Literal else ""
         value = values[name]
         if isinstance(value, list):
             value = ",".join(value)
         elif isinstance(value, dict):
             value = ",".join(f"{k}:{v}" for k, v in value.items())
-        table.add_row(name, str(value).lower() if isinstance(value, bool) else str(value), text, style=None)
+        table.add_row(name, str(value).lower() if isinstance(value, bool) else str(value), text + choices)
     Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False).print(table)
 
 

@@ -109,7 +109,8 @@ def print_results(results: Results, *, every_task: bool = False) -> None:
 def _table(results: Results, heads: list[HeadSpec], columns: dict[str, str], *, every_task: bool) -> Table:
     raw = "mae" in columns
     table = Table(box=None, pad_edge=False, header_style="italic")
-    names = ["task set / task", "labels", *columns.values(), *(["MAE, unit"] if raw else [])]
+    by = "" if every_task else f" (best and worst by {columns['r2' if raw else 'auroc']})"
+    names = [f"task set / task{by}", "labels", *columns.values(), *(["MAE, unit"] if raw else [])]
     for name in names:
         table.add_column(name, justify="left" if name.startswith("task") else "right", overflow="fold")
 
@@ -124,7 +125,8 @@ def _table(results: Results, heads: list[HeadSpec], columns: dict[str, str], *, 
         count = sum(task.count for task in tasks)
         add(f"{head.name} ({len(tasks)} {head.level} tasks)", count, summary[head.name], style="bold")
         ranked = sorted((t for t in tasks if t.values[key] is not None), key=lambda t: t.values[key] or 0.0, reverse=True)
-        shown = [("best: ", t) for t in ranked[:2]] + [("worst: ", t) for t in ranked[2:][-2:]]
+        # of one task, the row of its set says it all
+        shown = [("best: ", t) for t in ranked[:2]] + [("worst: ", t) for t in ranked[2:][-2:]] if len(tasks) > 1 else []
         for word, task in [("", task) for task in tasks] if every_task else shown:
             add(f"  {word}{task.task}", task.count, task.values, task.unit)
         if undefined := sum(task.values[key] is None for task in tasks):

@@ -127,7 +127,8 @@ class Loss:
         name = recipe.losses.get(head.name, fitting[0])
         if name not in fitting:
             raise RunError(
-                f"recipe {recipe.name}: loss {name} of {head.name}, which is {head.kind}, expected {' or '.join(fitting)}"
+                f"recipe {recipe.name}: losses say {name} for {head.name}, whose tasks are {head.kind}; "
+                f"expected {', '.join(fitting)}"
             )
         return name
 

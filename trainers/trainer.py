@@ -209,7 +209,8 @@ class Trainer:
         self.optimizer.load_state_dict(checkpoint.optimizer)
         self.loader.load_state_dict(checkpoint.cursor)
         self.step, self.validation = checkpoint.step, checkpoint.validation
-        self.reporter.message(f"resumed at step {self.step}")
+        ended = ", the last one: only evaluated again" if self.step == self.recipe.num_steps else ""
+        self.reporter.message(f"resumed at step {self.step}{ended}")
 
     def train(self, should_stop: Callable[[], bool]) -> Outcome:
         """Run steps until the last one or until told to stop."""
@@ -222,7 +223,7 @@ class Trainer:
             description={
                 "data": f"{self.shard_set.path} ({molecules:,} training molecules)",
                 "model": f"{recipe.layer} {recipe.hidden} x {recipe.num_layers}, {parameters:,} parameters"
-                + (f", encodings {', '.join(recipe.encodings)}" if recipe.encodings else ""),
+                + "".join(f", {text}" for text in _extras(recipe)),
                 "tasks": ", ".join(f"{h.name} ({len(h.tasks)}, {h.level}, {self.loss.names[h.name]})" for h in self.spec.heads),
                 "step": f"{recipe.num_lanes} packs of {self.budget} (graphs, atoms, edges), {plan.num_steps:,} steps an epoch",
                 "device": f"{self.device}, {torch.get_num_threads()} threads, {recipe.precision}",
@@ -236,6 +237,7 @@ class Trainer:
                 self.step += 1
                 if self.step % recipe.log_steps == 0 or self.step == recipe.num_steps:
                     values = meter.read(self.budget) | {"learning_rate": learning_rate(self.step - 1, recipe)}
+                    values |= self._weights()
                     self.log.add("train", self.step, values)
                     self.reporter.progress(self.step, values)
                     meter = _Meter()
@@ -280,11 +282,19 @@ class Trainer:
         norm = self.accelerator.clip_grad_norm_(self.network.parameters(), self.recipe.clip_norm)
         if not torch.isfinite(norm):
             raise TrainError(
-                f"{self.run}: gradient is not finite at step {self.step}; weights were not touched; lower learning_rate"
+                f"{self.run}: gradient is not finite at step {self.step}; this step changed no weights; start again in another "
+                f"folder with a lower learning_rate"
             )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return {name: float(value) for name, value in losses.items()} | {"gradient_norm": float(norm)}
+
+    def _weights(self) -> dict[str, float]:
+        """Learned weights of the task sets, where they are learned."""
+        log_variance = self.accelerator.unwrap_model(self.network).log_variance
+        if log_variance is None:
+            return {}
+        return {f"weight_{name}": w for name, w in zip(self.spec.task_sets, torch.exp(-log_variance).tolist(), strict=True)}
 
     def _validate(self, max_packs: int | None = None, log: bool = True) -> Results | None:
         if "val" not in self.shard_set.splits:
@@ -321,6 +331,16 @@ class Trainer:
             optimizer=_to_cpu(self.optimizer.state_dict()),
         )
         write_checkpoint(self.run, checkpoint, keep=self.recipe.keep_checkpoints)
+
+
+def _extras(recipe: Recipe) -> list[str]:
+    """What is not as in most recipes, for the description of a run."""
+    out = [f"encodings {', '.join(recipe.encodings)}"] if recipe.encodings else []
+    out += ["virtual node"] if recipe.virtual_node else []
+    out += [f"{recipe.pooling} pooling"] if recipe.pooling != "sum" else []
+    out += ["no residuals"] if not recipe.residual else []
+    out += ["no norm"] if not recipe.norm else []
+    return out + ([f"losses weighed by {recipe.weighting}"] if recipe.weighting != "mean" else [])
 
 
 def _to_cpu(state: dict) -> dict:

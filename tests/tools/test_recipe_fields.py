@@ -82,7 +82,7 @@ def test_the_last_of_several_values_of_a_field_counts_and_lists_can_be_emptied(s
         ([f"seed={2**63}"], f"seed is {2**63}, expected less than 2^63"),
         (["layer=mpnn", "virtual_node=true"], "virtual_node is True, expected False with mpnn, which has one built in"),
         (["losses=g62:mape"], "losses is {'g62': 'mape'}, expected of each task set one of mae, mse, huber, bce, "),
-        (["losses=g62:bce"], "recipe smoke: loss bce of g62, which is regression, expected mae or mse or huber"),
+        (["losses=g62:bce"], "recipe smoke: losses say bce for g62, whose tasks are regression; expected mae, mse, huber"),
         (["losses=g63:mse"], "recipe smoke: losses or head_hiddens name g63, trained are g62, n7"),
         (["task_sets=n7", "losses=g62:mse"], "losses or head_hiddens name g62, trained are n7"),
         (

@@ -215,7 +215,7 @@ def test_a_task_set_without_labels_contributes_nothing(sample_set, tiny, weighti
 def test_a_loss_that_does_not_fit_is_refused(levels_set, tiny):
     spec = DataSpec.of(levels_set)
     named = {head.kind: head.name for head in spec.heads}
-    with pytest.raises(ValueError, match=f"loss mae of {named['binary']}, which is binary, expected bce"):
+    with pytest.raises(ValueError, match=f"losses say mae for {named['binary']}, whose tasks are binary; expected bce"):
         Loss(spec, replace(tiny, losses={named["binary"]: "mae"}))
     with pytest.raises(ValueError, match="losses or head_hiddens name g62, trained are"):
         Loss(spec, replace(tiny, losses={"g62": "mae"}))
