@@ -14,6 +14,7 @@ def sample() -> Recipe:
         name="sample",
         hidden=128,
         num_layers=4,
+        encodings=("rw16", "lap8"),
         encoder_hidden=128,
         encoder_out=128,
         head_hidden=128,

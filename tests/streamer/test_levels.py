@@ -179,7 +179,7 @@ def test_a_table_with_labels_of_all_levels_streams_each_to_its_atoms(own_set, at
     check_epoch(loader, stored)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     which=st.sampled_from(["own", "made"]),
     some=st.sets(st.integers(0, 7)),
