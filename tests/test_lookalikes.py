@@ -406,6 +406,7 @@ def test_bytes_depend_on_the_seed_alone(written, tmp_path):
         assert all(p.read_bytes() != q.read_bytes() for p, q in zip(look.paths, other[name].paths, strict=True))
 
 
+@pytest.mark.slow
 def test_the_command_writes_every_file_and_says_which(run_python, tmp_path):
     done = run_python(SOURCE, tmp_path, "--molecules", 60)
     assert done.returncode == 0, done.stderr

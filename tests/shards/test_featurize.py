@@ -335,6 +335,7 @@ def many_smiles(sample_smiles) -> list[str]:
     return [smiles for table in tables for smiles in table["ordered_smiles"].to_pylist()]
 
 
+@pytest.mark.slow
 def test_a_batch_of_real_molecules_is_what_each_gives_by_itself(many_smiles):
     batch = check_batch(many_smiles)
     assert len(batch.rows) == len(many_smiles)

@@ -65,6 +65,7 @@ def test_a_molecule_that_takes_too_much_memory_costs_only_itself():
     assert "atoms, more than" in outcome(roomy.featurize([hungry]))[1][0]
 
 
+@pytest.mark.slow
 def test_a_child_that_is_killed_now_and_then_loses_no_row():
     featurizer = Featurizer(molecule_s=10, molecule_bytes=1 << 30)
     batches = [[f"{'C' * (1 + k % 9)}{'N' * (j % 4)}O" for j in range(300)] for k in range(12)]

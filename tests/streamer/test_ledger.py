@@ -73,6 +73,7 @@ def test_an_epoch_holds_every_molecule_exactly_once(made_sets, shape, seed, lane
     assert {r[1] for r in rows} == set(range(planned)), "the number of steps was known before"
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     shape=st.sampled_from(SHAPES),

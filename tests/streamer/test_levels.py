@@ -317,6 +317,7 @@ def test_a_molecule_with_more_pairs_than_a_pack_is_named_before_anything_is_read
     assert str(budget_for(made_set)) in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pairs", [8, 104, 136, 152])
 @pytest.mark.parametrize("with_ids", [True, False])
 def test_molecules_with_too_many_pairs_are_left_out_and_named(made_set, pairs, with_ids):

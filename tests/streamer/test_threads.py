@@ -160,6 +160,7 @@ def end_before_it_began(shard_set, damaged_set):
 ENDS = {name.removeprefix("end_"): function for name, function in list(globals().items()) if name.startswith("end_")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ENDS)
 def test_nothing_is_left_when_an_iteration_ends(made_sets, damaged_set, end):
     """At once: not when the garbage collector comes around."""
@@ -182,6 +183,7 @@ def test_nothing_is_left_when_an_iteration_ends(made_sets, damaged_set, end):
         gc.unfreeze()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["break", "damage"])
 def test_memory_does_not_grow_with_the_number_of_iterations(made_sets, damaged_set, end):
     """Batches of 1.5 MB here: of a leak of one an iteration there would be 45 MB."""

@@ -107,6 +107,7 @@ def test_without_matplotlib_a_run_ends_well_and_says_how_to_get_its_plot(succeed
     assert json.loads((tmp_path / "run" / "results.json").read_text())["step"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "tail",
     [b'{"kind": "train", "st', b"\0" * 50, b"\xff\xfe\n", b"3\n", b'{"kind": "train"}\n', b'{"kind": 1, "step": "x"}\n', b"\n\n"],

@@ -571,6 +571,7 @@ def framed(text: str, *, ruler: bool) -> str:
     return (policy.sub("", text) if ruler else text).replace("</body>", MEASURE + "</body>")
 
 
+@pytest.mark.slow
 @needs_browser
 def test_no_page_is_wider_than_its_window_and_none_runs_a_script(pages, tmp_path):
     frames = [(which, width) for which in pages for width in (1280, 420, 320)]

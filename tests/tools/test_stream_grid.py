@@ -147,6 +147,7 @@ CHAINS = {
 """World size and number of steps of each piece, of an epoch of s steps; None: to the end of the second epoch."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lanes", [8, 12])
 @pytest.mark.parametrize("chain", CHAINS)
 def test_a_stream_in_pieces_at_other_world_sizes_is_the_stream_in_one(run_piece, whole, grid_set, lanes, chain):
