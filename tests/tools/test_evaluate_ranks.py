@@ -128,7 +128,8 @@ def test_data_that_is_damaged_ends_all_processes(torchrun, run, copy_set, flip, 
     assert not (tmp_path / "all.json").exists()
 
 
-@pytest.mark.parametrize("failing", [pytest.param(0, marks=SLOW), 1])
+@SLOW
+@pytest.mark.parametrize("failing", [0, 1])
 def test_a_process_that_fails_alone_ends_the_others(torchrun, kinds_set, kinds_run, flip, tmp_path, failing):
     """One process reads a damaged copy of the set that the other reads whole, and then waits for the sums of both."""
     bad = Path(shutil.copytree(kinds_set, tmp_path / "bad"))

@@ -35,7 +35,7 @@ JOINS = {
 }
 
 
-@pytest.mark.parametrize("name", JOINS)
+@pytest.mark.parametrize("name", [pytest.param("largemix-gine", marks=pytest.mark.slow), "toymix-gine"])
 def test_a_recipe_for_joined_sets_trains_evaluates_and_reports_every_task_set(name, tmp_path, reporter):
     looks = [(write(tmp_path, *SIZE), spec) for write, spec in JOINS[name]]
     options = BuildOptions(
