@@ -9,7 +9,7 @@ from trainers.errors import RunError
 
 
 def sample() -> Recipe:
-    """The embedded sample on a laptop: about three minutes on two CPU cores."""
+    """The embedded sample on a laptop: about four minutes on two CPU cores."""
     return Recipe(
         name="sample",
         hidden=128,
