@@ -41,9 +41,8 @@ class Network(nn.Module):
         self.bonds = BondTable(spec.bond_features, recipe.bond_hidden) if reads_bonds(recipe) else None
         self.first_graph = nn.Parameter(torch.zeros(hidden)) if recipe.layer == "mpnn" or recipe.virtual_node else None
         self.layers = nn.ModuleList(build_layer(recipe, last=k == recipe.num_layers - 1) for k in range(recipe.num_layers))
-        self.outputs = nn.ModuleDict(
-            {level: nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, hidden), nn.GELU()) for level in spec.levels}
-        )
+        # no normalisation before these: it would take from a pooled sum how large the molecule is
+        self.outputs = nn.ModuleDict({level: nn.Sequential(nn.Linear(hidden, hidden), nn.GELU()) for level in spec.levels})
         self.heads = nn.ModuleDict(
             {head.key: (Head if head.level in ("graph", "atom") else EndsHead)(head, recipe) for head in spec.heads}
         )
