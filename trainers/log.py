@@ -58,7 +58,7 @@ class RunLog:
 
 
 def read_log(run: Path) -> list[dict]:
-    """The lines of a run's log; those that a crash cut short or damaged are left out. None without a log."""
+    """The lines of a run's log; those that a crash cut short or damaged are left out. Empty without a log."""
     if not (run / LOG).exists():
         return []
     lines = []
