@@ -467,7 +467,7 @@ def wait(self, block, groups):
     if slow.is_set():
         os.write(1, b"waiting\\n")
         # long beside the time a signal takes on a busy machine
-        time.sleep(1)
+        time.sleep(0.3)
     return read(self, block, groups)
 ShardSet.read_members = wait
 
