@@ -17,7 +17,12 @@ def embed(
         Path, typer.Argument(metavar="INPUT", help="A shard set, or a Parquet, CSV or SMILES file (this needs RDKit).")
     ],
     checkpoint: Annotated[
-        Path, typer.Option("--checkpoint", metavar="RUN", help="A run (its newest checkpoint) or one checkpoint.")
+        Path,
+        typer.Option(
+            "--checkpoint",
+            metavar="RUN",
+            help="A run (its newest checkpoint), a checkpoint, checkpoints/best.json, or RUN/model.",
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder of Parquet parts; a stopped export goes on where it was.")],
     split: Annotated[str | None, typer.Option("--split", help="Only this split of a shard set; default: all.")] = None,
@@ -31,8 +36,8 @@ def embed(
     from shards.tables import iter_smiles
     from tools.progress import bars
     from tools.report import skipped
-    from trainers.checkpoint import load_checkpoint
     from trainers.embed import embed_shard_set, embed_table
+    from trainers.encoder import load_weights
 
     if not source.exists():
         raise InputError(f"{source}: no such file or folder")
@@ -49,7 +54,7 @@ def embed(
             if split is not None:
                 shard_set.blocks(split)
             rows = embed_shard_set(
-                load_checkpoint(checkpoint, skipped),
+                load_weights(checkpoint, skipped),
                 shard_set,
                 out,
                 splits=shard_set.splits if split is None else (split,),
@@ -60,7 +65,7 @@ def embed(
         else:
             digest, total = read_table(source, smiles_column)
             rows, failed = embed_table(
-                load_checkpoint(checkpoint, skipped),
+                load_weights(checkpoint, skipped),
                 iter_smiles(str(source), column=smiles_column),
                 out,
                 featurize=featurize,

@@ -9,7 +9,12 @@ import typer
 def evaluate(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A shard set.")],
     checkpoint: Annotated[
-        Path, typer.Option("--checkpoint", metavar="RUN", help="A run (its newest checkpoint) or one checkpoint.")
+        Path,
+        typer.Option(
+            "--checkpoint",
+            metavar="RUN",
+            help="A run (its newest checkpoint), a checkpoint, checkpoints/best.json, or RUN/model.",
+        ),
     ],
     split: Annotated[str, typer.Option("--split", help="Which split.")] = "test",
     out: Annotated[
@@ -25,7 +30,7 @@ def evaluate(
     from streamer import ShardSet
     from tools.progress import bars
     from tools.report import print_results, skipped
-    from trainers.checkpoint import load_checkpoint
+    from trainers.encoder import load_weights
     from trainers.evaluate import evaluate_checkpoint
     from trainers.ranks import joined
 
@@ -40,7 +45,7 @@ def evaluate(
     with joined() as ranks:
         with bars() as progress:
             results = evaluate_checkpoint(
-                load_checkpoint(checkpoint, skipped if ranks.is_first else lambda problem: None),
+                load_weights(checkpoint, skipped if ranks.is_first else lambda problem: None),
                 shard_set,
                 split=split,
                 num_threads=threads,

@@ -90,7 +90,8 @@ def _run(command: Any, args: list[str], debug: bool) -> int:
     """Parse and run; returns the exit code."""
     try:
         # not app(...): that has its own ways with interrupts and broken pipes
-        with command.make_context("molstream", args) as context:
+        # the arguments again, for a command that starts itself as several processes
+        with command.make_context("molstream", list(args), obj=list(args)) as context:
             command.invoke(context)
         return 0
     except typer.Exit as done:

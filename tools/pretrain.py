@@ -4,15 +4,23 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from enum import Enum
 from pathlib import Path
-from typing import Annotated, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
 
+class Device(str, Enum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
 def pretrain(
+    context: typer.Context,
     directory: Annotated[
         Path | None, typer.Argument(metavar="[DIR]", help="A shard set; default: the embedded sample.", show_default=False)
     ] = None,
@@ -38,16 +46,27 @@ def pretrain(
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Optimizer steps, instead of the recipe's.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in RUN, if there is one.")] = False,
-    threads: Annotated[int, typer.Option("--threads", help="Threads that decode, pack and collate.")] = 1,
+    threads: Annotated[int, typer.Option("--threads", help="Threads that decode, pack and collate, in each process.")] = 1,
+    device: Annotated[Device, typer.Option("--device", help="Where to train; auto: on GPUs, if there are any.")] = Device.auto,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            "--processes",
+            min=1,
+            help="Processes to start on this machine; default: one a visible GPU. Under torchrun, accelerate launch or srun: "
+            "those that they have started.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     from shards import InputError
-    from tools.curves import plot_run
-    from tools.report import TerminalReporter, print_results
     from tools.stop import StopFlag
+    from trainers.device import find_device
+    from trainers.launch import count_processes, launch
     from trainers.log import check_trackers
+    from trainers.ranks import joined
     from trainers.recipes import get_recipe
-    from trainers.trainer import pretrain as run
-    from trainers.trainer import read_recipe
+    from trainers.run import read_recipe
 
     if fields:
         print_fields(get_recipe(recipe or "sample").override(assignments or []))
@@ -58,27 +77,63 @@ def pretrain(
     if started and directory is None and not (out / "shards" / "manifest.json").exists():
         raise InputError(f"{out}: this run was started on a shard set that is not in it; name it: molstream pretrain DIR ...")
     chosen = (started if started and recipe is None else get_recipe(recipe or "sample")).override(assignments or [])
+    if started and chosen.precision == "auto":
+        # what it was resolved to, on whatever device that was
+        chosen = replace(chosen, precision=started.precision)
     if steps is not None:
         chosen = replace(chosen, num_steps=steps)
     check_trackers(trackers or ())
-    was_there, shards_were = out.exists(), (out / "shards").exists()
-    shard_set = open_shards(directory, out)
-    stop = StopFlag()
-    with TerminalReporter() as reporter, stop, left_as_found(out, was_there=was_there, shards_were=shards_were):
-        outcome = run(
+    if (number := count_processes(processes, device.value, chosen.num_lanes)) > 1:
+        raise typer.Exit(launch(context.find_root().obj, number))
+    kind = "cpu" if device == Device.cpu else find_device().type
+    with joined(kind) as ranks, StopFlag(quiet=not ranks.is_first) as stop:
+        outcome, shard_set = run(
+            directory, out, chosen, resume=resume, threads=threads, trackers=trackers or [], device=device.value, stop=stop
+        )
+        if not ranks.is_first:
+            raise typer.Exit(0 if outcome.finished else 130)
+    report(outcome, shard_set, directory, out, [f"--tracker {shlex.quote(name)}" for name in trackers or ()])
+
+
+def run(
+    directory: Path | None, out: Path, recipe, *, resume: bool, threads: int, trackers: list[str], device: str, stop
+) -> tuple[Any, Any]:
+    """Open the shard set, which the first process packs if it is the embedded sample, and train. Collective."""
+    from tools.report import TerminalReporter
+    from trainers.ranks import Ranks
+    from trainers.trainer import pretrain as train
+
+    ranks = Ranks.here()
+    found = left_as_found(out, was_there=out.exists(), shards_were=(out / "shards").exists()) if ranks.is_first else nullcontext()
+    with TerminalReporter() if ranks.is_first else nullcontext() as reporter, found:
+        with ranks.together():
+            if ranks.is_first:
+                open_shards(directory, out)
+        with ranks.together():
+            shard_set = open_shards(directory, out)
+        outcome = train(
             shard_set,
             out,
-            chosen,
+            recipe,
             resume=resume,
             reporter=reporter,
             num_threads=threads,
-            trackers=trackers or (),
+            trackers=trackers,
+            device=device,
             should_stop=stop.is_set,
         )
+    return outcome, shard_set
+
+
+def report(outcome, shard_set, directory: Path | None, out: Path, options: list[str]) -> None:
+    """Say how a run ended, where everything is and what to type next."""
+    from tools.curves import plot_run
+    from tools.report import print_results
+
     plot = plot_run(out)
     if not outcome.finished:
         again = shlex.join([program(), "pretrain", *([str(directory)] if directory else []), "--out", str(out), "--resume"])
-        again = " ".join([again, *(f"--tracker {shlex.quote(name)}" for name in trackers or ())])
+        again = " ".join([again, *options])
         typer.echo(f"stopped at step {outcome.step:,} of {outcome.num_steps:,}, checkpoint written; go on with\n  {again}")
         raise typer.Exit(130)
     if outcome.results:
@@ -88,6 +143,7 @@ def pretrain(
     embeddings = quote(out / f"embeddings-{shard_set.splits[-1]}")
     typer.echo(
         f"run        {out}\n"
+        f"  model    {out / 'model'}, by itself: trainers.load_encoder({str(out / 'model')!r})\n"
         f"  weights  {out / 'checkpoints'}\n"
         f"  log      {out / 'log.jsonl'}, or: tensorboard --logdir {out / 'tensorboard'}\n"
         f"  results  {out / 'results.json'}\n"
@@ -157,7 +213,7 @@ def open_shards(directory: Path | None, out: Path):
         from shards.sample import sample_path
         from shards.splits import SplitFractions
         from tools.progress import bars
-        from trainers.trainer import check_fresh
+        from trainers.run import check_fresh
 
         check_fresh(out)
         typer.echo(f"packing the embedded PM6 sample into {shards}", err=True)

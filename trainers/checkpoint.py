@@ -2,15 +2,19 @@
 
     checkpoints/step-00001500/
       model.safetensors       weights
+      average.safetensors     moving average of the weights, where the recipe has one
       optimizer.safetensors   optimizer state, "{parameter}.{name}"
-      state.json              step, cursor, recipe, data spec, optimizer groups, fingerprint, validation
-      hashes.json             SHA-256 of the three; written last, inside a folder that is renamed last
+      state.json              step, cursor, recipe, data spec, optimizer groups, scale of fp16 losses, fingerprint
+      hashes.json             SHA-256 of these; written last, inside a folder that is renamed last
+      validation.json         what the validation of these weights found; added when it has
+    checkpoints/best.json       names the one with the lowest validation loss, which stays; a file, since copies lose links
 
 No pickle anywhere. A folder whose hashes are missing or do not match is never loaded; the newest one that matches is.
 """
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -22,13 +26,15 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from trainers.config import Recipe
+from trainers.config import FREE, Recipe
 from trainers.errors import CheckpointError
 from trainers.spec import DataSpec
 
 CHECKPOINTS = "checkpoints"
+BEST = "best.json"
 HASHES = "hashes.json"
-CHECKPOINT_VERSION = 2
+VALIDATION = "validation.json"
+CHECKPOINT_VERSION = 3
 _NAME = re.compile(r"step-\d{8,}")
 
 
@@ -46,19 +52,31 @@ class Checkpoint:
     """Next step of the stream."""
     budget: str
     """Batch shape, 'G,A,E'."""
-    validation: dict
-    """Last validation; empty if there was none."""
     model: dict[str, torch.Tensor]
+    average: dict[str, torch.Tensor] | None
+    """Moving average of the weights."""
     optimizer: dict
     """As `torch.optim.Optimizer.state_dict`."""
+    scaler: dict
+    """As `torch.amp.GradScaler.state_dict`; empty but for fp16."""
+    num_skipped: int
+    """Steps that were not finite and changed nothing."""
+    validation: dict | None = None
+    """What the validation of these weights found; None before."""
+
+    @property
+    def weights(self) -> dict[str, torch.Tensor]:
+        """What to predict with: the moving average, where there is one."""
+        return self.model if self.average is None else self.average
 
     def identity(self) -> str:
-        """SHA-256 of the weights, for products made with them."""
-        return hashlib.sha256(save(self.model)).hexdigest()
+        """SHA-256 of what is predicted with, for products made with it."""
+        return hashlib.sha256(save(self.weights)).hexdigest()
 
 
 def write_checkpoint(run: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
-    """Write beside, sync, rename; then remove all but the `keep` newest, and later ones, which a resumed run has left behind."""
+    """Write beside, sync, rename; then remove all but the `keep` newest and the best, and later ones, that a resumed run left
+    behind."""
     folder = run / CHECKPOINTS / f"step-{checkpoint.step:08d}"
     beside = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(beside, ignore_errors=True)
@@ -72,28 +90,79 @@ def write_checkpoint(run: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
         "fingerprint": checkpoint.fingerprint,
         "cursor": checkpoint.cursor,
         "budget": checkpoint.budget,
-        "validation": checkpoint.validation,
         "optimizer_groups": checkpoint.optimizer["param_groups"],
+        "scaler": checkpoint.scaler,
+        "num_skipped": checkpoint.num_skipped,
     }
     files = {
         "model.safetensors": save(checkpoint.model),
         "optimizer.safetensors": save(tensors),
         "state.json": json.dumps(state, indent=1).encode(),
     }
+    if checkpoint.average is not None:
+        files["average.safetensors"] = save(checkpoint.average)
     files[HASHES] = json.dumps({name: hashlib.sha256(data).hexdigest() for name, data in files.items()}, indent=1).encode()
     for name, data in files.items():
         with (beside / name).open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+    _sync_folder(beside)
     shutil.rmtree(folder, ignore_errors=True)
     beside.rename(folder)
     _sync_folder(folder.parent)
     names = list_checkpoints(run)
-    at = names.index(folder)
-    for old in names[:at] + names[at + keep :]:
+    at, best = names.index(folder), best_checkpoint(run)
+    for old in names[:at] + [name for name in names[at + keep :] if name != best]:
         shutil.rmtree(old)
+    for left in folder.parent.glob(".step-*.part"):
+        shutil.rmtree(left)
     return folder
+
+
+def add_validation(run: Path, step: int, found: dict) -> None:
+    """Note what the validation of a checkpoint found, and which is the best there is."""
+    checkpoints = run / CHECKPOINTS
+    _replace(checkpoints / f"step-{step:08d}" / VALIDATION, json.dumps(found, indent=1).encode())
+    losses = {folder.name: loss for folder in list_checkpoints(run) if (loss := _validation_loss(folder)) is not None}
+    if losses:
+        # of equal ones the earlier
+        best = min(losses, key=lambda name: (losses[name], name))
+        _replace(checkpoints / BEST, json.dumps({"checkpoint": best, "compared_loss": losses[best]}, indent=1).encode())
+
+
+def _validation_loss(folder: Path) -> float | None:
+    """What checkpoints are compared by; None if it was not validated, or not to a number."""
+    loss = (read_validation(folder) or {}).get("compared_loss")
+    return loss if isinstance(loss, float) and math.isfinite(loss) else None
+
+
+def read_validation(folder: Path) -> dict | None:
+    """What the validation of a checkpoint found; None before, or where that file is damaged."""
+    try:
+        found = json.loads((folder / VALIDATION).read_bytes())
+        return found if isinstance(found, dict) else None
+    except (OSError, ValueError):
+        return None
+
+
+def best_checkpoint(run: Path) -> Path | None:
+    """The checkpoint with the lowest validation loss so far; None before a first validation, or where that note is damaged."""
+    try:
+        name = json.loads((run / CHECKPOINTS / BEST).read_bytes())["checkpoint"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return run / CHECKPOINTS / name if isinstance(name, str) and _NAME.fullmatch(name) else None
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a small file whole or not at all."""
+    beside = path.with_name(f".{path.name}.part")
+    with beside.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.rename(path)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -121,6 +190,8 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         state = json.loads(files["state.json"])
         if state["checkpoint_version"] != CHECKPOINT_VERSION:
             raise CheckpointError(f"{folder}: version {state['checkpoint_version']}, this molstream reads {CHECKPOINT_VERSION}")
+        if _NAME.fullmatch(folder.name) and folder.name != f"step-{state['step']:08d}":
+            raise CheckpointError(f"{folder}: is of step {state['step']}, expected the step in its name; use another checkpoint")
         optimizer: dict = {"state": {}, "param_groups": state["optimizer_groups"]}
         for name, value in load(files["optimizer.safetensors"]).items():
             parameter, key = name.split(".", 1)
@@ -132,30 +203,52 @@ def read_checkpoint(folder: Path) -> Checkpoint:
             fingerprint=state["fingerprint"],
             cursor=state["cursor"],
             budget=state["budget"],
-            validation=state["validation"],
             model=load(files["model.safetensors"]),
+            average=load(files["average.safetensors"]) if "average.safetensors" in files else None,
             optimizer=optimizer,
+            scaler=state["scaler"],
+            num_skipped=state["num_skipped"],
+            validation=read_validation(folder),
         )
     except (OSError, json.JSONDecodeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: not a complete checkpoint ({type(error).__name__}: {error})") from error
 
 
-def newest_checkpoint(run: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest complete checkpoint of a run and what was wrong with newer ones."""
+def newest_checkpoint(
+    run: Path, check: Callable[[Checkpoint], None] = lambda checkpoint: None
+) -> tuple[Checkpoint | None, list[str]]:
+    """The newest complete checkpoint of a run and what was wrong with newer ones; `check` raises CheckpointError for others."""
     problems: list[str] = []
     for folder in list_checkpoints(run):
         try:
-            return read_checkpoint(folder), problems
+            checkpoint = read_checkpoint(folder)
+            check(checkpoint)
+            return checkpoint, problems
         except CheckpointError as error:
             problems.append(str(error))
     return None, problems
 
 
+def same_run(checkpoint: Checkpoint, recipe: Recipe, fingerprint: str, spec: DataSpec) -> str:
+    """How a checkpoint differs from those of a run; empty if it may be one of them."""
+    mine, theirs = ({k: v for k, v in r.to_json().items() if k not in FREE} for r in (recipe, checkpoint.recipe))
+    differ = [f"{name} {theirs[name]} there, {value} here" for name, value in mine.items() if theirs[name] != value]
+    if checkpoint.fingerprint != fingerprint:
+        differ.append(f"fingerprint {checkpoint.fingerprint} there, {fingerprint} here")
+    elif checkpoint.spec != spec:
+        differ.append("another data spec")
+    return "; ".join(differ)
+
+
 def load_checkpoint(path: Path, on_problem: Callable[[str], None] = lambda text: None) -> Checkpoint:
-    """The checkpoint at `path`: a checkpoint folder, or a run, whose newest complete one it is.
+    """The checkpoint at `path`: a checkpoint folder, checkpoints/best.json, or a run, whose newest complete one it is.
 
     `on_problem` is told of newer ones that are damaged. Raises CheckpointError.
     """
+    if path.name == BEST and path.is_file():
+        if (best := best_checkpoint(path.parent.parent)) is None:
+            raise CheckpointError(f"{path}: names no checkpoint; choose one of {path.parent}")
+        return read_checkpoint(best)
     if (path / HASHES).is_file():
         return read_checkpoint(path)
     checkpoint, problems = newest_checkpoint(path)

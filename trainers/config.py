@@ -19,6 +19,8 @@ LOSSES = {
     "multiclass": ("cross_entropy",),
 }
 """Losses of each kind of task, the default first."""
+FREE = ("eval_steps", "eval_packs", "log_steps", "save_steps", "keep_checkpoints", "nonfinite")
+"""Fields that a run may change on its way, for no weight depends on them unless it would end the run."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,17 +86,27 @@ class Recipe:
     clip_norm: float = 1.0
     """Largest norm of the gradient."""
     eval_steps: int
-    """Steps between validations, each followed by a checkpoint."""
+    """Steps between validations, each preceded by a checkpoint."""
     eval_packs: int = 256
     """Packs of the validation split used between; at the end all are."""
     log_steps: int = 10
     """Steps between log lines."""
+    save_steps: int = 0
+    """Steps between further checkpoints; 0: only those before validations."""
     keep_checkpoints: int = 2
-    """How many of the newest stay."""
+    """How many of the newest stay, beside the best."""
+    ema_decay: float = 0.0
+    """Share that a moving average of the weights keeps at each step, like 0.999; what is validated, exported and embedded with is
+    then the average. 0: none."""
+    nonfinite: Literal["stop", "skip"] = "stop"
+    """A step whose loss or gradient is not finite changes no weight and is written to nonfinite.jsonl; then: stop, or go on."""
     seed: int = 0
     """Order of molecules, initial weights, dropout, signs."""
-    precision: Literal["f32", "bf16"] = "f32"
-    """Of matrix products and the messages between atoms; states, sums over molecules, losses and weights are always f32."""
+    precision: Literal["auto", "f32", "bf16", "fp16", "f64"] = "auto"
+    """Of matrix products and the messages between atoms; states, sums over molecules, losses and weights are f32. auto: bf16 on a
+    GPU, f32 on a CPU. fp16 scales losses; f64, of everything, is for checks."""
+    compile: Literal["off", "default", "cudagraphs"] = "off"
+    """torch.compile of the network, where there is a compiler; cudagraphs: also replay its kernels as one graph, on a GPU."""
     cpu_threads: int = 0
     """Torch's threads on a CPU; 0: as many as torch likes. More than one waste steps this small, and wait for each other in busy
     loops that collapse beside any other work on the machine (benchmarks/threads.md)."""
@@ -118,15 +130,16 @@ class Recipe:
             "keep_checkpoints",
         ):
             self._require(getattr(self, name) >= 1, name, "at least 1")
-        for name in ("num_epochs", "learning_rate", "warmup_fraction", "dropout", "weight_decay", "clip_norm"):
+        for name in ("num_epochs", "learning_rate", "warmup_fraction", "dropout", "weight_decay", "clip_norm", "ema_decay"):
             self._require(math.isfinite(getattr(self, name)), name, "a finite number")
-        for name in ("num_steps", "num_epochs", "mup_base_hidden", "weight_decay", "cpu_threads", "seed"):
+        for name in ("num_steps", "num_epochs", "mup_base_hidden", "weight_decay", "cpu_threads", "seed", "save_steps"):
             self._require(getattr(self, name) >= 0, name, "at least 0")
         for name in ("learning_rate", "clip_norm"):
             self._require(getattr(self, name) > 0, name, "more than 0")
         self._require(self.seed < 2**63, "seed", "less than 2^63")
         self._require(self.cpu_threads <= 4096, "cpu_threads", "at most 4096")
-        self._require(0 <= self.dropout < 1, "dropout", "a share in [0, 1)")
+        for name in ("dropout", "ema_decay"):
+            self._require(0 <= getattr(self, name) < 1, name, "a share in [0, 1)")
         self._require(0 <= self.warmup_fraction <= 1, "warmup_fraction", "a share in [0, 1]")
         self._require(self.num_steps > 0 or self.num_epochs > 0, "num_steps", "at least 1, or num_epochs above 0")
         self._require(all(v >= 1 for v in self.head_hiddens.values()), "head_hiddens", "widths of at least 1")
@@ -147,9 +160,11 @@ class Recipe:
         """Steps of warm-up of a resolved recipe."""
         return round(self.warmup_fraction * self.num_steps)
 
-    def resolve(self, steps_an_epoch: int) -> "Recipe":
-        """The same with its number of steps."""
-        return self if self.num_steps else replace(self, num_steps=max(1, round(self.num_epochs * steps_an_epoch)))
+    def resolve(self, steps_an_epoch: int, device: str = "cpu") -> "Recipe":
+        """The same with its number of steps, and its precision on a kind of device."""
+        steps = self.num_steps or max(1, round(self.num_epochs * steps_an_epoch))
+        precision = ("bf16" if device == "cuda" else "f32") if self.precision == "auto" else self.precision
+        return replace(self, num_steps=steps, precision=precision)
 
     def override(self, assignments: Sequence[str]) -> "Recipe":
         """With other values for some fields, 'field=value' each, as text. Raises RunError.

@@ -18,8 +18,8 @@ from streamer import Batch, Budget, Loader, Molecules, Plan, ShardSet, StreamCon
 from streamer.loader import sequential
 from streamer.window import iter_batches
 from trainers.checkpoint import Checkpoint
+from trainers.device import find_device
 from trainers.errors import RunError
-from trainers.evaluate import default_device
 from trainers.model import Network, load_network
 
 MANIFEST = "_embeddings.json"
@@ -37,7 +37,7 @@ class Encoder:
     @classmethod
     def load(cls, checkpoint: Checkpoint, device: torch.device | None) -> "Encoder":
         """The network of a checkpoint on a device (default: the first GPU if there is one)."""
-        device = device or default_device()
+        device = device or find_device()
         return cls(load_network(checkpoint).to(device), device)
 
     @property

@@ -1,9 +1,9 @@
 """Evaluation: every molecule of a split exactly once, by any number of processes; metrics per task, task set and level."""
 
 import math
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 
 import pyarrow as pa
 import torch
@@ -12,6 +12,7 @@ from streamer import Budget, Loader, ShardSet, StreamConfig
 from streamer.loader import sequential
 from trainers.checkpoint import Checkpoint
 from trainers.config import Recipe
+from trainers.device import find_device
 from trainers.errors import RunError
 from trainers.loss import Loss, Targets, count_labels, match
 from trainers.metrics import Metrics, TaskMetrics, summarize
@@ -33,14 +34,15 @@ class Results:
     heads: tuple[HeadSpec, ...]
     losses: dict[str, float | None]
     """Mean error of each task set's labels, as in training; None without labels."""
+    compared_loss: float
+    """Their mean over the packs that every validation of a run sees: what checkpoints are compared by."""
     tasks: dict[str, list[TaskMetrics]]
     """By task set."""
 
     @property
     def loss(self) -> float:
-        """Mean over task sets; what validations are compared by."""
-        there = [loss for loss in self.losses.values() if loss is not None]
-        return sum(there) / len(there) if there else float("nan")
+        """Mean over task sets."""
+        return _mean(self.losses)
 
     def summary(self) -> dict[str, dict[str, float | None]]:
         """Of each task set: its loss, and the mean over those tasks for which a metric is defined."""
@@ -61,6 +63,7 @@ class Results:
             "molecules": self.molecules,
             "complete": self.complete,
             "loss": _finite(self.loss),
+            "compared_loss": _finite(self.compared_loss),
             "levels": self.levels(),
             "task_sets": {name: {k: _finite(v) for k, v in values.items()} for name, values in self.summary().items()},
             "tasks": {name: [asdict(task) for task in tasks] for name, tasks in self.tasks.items()},
@@ -122,15 +125,23 @@ def evaluate(
     step: int,
     device: torch.device,
     num_threads: int = 1,
+    num_lanes: int = 1,
     max_packs: int | None = None,
+    compare_packs: int | None = None,
     on_pack: Callable[[int, int], None] = lambda done, total: None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Results:
-    """Evaluate a network on the molecules of a split, in stored order; `max_packs` stops early. Collective."""
+    """Evaluate a network on the molecules of a split, in stored order; `max_packs` ends early. Collective.
+
+    The packs are the same for any number of processes up to `num_lanes`. `compare_packs`: of how many `compared_loss` is. Raises
+    Stopped where `should_stop` is true in any process.
+    """
     spec, recipe, ranks = loss.spec, network.recipe, Ranks.here()
     config = sequential(StreamConfig(budget=budget, split=split, window_molecules=recipe.window_molecules))
+    num_lanes = max(num_lanes, ranks.world_size)
     loader = Loader(
         shard_set,
-        replace(config, num_lanes=ranks.world_size),
+        replace(config, num_lanes=num_lanes),
         rank=ranks.rank,
         world_size=ranks.world_size,
         num_threads=num_threads,
@@ -139,38 +150,54 @@ def evaluate(
         encodings=recipe.encodings,
     )
     num_steps = len(loader)
-    total = min(num_steps, -(-max_packs // ranks.world_size)) if max_packs else num_steps
+    total, compared = (min(num_steps, -(-packs // num_lanes)) if packs else num_steps for packs in (max_packs, compare_packs))
     metrics = Metrics(spec)
     # molecules, then the sum of errors and the labels of each task set
     sums = torch.zeros(1 + 2 * len(spec.heads), dtype=torch.float64)
+    sums_compared = sums
     was_training = network.training
     network.eval()
     try:
-        for k, item in enumerate(loader):
-            if k == total:
-                break
+        items = ranks.in_step(iter(loader), lambda item: (), 0, should_stop)
+        for k, (item, _) in enumerate(islice(items, total)):
             for batch in item.batches:
                 moved = batch.to(device)
                 predictions, labels = network(moved), targets(moved)
                 metrics.add(match(predictions, labels, spec), labels)
                 errors = torch.stack(list(loss.sums(predictions, labels).values())).double().cpu()
-                counts = torch.tensor(list(count_labels([batch], spec).values()), dtype=torch.float64)
-                sums += torch.cat([torch.tensor([batch.num_graphs], dtype=torch.float64), errors, counts])
+                counts = torch.tensor(count_labels([batch], spec), dtype=torch.float64)
+                sums = sums + torch.cat([torch.tensor([batch.num_graphs], dtype=torch.float64), errors, counts])
+            if k < compared:
+                sums_compared = sums
             on_pack(k + 1, total)
     finally:
         network.train(was_training)
+        loader.close()
     metrics.merge()
-    molecules, *rest = ranks.sum(sums).tolist()
-    errors_of, labels_of = rest[: len(spec.heads)], rest[len(spec.heads) :]
+    molecules, losses = _means(ranks.sum(sums), spec)
     return Results(
         split=split,
         step=step,
-        molecules=int(molecules),
+        molecules=molecules,
         complete=total == num_steps,
         heads=spec.heads,
-        losses={h.name: e / n if n else None for h, e, n in zip(spec.heads, errors_of, labels_of, strict=True)},
+        losses=losses,
+        compared_loss=_mean(_means(ranks.sum(sums_compared), spec)[1]),
         tasks=metrics.tasks(),
     )
+
+
+def _means(sums: torch.Tensor, spec: DataSpec) -> tuple[int, dict[str, float | None]]:
+    """Molecules and the mean error of each task set, of the sums in `evaluate`."""
+    molecules, *rest = sums.tolist()
+    errors, counts = rest[: len(spec.heads)], rest[len(spec.heads) :]
+    return int(molecules), {h.name: e / n if n else None for h, e, n in zip(spec.heads, errors, counts, strict=True)}
+
+
+def _mean(losses: Mapping[str, float | None]) -> float:
+    """Over the task sets that have labels."""
+    there = [loss for loss in losses.values() if loss is not None]
+    return sum(there) / len(there) if there else float("nan")
 
 
 def evaluate_checkpoint(
@@ -192,7 +219,7 @@ def evaluate_checkpoint(
     places = {head.name: head.columns for head in theirs.heads}
     heads = tuple(replace(head, columns=places[head.name]) for head in checkpoint.spec.heads)
     spec = replace(checkpoint.spec, heads=heads)
-    device = device or default_device()
+    device = device or find_device()
     return evaluate(
         load_network(checkpoint).to(device),
         Targets(spec).to(device),
@@ -205,13 +232,6 @@ def evaluate_checkpoint(
         num_threads=num_threads,
         on_pack=on_pack,
     )
-
-
-def default_device() -> torch.device:
-    """The GPU of this process among those of its machine, if there are any."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
 
 
 def iter_metrics(results: Results) -> Iterator[tuple[str, float | None]]:

@@ -23,8 +23,11 @@ class Head(nn.Module):
         self.out = nn.Sequential(nn.GELU(), nn.Linear(width, len(spec.tasks) * spec.num_outputs))
 
     def forward(self, state_RH: Tensor) -> Tensor:
-        """(R, H) -> (R, T) or (R, T, C), in float32."""
-        return self.out(self.state(state_RH)).float().view(-1, *self.shape)
+        """(R, H) -> (R, T) or (R, T, C), in the precision of the weights."""
+        return self._shaped(self.state(state_RH))
+
+    def _shaped(self, hidden: Tensor) -> Tensor:
+        return self.out(hidden).to(self.state.weight.dtype).view(-1, *self.shape)
 
 
 class EndsHead(Head):
@@ -35,9 +38,9 @@ class EndsHead(Head):
         self.target = nn.Linear(recipe.hidden, self.state.out_features, bias=False)
 
     def forward(self, state_AH: Tensor, source_R: Tensor, target_R: Tensor) -> Tensor:  # type: ignore[override]
-        """(A, H) and atoms (R) -> (R, T) or (R, T, C), in float32."""
+        """(A, H) and atoms (R) -> (R, T) or (R, T, C), in the precision of the weights."""
         hidden = gather(self.state(state_AH), source_R) + gather(self.target(state_AH), target_R)
-        return self.out(hidden).float().view(-1, *self.shape)
+        return self._shaped(hidden)
 
 
 def find_ends(batch: Batch, level: str) -> tuple[Tensor, Tensor]:

@@ -29,10 +29,14 @@ def check_trackers(names: Sequence[str]) -> None:
 class RunLog:
     """Appends to a run's log; on resume, lines after the checkpoint's step are dropped, for they will come again."""
 
-    def __init__(self, run: Path, *, step: int, accelerator: Accelerator, config: Mapping):
+    def __init__(self, run: Path, *, step: int, is_validated: bool, accelerator: Accelerator, config: Mapping):
+        """`is_validated`: whether the validation at `step`, if there is one, will not come again."""
         self.path, self.accelerator = run / LOG, accelerator
+        self.last_validation = -1
         if self.path.exists():
-            kept = [line for line in read_log(run) if line["step"] <= step]
+            again = ("validation", step) if not is_validated else None
+            kept = [line for line in read_log(run) if line["step"] <= step and (line["kind"], line["step"]) != again]
+            self.last_validation = max((line["step"] for line in kept if line["kind"] == "validation"), default=-1)
             beside = self.path.with_name(LOG + ".part")
             beside.write_text("".join(json.dumps(line) + "\n" for line in kept))
             beside.rename(self.path)
@@ -40,6 +44,10 @@ class RunLog:
         self.board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
         flat = {k: v if isinstance(v, (int, float, str)) else json.dumps(v) for k, v in config.items()}
         accelerator.init_trackers("molstream", config=flat)
+
+    def has_validation(self, step: int) -> bool:
+        """Whether the validation at `step` is there already: that of a run which was finished before."""
+        return step == self.last_validation
 
     def add(self, kind: str, step: int, values: Mapping[str, float | None]) -> None:
         """One line; numbers that are not finite are written as null."""
@@ -54,7 +62,9 @@ class RunLog:
         """Flush and close all."""
         self.file.close()
         self.board.close()
-        self.accelerator.end_training()
+        # not end_training, which leaves the group of processes too
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
 
 
 def read_log(run: Path) -> list[dict]:

@@ -74,12 +74,12 @@ def match(predictions: dict[str, Tensor], targets: Labels, spec: DataSpec) -> di
     return out
 
 
-def count_labels(batches: Sequence[Batch], spec: DataSpec) -> dict[str, int]:
-    """Real labels of each task set over the packs of a step; known at collation, no device involved."""
-    out = {}
+def count_labels(batches: Sequence[Batch], spec: DataSpec) -> list[int]:
+    """Real labels of each task set over some packs; known at collation, no device involved."""
+    out = []
     for head in spec.heads:
         counts = [getattr(batch, f"num_{head.level}_labels_T") for batch in batches]
-        out[head.name] = sum(int(c[list(head.columns)].sum()) for c in counts)
+        out.append(sum(int(c[list(head.columns)].sum()) for c in counts))
     return out
 
 
@@ -133,11 +133,11 @@ class Loss:
         return name
 
     def sums(self, predictions: dict[str, Tensor], targets: Labels) -> dict[str, Tensor]:
-        """Sum of errors of each task set over one pack, float32."""
+        """Sum of errors of each task set over one pack, in the precision of the predictions (float32, or float64)."""
         matched = match(predictions, targets, self.spec)
         out = {}
         for name, (target, mask) in targets.items():
-            error = ERRORS[self.names[name]](matched[name], target)
+            error = ERRORS[self.names[name]](matched[name], target.to(matched[name].dtype))
             out[name] = torch.where(mask, error, 0.0).sum()
         return out
 
@@ -145,19 +145,20 @@ class Loss:
         self,
         predictions: dict[str, Tensor],
         targets: Labels,
-        num_labels: dict[str, int],
+        num_labels: Tensor | Sequence[int],
         *,
         log_variance: Tensor | None = None,
         num_packs: int = 1,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """One pack's share of the step's loss: (total, {task set: share}).
+    ) -> tuple[Tensor, Tensor]:
+        """One pack's share of the step's loss: (total, shares (task sets)).
 
-        `num_labels`: real labels of each task set over all packs of the step; a task set without any contributes 0.
-        `log_variance` (task sets): where the weights are learned; `num_packs`: packs of the step, which share their own term.
+        `num_labels` (task sets): real labels over all packs of the step, of all processes; a task set without any contributes 0.
+        As a tensor on the device it costs no wait. `log_variance` (task sets): where the weights are learned; `num_packs`: packs
+        of the step, which share their own term.
         """
-        shares = {name: total / max(1, num_labels[name]) for name, total in self.sums(predictions, targets).items()}
-        terms = torch.stack(list(shares.values()))
+        sums = torch.stack(list(self.sums(predictions, targets).values()))
+        counts = torch.as_tensor(num_labels, dtype=sums.dtype, device=sums.device)
+        shares = terms = sums / counts.clamp(min=1)
         if log_variance is not None:
-            there = terms.new_tensor([num_labels[name] > 0 for name in shares])
-            terms = torch.exp(-log_variance) * terms + there * log_variance / num_packs
-        return terms.mean(), {name: share.detach() for name, share in shares.items()}
+            terms = torch.exp(-log_variance) * terms + (counts > 0) * log_variance / num_packs
+        return terms.mean(), shares.detach()

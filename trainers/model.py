@@ -88,7 +88,7 @@ def build_network(spec: DataSpec, recipe: Recipe) -> Network:
         torch.manual_seed(recipe.seed)
         network = Network(spec, recipe)
     scale_initial_weights(network, base_shapes(spec, recipe))
-    return network
+    return network.double() if recipe.precision == "f64" else network
 
 
 def base_shapes(spec: DataSpec, recipe: Recipe) -> dict[str, torch.Size] | None:
@@ -110,5 +110,5 @@ def load_network(checkpoint: Checkpoint) -> Network:
     """The network of a checkpoint, in evaluation mode, on the threads of its recipe."""
     use_threads(checkpoint.recipe)
     network = build_network(checkpoint.spec, checkpoint.recipe)
-    network.load_state_dict(checkpoint.model)
+    network.load_state_dict(checkpoint.weights)
     return network.eval()

@@ -30,7 +30,8 @@ def width_ratio(shape: torch.Size, base: torch.Size) -> float:
 def build_optimizer(network: nn.Module, recipe: Recipe, base: Mapping[str, torch.Size] | None = None) -> torch.optim.AdamW:
     """AdamW (Loshchilov & Hutter 2019) with a group for each scale of the learning rate, which is in the group as `lr_scale`.
 
-    Weight decay acts as it would at the base width: it is multiplied by what the learning rate is divided by.
+    Weight decay acts as it would at the base width: it is multiplied by what the learning rate is divided by. Fused: one kernel
+    for all weights, which leaves them and its own state alone where `found_inf` is 1, a tensor, so that nobody waits to see it.
     """
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
@@ -40,7 +41,8 @@ def build_optimizer(network: nn.Module, recipe: Recipe, base: Mapping[str, torch
         [
             {"params": group, "lr": 0.0, "lr_scale": 1 / ratio, "weight_decay": recipe.weight_decay * ratio}
             for ratio, group in sorted(groups.items())
-        ]
+        ],
+        fused=True,
     )
 
 

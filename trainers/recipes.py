@@ -67,7 +67,6 @@ def _pm6(layer: Layer, hidden: int, task_sets: tuple[str, ...] = ("g62", "n7")) 
         mup_base_hidden=hidden,
         eval_steps=5000,
         log_steps=50,
-        precision="bf16",
     )
 
 

@@ -1,40 +1,62 @@
-"""The training loop: stream, step, log, validate, checkpoint; stoppable and resumable at any step.
+"""The training loop: stream, step, log, validate, checkpoint; on any number of processes, stoppable and resumable at any step.
 
 What a step computes is a function of recipe, data and weights alone: the stream gives the same packs, dropout is seeded per pack
 from (seed, step, lane), the learning rate is a function of the step, and a checkpoint holds everything else.
 """
 
-import json
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TextIO
 
-import psutil
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 
-from kernels.hashing import mix_key
-from streamer import Budget, Loader, ShardSet, Step, StreamConfig
-from trainers.checkpoint import Checkpoint, newest_checkpoint, write_checkpoint
+from streamer import Loader, ShardSet, StreamConfig
+from trainers.checkpoint import (
+    CHECKPOINTS,
+    Checkpoint,
+    add_validation,
+    newest_checkpoint,
+    read_checkpoint,
+    same_run,
+    write_checkpoint,
+)
 from trainers.config import Recipe
-from trainers.errors import CheckpointError, RunError, TrainError
+from trainers.device import compile_network, find_device
+from trainers.ema import MovingAverage
+from trainers.encoder import write_model
+from trainers.errors import CheckpointError, OtherProcessError, RunError, TrainError
 from trainers.evaluate import Results, evaluate, iter_metrics, plan_budget
+from trainers.guard import Done, Fault, Guard
 from trainers.log import RunLog, check_trackers
-from trainers.loss import Loss, Targets, count_labels
+from trainers.loss import Loss, Targets
+from trainers.meter import COUNTS, Meter, count_step
 from trainers.model import base_shapes, build_network, use_threads
-from trainers.optim import build_optimizer, learning_rate, set_learning_rate
+from trainers.optim import build_optimizer, learning_rate
+from trainers.ranks import Ranks, Stopped
+from trainers.run import RESULTS, open_run, write_json
 from trainers.spec import DataSpec
+from trainers.step import Stepper
 
-CONFIG = "config.json"
-RESULTS = "results.json"
+MODEL = "model"
 
 
 class Reporter(Protocol):
     """Who is told how the run goes."""
+
+    def start(self, *, step: int, num_steps: int, description: dict[str, str]) -> None: ...
+    def progress(self, step: int, values: dict[str, float]) -> None: ...
+    def validation(self, results: Results) -> None: ...
+    def message(self, text: str) -> None: ...
+
+
+class _Silent:
+    """Nobody: in all processes but the first."""
 
     def start(self, *, step: int, num_steps: int, description: dict[str, str]) -> None: ...
     def progress(self, step: int, values: dict[str, float]) -> None: ...
@@ -61,55 +83,38 @@ def pretrain(
     recipe: Recipe,
     *,
     resume: bool,
-    reporter: Reporter,
+    reporter: Reporter | None = None,
     num_threads: int = 1,
     trackers: Sequence[str] = (),
+    device: str = "auto",
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
-    """Train until the recipe's last step, or until `should_stop`; either way the last step is checkpointed.
+    """Train until the recipe's last step, or until `should_stop`; either way the last step is checkpointed. Collective, in the
+    processes of torch.distributed's group if there is one.
 
-    `trackers`: names of Accelerate's, such as wandb. Raises RunError for a folder that holds another run, or a recipe that does
-    not fit the shard set, CheckpointError, TrainError for a gradient that is not finite.
+    `trackers`: names of Accelerate's, such as wandb; `device`: as in `find_device`. Raises RunError for a folder that holds
+    another run, or a recipe that does not fit the shard set, CheckpointError, TrainError for a step that is not finite.
     """
-    trainer = Trainer(shard_set, run, recipe, resume=resume, reporter=reporter, num_threads=num_threads, trackers=tuple(trackers))
+    # before anything computes, for results that depend on timing may be in a first forward pass too
     with _deterministic(recipe.deterministic):
+        trainer = Trainer(
+            shard_set,
+            run,
+            recipe,
+            resume=resume,
+            reporter=reporter,
+            num_threads=num_threads,
+            trackers=tuple(trackers),
+            device=device,
+        )
         try:
             return trainer.train(should_stop)
         finally:
-            trainer.log.close()
-
-
-def check_fresh(run: Path) -> None:
-    """Refuse a folder that holds anything but shards. Raises RunError."""
-    if run.exists() and not run.is_dir():
-        raise RunError(f"{run}: a file, expected a folder to write to")
-    if (run / CONFIG).exists():
-        raise RunError(f"{run}: already holds a run; add --resume to go on with it, or choose another folder")
-    other = sorted(p.name for p in run.iterdir() if p.name != "shards") if run.exists() else []
-    if other:
-        raise RunError(f"{run}: holds something else ({', '.join(other[:3])}); choose another folder")
-
-
-def read_recipe(run: Path) -> Recipe | None:
-    """The recipe a run was started with, None if the folder holds no run yet. Raises RunError."""
-    if not (run / CONFIG).exists():
-        return None
-    try:
-        return Recipe.from_json(_read_config(run)["recipe"])
-    except TypeError as error:
-        raise RunError(f"{run / CONFIG}: of another version of molstream: {error}") from error
-
-
-def _read_config(run: Path) -> dict:
-    try:
-        config = json.loads((run / CONFIG).read_text())
-        return {"recipe": dict(config["recipe"]), "data": dict(config["data"])}
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{run / CONFIG}: damaged: {error}; choose another folder") from error
+            trainer.close()
 
 
 class Trainer:
-    """One run in one process."""
+    """One process of a run."""
 
     def __init__(
         self,
@@ -118,13 +123,39 @@ class Trainer:
         recipe: Recipe,
         *,
         resume: bool,
-        reporter: Reporter,
+        reporter: Reporter | None,
         num_threads: int,
         trackers: tuple[str, ...] = (),
+        device: str = "auto",
     ):
-        self.shard_set, self.run, self.reporter, self.num_threads = shard_set, run, reporter, num_threads
+        """Collective: what fails in one process is raised in all."""
+        self.ranks = Ranks.here()
+        self.shard_set, self.run, self.num_threads = shard_set, run, num_threads
+        self.reporter: Reporter = reporter if reporter is not None and self.ranks.is_first else _Silent()
+        self.lock: TextIO | None = None
+        self.log: RunLog | None = None
+        self.average: MovingAverage | None = None
+        # what a checkpoint will say otherwise
+        self.step, self.num_skipped, self.is_validated = 0, 0, True
+        self.scaler: dict = {}
+        try:
+            with self.ranks.together():
+                self._prepare(recipe, trackers, device)
+            with self.ranks.together():
+                if self.ranks.is_first:
+                    data = {"fingerprint": shard_set.manifest.fingerprint, "budget": str(self.budget)}
+                    self.lock = open_run(run, self.recipe, data, resume=resume)
+            self._restore()
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self, recipe: Recipe, trackers: tuple[str, ...], device: str) -> None:
+        """All that needs neither the run's folder nor another process."""
+        shard_set, ranks = self.shard_set, self.ranks
         check_trackers(trackers)
-        use_threads(recipe)
+        self.device = find_device(device)
         self.spec = DataSpec.of(shard_set, task_sets=recipe.task_sets)
         if not self.spec.heads:
             raise TrainError(f"{shard_set.path}: a set without labels, expected something to train on")
@@ -134,173 +165,211 @@ class Trainer:
                     f"{shard_set.path}: task set {head.name} has no label in the training split; train on others with --set "
                     f"task_sets=..."
                 )
+        if ranks.world_size > recipe.num_lanes:
+            raise RunError(
+                f"{ranks.world_size} processes, expected at most {recipe.num_lanes}, the lanes of recipe {recipe.name}, of which "
+                f"each gives a pack a step; start fewer, or add --set num_lanes={ranks.world_size}, which makes a step larger"
+            )
         self.loss = Loss(self.spec, recipe)
         self.budget = plan_budget(shard_set, self.spec, recipe)
-        stream = StreamConfig(
-            budget=self.budget,
-            seed=recipe.seed,
-            num_lanes=recipe.num_lanes,
-            window_molecules=recipe.window_molecules,
+        self.stream = StreamConfig(
+            budget=self.budget, seed=recipe.seed, num_lanes=recipe.num_lanes, window_molecules=recipe.window_molecules
         )
-        # a run before this one in the same process may have had another precision
-        AcceleratorState._reset_state()
-        precision = "no" if recipe.precision == "f32" else recipe.precision
-        self.accelerator = Accelerator(mixed_precision=precision, log_with=list(trackers) or None, project_dir=str(run))
-        if self.accelerator.num_processes > 1:
-            raise RunError(f"{self.accelerator.num_processes} processes: training on several is not built yet; start one")
-        self.loader = Loader(
-            shard_set,
-            stream,
-            num_threads=num_threads,
+        # a run before this one in the same process may have been on another device
+        AcceleratorState._reset_state(reset_partial_state=True)
+        self.accelerator = Accelerator(
+            cpu=self.device.type == "cpu",
+            # ours (trainers/step.py), so that what is not finite is seen before weights are touched
+            mixed_precision="no",
+            log_with=list(trackers) or None,
+            project_dir=str(self.run),
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
+        )
+        # after Accelerate, which counts cores too
+        use_threads(recipe)
+        self.loader = self._open_stream(recipe, rank=ranks.rank, world_size=ranks.world_size)
+        self.cursor = self.loader.state_dict()
+        self.recipe = recipe = recipe.resolve(len(self.loader), self.device.type)
+        self.network = build_network(self.spec, recipe).to(self.device)
+        self.optimizer = build_optimizer(self.network, recipe, base_shapes(self.spec, recipe))
+
+    def _open_stream(self, recipe: Recipe, *, rank: int, world_size: int, with_ids: bool = False) -> Loader:
+        return Loader(
+            self.shard_set,
+            self.stream,
+            rank=rank,
+            world_size=world_size,
+            num_threads=self.num_threads,
             tasks=self.spec.tasks,
             levels=self.spec.levels,
             encodings=recipe.encodings,
+            with_ids=with_ids,
+            pin_memory=self.device.type == "cuda",
         )
-        self.recipe = recipe = recipe.resolve(len(self.loader))
-        self.device = self.accelerator.device
-        self.targets = Targets(self.spec).to(self.device)
-        network = build_network(self.spec, recipe)
-        optimizer = build_optimizer(network, recipe, base_shapes(self.spec, recipe))
-        self.network, self.optimizer = self.accelerator.prepare(network, optimizer)
-        self.step = 0
-        self.validation: dict = {}
-        self._open(resume)
-        self.log = RunLog(run, step=self.step, accelerator=self.accelerator, config=recipe.to_json())
-
-    def _open(self, resume: bool) -> None:
-        """Start a fresh run folder, or take up what it holds."""
-        described = {
-            "recipe": self.recipe.to_json(),
-            "data": {"fingerprint": self.shard_set.manifest.fingerprint, "budget": str(self.budget)},
-        }
-        if not (self.run / CONFIG).exists():
-            check_fresh(self.run)
-            try:
-                self.run.mkdir(parents=True, exist_ok=True)
-                (self.run / CONFIG).write_text(json.dumps(described, indent=1) + "\n")
-            except OSError as error:
-                raise RunError(f"{self.run}: cannot be written to: {error.strerror or error}") from error
-            return
-        if not resume:
-            check_fresh(self.run)
-        started = read_recipe(self.run)
-        assert started is not None
-        there = _read_config(self.run) | {"recipe": started.to_json()}
-        differ = [
-            f"{key} {there[part].get(key)} there, {value} here"
-            for part, values in described.items()
-            for key, value in values.items()
-            if there[part].get(key) != value
-        ]
-        if differ:
-            raise RunError(f"{self.run}: holds another run: {'; '.join(differ)}")
-        self._restore()
 
     def _restore(self) -> None:
-        checkpoint, problems = newest_checkpoint(self.run)
+        """Take up the newest checkpoint that is whole, if there is one; the first process chooses for all. Collective."""
+        step = -1
+        with self.ranks.together():
+            if self.ranks.is_first:
+                step = self._choose()
+        step = self.ranks.share(step)
+        with self.ranks.together():
+            if self.recipe.ema_decay:
+                self.average = MovingAverage(self.network, self.recipe.ema_decay)
+            if step < 0:
+                return
+            checkpoint = read_checkpoint(self.run / CHECKPOINTS / f"step-{step:08d}")
+            self.network.load_state_dict(checkpoint.model)
+            if self.average is not None and checkpoint.average is not None:
+                self.average.network.load_state_dict(checkpoint.average)
+            self.optimizer.load_state_dict(checkpoint.optimizer)
+            self.loader.load_state_dict(checkpoint.cursor)
+            self.cursor, self.step, self.scaler = checkpoint.cursor, checkpoint.step, checkpoint.scaler
+            self.num_skipped = checkpoint.num_skipped
+            self.is_validated = checkpoint.validation is not None or not self._is_due()
+
+    def _choose(self) -> int:
+        """Step of the newest checkpoint of this run that is whole; -1 if there is none yet."""
+
+        def check(checkpoint: Checkpoint) -> None:
+            if differ := same_run(checkpoint, self.recipe, self.shard_set.manifest.fingerprint, self.spec):
+                raise CheckpointError(f"{self.run}: its checkpoint of step {checkpoint.step} is of another run: {differ}")
+
+        checkpoint, problems = newest_checkpoint(self.run, check)
         for problem in problems:
             self.reporter.message(f"skipped: {problem}")
         if checkpoint is None and problems:
             raise CheckpointError(f"{self.run}: no checkpoint is complete; choose another folder to start anew")
-        if checkpoint is None:
-            self.reporter.message(f"{self.run}: no checkpoint yet, starting from step 0")
-            return
-        self.network.load_state_dict(checkpoint.model)
-        self.optimizer.load_state_dict(checkpoint.optimizer)
-        self.loader.load_state_dict(checkpoint.cursor)
-        self.step, self.validation = checkpoint.step, checkpoint.validation
-        ended = ", the last one: only evaluated again" if self.step == self.recipe.num_steps else ""
-        self.reporter.message(f"resumed at step {self.step}{ended}")
+        return -1 if checkpoint is None else checkpoint.step
+
+    def _start(self) -> None:
+        """Make ready for steps. Collective."""
+        with self.ranks.together():
+            compile_network(self.network, self.recipe, self.device, self.reporter.message)
+            self.targets = Targets(self.spec).to(self.device)
+            if self.ranks.is_first:
+                self.log = RunLog(
+                    self.run,
+                    step=self.step,
+                    is_validated=self.is_validated,
+                    accelerator=self.accelerator,
+                    config=self.recipe.to_json(),
+                )
+        with warnings.catch_warnings():
+            # broadcast_buffers has another name in PyTorch 2.13, which Accelerate does not know yet
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            network = self.accelerator.prepare_model(self.network)
+        self.stepper = Stepper(
+            network,
+            self.optimizer,
+            self.recipe,
+            loss=self.loss,
+            targets=self.targets,
+            average=self.average,
+            ranks=self.ranks,
+            device=self.device,
+        )
+        self.stepper.scaler.load_state_dict(self.scaler)
+        self.guard = Guard(
+            self.run,
+            self.recipe,
+            lambda: self._open_stream(self.recipe, rank=0, world_size=1, with_ids=True),
+            ranks=self.ranks,
+            device=self.device,
+            num_skipped=self.num_skipped,
+        )
+        self.meter, self.saved_step = Meter(self.spec, self.device), self.step
+
+    def close(self) -> None:
+        """Let go of threads, files and the folder."""
+        if self.log is not None:
+            self.log.close()
+        if self.lock is not None:
+            self.lock.close()
 
     def train(self, should_stop: Callable[[], bool]) -> Outcome:
-        """Run steps until the last one or until told to stop."""
-        recipe, plan = self.recipe, self.loader.plan
-        molecules = self.shard_set.manifest.splits["train"]["molecules"]
-        parameters = sum(p.numel() for p in self.network.parameters())
-        self.reporter.start(
-            step=self.step,
-            num_steps=recipe.num_steps,
-            description={
-                "data": f"{self.shard_set.path} ({molecules:,} training molecules)",
-                "model": f"{recipe.layer} {recipe.hidden} x {recipe.num_layers}, {parameters:,} parameters"
-                + "".join(f", {text}" for text in _extras(recipe)),
-                "tasks": ", ".join(f"{h.name} ({len(h.tasks)}, {h.level}, {self.loss.names[h.name]})" for h in self.spec.heads),
-                "step": f"{recipe.num_lanes} packs of {self.budget} (graphs, atoms, edges), {plan.num_steps:,} steps an epoch",
-                "device": f"{self.device}, {torch.get_num_threads()} threads, {recipe.precision}",
-            },
-        )
-        meter = _Meter()
-        first = saved = self.step
-        while self.step < recipe.num_steps and not should_stop():
-            for item in self.loader:
-                meter.add(item, self._train_step(item), self.spec)
-                self.step += 1
-                if self.step % recipe.log_steps == 0 or self.step == recipe.num_steps:
-                    values = meter.read(self.budget) | {"learning_rate": learning_rate(self.step - 1, recipe)}
-                    values |= self._weights()
-                    self.log.add("train", self.step, values)
-                    self.reporter.progress(self.step, values)
-                    meter = _Meter()
-                if self.step % recipe.eval_steps == 0 and self.step < recipe.num_steps:
-                    start = time.perf_counter()
-                    try:
-                        self._validate(max_packs=recipe.eval_packs)
-                    finally:
-                        # what was trained is kept whatever becomes of the validation
-                        self._save()
-                    saved = self.step
-                    meter.start += time.perf_counter() - start
-                if self.step == recipe.num_steps or should_stop():
-                    break
-        finished = self.step == recipe.num_steps
+        """Run steps until the last one, or until any process is told to stop."""
+        self._describe()
+        num_steps, results, finished = self.recipe.num_steps, None, False
         try:
-            results = self._validate(log=self.step > first) if finished else None
-        finally:
-            if saved != self.step:
+            if self.step < num_steps and not self.is_validated:
+                # it was stopped between a checkpoint and its validation
+                self._validate(should_stop, max_packs=self.recipe.eval_packs)
+            # what came before is not a matter of speed
+            self.meter = Meter(self.spec, self.device)
+            while self.step < num_steps:
+                self._run_epoch(should_stop)
+            self._save()
+            results = self._validate(should_stop)
+            with self.ranks.together():
+                if self.ranks.is_first:
+                    self._export(results)
+            finished = True
+        except Stopped:
+            self._check(self.guard.look())
+            self._save()
+        return Outcome(step=self.step, num_steps=num_steps, finished=finished, results=results)
+
+    def _run_epoch(self, should_stop: Callable[[], bool]) -> None:
+        """Steps to the end of the epoch or of the run."""
+        recipe, num_counts = self.recipe, len(COUNTS) + len(self.spec.heads)
+        items = self.ranks.in_step(iter(self.loader), lambda item: count_step(item, self.spec), num_counts, should_stop)
+        for item, totals in items:
+            report = self.stepper.run(item, step=self.step, num_labels=totals[len(COUNTS) :])
+            self.meter.add(report, totals)
+            done = Done(self.step, item.epoch, item.step, item.lanes, report)
+            self._go_to(self.step + 1, item.epoch, item.step + 1)
+            self._check(self.guard.add(done))
+            is_last = self.step == recipe.num_steps
+            is_due = self._is_due() and not is_last
+            if self.step % recipe.log_steps == 0 or is_last:
+                self._log_steps()
+            if is_due or (recipe.save_steps and self.step % recipe.save_steps == 0):
+                # before the validation, so that nothing is lost with it
                 self._save()
-        if results:
-            (self.run / RESULTS).write_text(json.dumps(results.to_json(), indent=1) + "\n")
-        return Outcome(step=self.step, num_steps=recipe.num_steps, finished=finished, results=results)
+            if is_due:
+                self._validate(should_stop, max_packs=recipe.eval_packs)
+            if is_last:
+                return
 
-    def _train_step(self, item: Step) -> dict[str, float]:
-        """One optimizer step over the packs of all lanes. Returns the loss, that of each task set, and the gradient's norm."""
-        set_learning_rate(self.optimizer, learning_rate(self.step, self.recipe))
-        num_labels = count_labels(item.batches, self.spec)
-        losses: dict[str, torch.Tensor] = {}
-        for lane, batch in zip(item.lanes, item.batches, strict=True):
-            torch.manual_seed(mix_key(self.recipe.seed, self.step, lane) >> 1)
-            moved = batch.to(self.device)
-            with self.accelerator.autocast():
-                predictions = self.network(moved)
-            log_variance = self.accelerator.unwrap_model(self.network).log_variance
-            loss, shares = self.loss(
-                predictions, self.targets(moved), num_labels, log_variance=log_variance, num_packs=len(item.batches)
-            )
-            self.accelerator.backward(loss)
-            for name, value in ({"loss": loss.detach()} | {f"loss_{k}": v for k, v in shares.items()}).items():
-                losses[name] = losses[name] + value if name in losses else value
-        norm = self.accelerator.clip_grad_norm_(self.network.parameters(), self.recipe.clip_norm)
-        if not torch.isfinite(norm):
-            raise TrainError(
-                f"{self.run}: gradient is not finite at step {self.step}; this step changed no weights; start again in another "
-                f"folder with a lower learning_rate"
-            )
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return {name: float(value) for name, value in losses.items()} | {"gradient_norm": float(norm)}
+    def _go_to(self, step: int, epoch: int, step_of_epoch: int) -> None:
+        self.step = step
+        self.cursor = self.cursor | {"epoch": epoch, "step": step_of_epoch}
+        self.is_validated = not self._is_due()
 
-    def _weights(self) -> dict[str, float]:
-        """Learned weights of the task sets, where they are learned."""
-        log_variance = self.accelerator.unwrap_model(self.network).log_variance
-        if log_variance is None:
-            return {}
-        return {f"weight_{name}": w for name, w in zip(self.spec.task_sets, torch.exp(-log_variance).tolist(), strict=True)}
+    def _is_due(self) -> bool:
+        """Whether there is a validation of the weights as they are."""
+        return self.step % self.recipe.eval_steps == 0 or self.step == self.recipe.num_steps
 
-    def _validate(self, max_packs: int | None = None, log: bool = True) -> Results | None:
+    def _check(self, fault: Fault | None) -> None:
+        """End the run at a step that was not finite, as it was before that step. Collective."""
+        if fault is None:
+            return
+        self._go_to(fault.done.step, fault.done.epoch, fault.done.step_of_epoch)
+        self._save()
+        raise fault.error if self.ranks.is_first else OtherProcessError(fault.error.exit_code)
+
+    def _log_steps(self) -> None:
+        self._check(self.guard.look())
+        values = self.meter.read(self.budget, self.recipe.num_lanes, self.ranks)
+        values["learning_rate"] = learning_rate(self.step - 1, self.recipe)
+        values["skipped_steps"] = self.guard.num_skipped
+        if (log_variance := self.network.log_variance) is not None:
+            weights = torch.exp(-log_variance).tolist()
+            values |= {f"weight_{name}": w for name, w in zip(self.spec.task_sets, weights, strict=True)}
+        if self.log is not None:
+            self.log.add("train", self.step, values)
+        self.reporter.progress(self.step, values)
+        self.meter = Meter(self.spec, self.device)
+
+    def _validate(self, should_stop: Callable[[], bool], max_packs: int | None = None) -> Results | None:
+        """Validate what was saved; all of the split, or some packs of it. Collective. Raises Stopped."""
+        start = time.perf_counter()
         if "val" not in self.shard_set.splits:
             return None
         results = evaluate(
-            self.accelerator.unwrap_model(self.network),
+            self.network if self.average is None else self.average.network,
             self.targets,
             self.loss,
             self.shard_set,
@@ -309,28 +378,79 @@ class Trainer:
             step=self.step,
             device=self.device,
             num_threads=self.num_threads,
+            # the same packs for any number of processes
+            num_lanes=self.recipe.num_lanes,
             max_packs=max_packs,
+            compare_packs=self.recipe.eval_packs,
+            should_stop=should_stop,
         )
-        found = results.to_json()
-        self.validation = {name: found[name] for name in ("loss", "task_sets", "complete")}
-        if log:
-            self.log.add("validation", self.step, dict(iter_metrics(results)))
-        self.reporter.validation(results)
+        with self.ranks.together():
+            if self.ranks.is_first:
+                self._note(results)
+        self.is_validated = True
+        self.meter.start += time.perf_counter() - start
         return results
 
+    def _note(self, results: Results) -> None:
+        if self.log is not None and not self.log.has_validation(self.step):
+            self.log.add("validation", self.step, dict(iter_metrics(results)))
+        if self.saved_step == self.step:
+            found = results.to_json()
+            add_validation(self.run, self.step, {k: found[k] for k in ("compared_loss", "loss", "task_sets", "complete")})
+        self.reporter.validation(results)
+
     def _save(self) -> None:
-        checkpoint = Checkpoint(
+        """Checkpoint where the run stands, unless it has one. Collective."""
+        self._check(self.guard.look())
+        if self.saved_step == self.step:
+            return
+        with self.ranks.together():
+            if self.ranks.is_first:
+                write_checkpoint(self.run, self._checkpoint(), keep=self.recipe.keep_checkpoints)
+        self.saved_step = self.step
+
+    def _checkpoint(self) -> Checkpoint:
+        return Checkpoint(
             step=self.step,
             recipe=self.recipe,
             spec=self.spec,
             fingerprint=self.shard_set.manifest.fingerprint,
-            cursor=self.loader.state_dict(),
+            cursor=self.cursor,
             budget=str(self.budget),
-            validation=self.validation,
-            model={k: v.detach().cpu().contiguous() for k, v in self.accelerator.unwrap_model(self.network).state_dict().items()},
-            optimizer=_to_cpu(self.optimizer.state_dict()),
+            model=_to_cpu(self.network.state_dict()),
+            average=None if self.average is None else _to_cpu(self.average.network.state_dict()),
+            optimizer={
+                "state": {k: _to_cpu(state) for k, state in self.optimizer.state_dict()["state"].items()},
+                "param_groups": self.optimizer.state_dict()["param_groups"],
+            },
+            scaler=self.stepper.scaler.state_dict(),
+            num_skipped=self.guard.num_skipped,
         )
-        write_checkpoint(self.run, checkpoint, keep=self.recipe.keep_checkpoints)
+
+    def _export(self, results: Results | None) -> None:
+        if results is not None:
+            write_json(self.run / RESULTS, results.to_json())
+        write_model(self.run / MODEL, self._checkpoint())
+
+    def _describe(self) -> None:
+        recipe = self.recipe
+        if self.step:
+            ended = ", the last one: only evaluated again" if self.step == recipe.num_steps else ""
+            self.reporter.message(f"resumed at step {self.step}{ended}")
+        molecules = self.shard_set.manifest.splits["train"]["molecules"]
+        processes = f"{self.ranks.world_size} processes, " if self.ranks.world_size > 1 else ""
+        self.reporter.start(
+            step=self.step,
+            num_steps=recipe.num_steps,
+            description={
+                "data": f"{self.shard_set.path} ({molecules:,} training molecules)",
+                "model": f"{recipe.layer} {recipe.hidden} x {recipe.num_layers}, {self.network.num_parameters:,} parameters"
+                + "".join(f", {text}" for text in _extras(recipe)),
+                "tasks": ", ".join(f"{h.name} ({len(h.tasks)}, {h.level}, {self.loss.names[h.name]})" for h in self.spec.heads),
+                "step": f"{recipe.num_lanes} packs of {self.budget} (graphs, atoms, edges), {len(self.loader):,} steps an epoch",
+                "device": f"{processes}{self.device.type}, {torch.get_num_threads()} threads, {recipe.precision}",
+            },
+        )
 
 
 def _extras(recipe: Recipe) -> list[str]:
@@ -340,48 +460,12 @@ def _extras(recipe: Recipe) -> list[str]:
     out += [f"{recipe.pooling} pooling"] if recipe.pooling != "sum" else []
     out += ["no residuals"] if not recipe.residual else []
     out += ["no norm"] if not recipe.norm else []
+    out += [f"moving average {recipe.ema_decay}"] if recipe.ema_decay else []
     return out + ([f"losses weighed by {recipe.weighting}"] if recipe.weighting != "mean" else [])
 
 
-def _to_cpu(state: dict) -> dict:
-    return {
-        "state": {k: {n: v.cpu().contiguous() for n, v in s.items()} for k, s in state["state"].items()},
-        "param_groups": state["param_groups"],
-    }
-
-
-class _Meter:
-    """Rates and means since the last log line."""
-
-    def __init__(self):
-        self.start = time.perf_counter()
-        self.steps, self.graphs, self.atoms, self.labels, self.packs, self.wait_s = 0, 0, 0, 0, 0, 0.0
-        self.sums: dict[str, float] = {}
-
-    def add(self, item: Step, values: dict[str, float], spec: DataSpec) -> None:
-        self.steps += 1
-        self.graphs += sum(b.num_graphs for b in item.batches)
-        self.atoms += sum(b.num_atoms for b in item.batches)
-        self.labels += sum(count_labels(item.batches, spec).values())
-        self.packs += len(item.batches)
-        self.wait_s += item.wait_s
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-
-    def read(self, budget: Budget) -> dict[str, float]:
-        seconds = time.perf_counter() - self.start
-        return (
-            {name: value / self.steps for name, value in self.sums.items()}
-            | {
-                "graphs_per_s": self.graphs / seconds,
-                "atoms_per_s": self.atoms / seconds,
-                "labels_per_s": self.labels / seconds,
-                "data_wait_fraction": self.wait_s / seconds,
-                "atom_fill_fraction": self.atoms / (self.packs * (budget.atoms - 1)),
-                "rss_bytes": float(psutil.Process().memory_info().rss),
-            }
-            | ({"gpu_bytes": float(torch.cuda.max_memory_allocated())} if torch.cuda.is_available() else {})
-        )
+def _to_cpu(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
 @contextmanager

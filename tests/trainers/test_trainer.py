@@ -17,8 +17,9 @@ from trainers.evaluate import evaluate_checkpoint, plan_budget
 from trainers.loss import Targets
 from trainers.model import build_network
 from trainers.recipes import smoke
+from trainers.run import read_recipe
 from trainers.spec import DataSpec
-from trainers.trainer import pretrain, read_recipe
+from trainers.trainer import pretrain
 
 
 def losses_of(run) -> list[tuple]:
