@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from shards.splits import SplitFractions
 # the first call of a kernel compiles it
 settings.register_profile("molstream", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.load_profile("molstream")
+
+ROOT = Path(__file__).resolve().parents[1]
 
 GRAPH, ATOM = ([t.name for t in preset_dataset("pm6").tasks if t.level == level] for level in ("graph", "atom"))
 PM6_SCHEMA = pa.schema(
@@ -186,3 +189,30 @@ def same() -> Callable[[np.ndarray, np.ndarray], bool]:
         return a.dtype == b.dtype and a.shape == b.shape and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
 
     return equal
+
+
+@pytest.fixture
+def torchrun(tmp_path):
+    """torchrun(processes, "-m", "tools.main", ...) -> (exit code, stdout, stderr); processes that hang fail the test."""
+
+    def run(processes: int, *argv: object) -> tuple[int, str, str]:
+        launch = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes)
+        process = subprocess.Popen(
+            [sys.executable, *map(str, (*launch, *argv))],
+            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            out, err = process.communicate(timeout=100)
+        finally:
+            # its processes too, where it did not end
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.communicate()
+        return process.returncode, out, err
+
+    return run

@@ -32,6 +32,7 @@ class Encoder(nn.Module):
         self.recipe, self.spec = checkpoint.recipe, checkpoint.spec
         self.budget = Budget.parse(checkpoint.budget)
         """Shape of the batches it was trained on; any other will do."""
+        self.eval()
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Atom states (A, H) and molecule embeddings (G, H) of all slots, padding included (`batch.graph_mask_G` tells)."""

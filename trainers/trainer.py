@@ -270,7 +270,8 @@ class Trainer:
             ranks=self.ranks,
             device=self.device,
         )
-        self.stepper.scaler.load_state_dict(self.scaler)
+        if self.scaler:
+            self.stepper.scaler.load_state_dict(self.scaler)
         self.guard = Guard(
             self.run,
             self.recipe,

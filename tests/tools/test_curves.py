@@ -42,7 +42,7 @@ def test_a_finished_run_has_a_plot_which_is_named(succeed, shard_set, tmp_path):
     done = succeed("pretrain", shard_set, "--out", tmp_path / "run", "--recipe", "smoke", "--steps", 6)
     check_png(tmp_path / "run" / "run.png")
     assert f"  plot     {tmp_path / 'run' / 'run.png'}" in done.lines
-    assert [p.name for p in (tmp_path / "run").glob(".*")] == []
+    assert [p.name for p in (tmp_path / "run").glob(".*")] == [".lock"]
 
 
 def test_a_stopped_run_has_a_plot(start, shard_set, tmp_path):

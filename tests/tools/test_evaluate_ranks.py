@@ -1,47 +1,14 @@
 """molstream eval in several processes, started by torchrun: what one process says, said once; a process that fails ends all."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from shards import ShardSet
 
-ROOT = Path(__file__).resolve().parents[2]
 CLASSES = ("auroc", "ap", "accuracy")
-TIMEOUT_S = 90
-
-
-@pytest.fixture
-def torchrun(tmp_path):
-    """torchrun(processes, "-m", "tools.main", ...) -> (exit code, stdout, stderr); a process that hangs fails the test."""
-
-    def run(processes: int, *argv: object) -> tuple[int, str, str]:
-        launch = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes)
-        process = subprocess.Popen(
-            [sys.executable, *map(str, (*launch, *argv))],
-            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        try:
-            out, err = process.communicate(timeout=TIMEOUT_S)
-        finally:
-            # its processes too, where it did not end
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.communicate()
-        return process.returncode, out, err
-
-    return run
 
 
 def check_same(found: dict, expected: dict) -> None:

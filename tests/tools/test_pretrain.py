@@ -141,7 +141,7 @@ def test_a_stopped_run_exits_130_with_a_checkpoint_and_the_command_it_prints_fin
     process.send_signal(signal.SIGTERM)
     printed, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "stopping after this step; once more to stop at once" in err
+    assert "stopping after this step; Ctrl-C to stop at once" in err
     assert "Traceback" not in err
     step = read_checkpoint(list_checkpoints(out)[0]).step
     assert 5 <= step < 60

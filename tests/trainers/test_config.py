@@ -149,7 +149,9 @@ def test_fields_are_set_from_text():
     assert recipe.resolve(10).warmup_steps == round(0.15 * 25)
     assert smoke().override(["encodings="]).encodings == ()
     assert smoke().override([]) == smoke()
-    assert smoke().resolve(10) == smoke()
+    assert smoke().resolve(10) == replace(smoke(), precision="f32")
+    assert smoke().resolve(10, "cuda") == replace(smoke(), precision="bf16")
+    assert replace(smoke(), precision="fp16").resolve(10, "cuda").precision == "fp16"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,55 @@
+"""Train while being killed at random moments, in saves too, again and again; then to the end.
+
+    python tests/attacks/kill_training.py SET RUN RECIPE.json KILLS SEED MAX_S
+
+Each attempt is a fork of this process, in which all is imported and nothing has run: as good as a new one, in a tenth of its time.
+Prints a line an attempt: the step of the newest checkpoint, and what else lay in the folder.
+"""
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+from shards import ShardSet
+from trainers.checkpoint import list_checkpoints
+from trainers.config import Recipe
+from trainers.trainer import pretrain
+
+directory, run, recipe = Path(sys.argv[1]), Path(sys.argv[2]), Recipe.from_json(json.loads(Path(sys.argv[3]).read_text()))
+kills, draw, most_s = int(sys.argv[4]), random.Random(int(sys.argv[5])), float(sys.argv[6])
+
+
+def attempt() -> int:
+    """Fork a process that goes on with the run; returns its id."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if pretrain(ShardSet(directory), run, recipe, resume=True).finished else 3)
+        except BaseException as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            os._exit(4)
+    return child
+
+
+landed = 0
+while landed < kills:
+    child = attempt()
+    # from before it has opened the folder to some steps and saves on
+    time.sleep(draw.uniform(0.05, most_s))
+    os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    landed += os.WIFSIGNALED(status)
+    found = sorted(p.name for p in (run / "checkpoints").glob(".*")) if run.exists() else []
+    checkpoints = list_checkpoints(run)
+    print(
+        "killed" if os.WIFSIGNALED(status) else f"ended {status}", checkpoints[0].name if checkpoints else "-", *found, flush=True
+    )
+    if not os.WIFSIGNALED(status):
+        break
+_, status = os.waitpid(attempt(), 0)
+print(f"{landed} kills")
+sys.exit(os.waitstatus_to_exitcode(status))

@@ -1,0 +1,32 @@
+"""One process of several that torchrun has started: does the runs of a job file, one after another.
+
+[{"set": ..., "run": ..., "recipe": {...}, "resume": false, "stop_after": null}, ...]
+"""
+
+import json
+import sys
+from itertools import count
+from pathlib import Path
+
+import torch
+
+from shards import ShardSet
+from trainers.config import Recipe
+from trainers.ranks import joined
+from trainers.trainer import pretrain
+
+torch.set_num_threads(1)
+with joined() as ranks:
+    for job in json.loads(Path(sys.argv[1]).read_text()):
+        polls, limit = count(), job.get("stop_after")
+        # one process alone is told to stop, and all do
+        is_told = limit is not None and ranks.rank == ranks.world_size - 1
+        outcome = pretrain(
+            ShardSet(job["set"]),
+            Path(job["run"]),
+            Recipe.from_json(job["recipe"]),
+            resume=job.get("resume", False),
+            should_stop=lambda: is_told and next(polls) >= limit,  # noqa: B023
+        )
+        if ranks.is_first:
+            print(f"{job['run']}: {outcome.step}")
