@@ -597,6 +597,35 @@ def segment_max(values: np.ndarray, index: Sequence[int], *, num_segments: int) 
     return out
 
 
+def sum_messages(
+    x: np.ndarray, source: Sequence[int], target: Sequence[int], code: Sequence[int], table: np.ndarray | None = None
+) -> np.ndarray:
+    """Send edge by edge."""
+    out = np.zeros_like(x)
+    for j, i, c in zip(source, target, code, strict=True):
+        for h in range(x.shape[1]):
+            out[i, h] += x[j, h] if table is None else relu(x[j, h] + table[c, h])
+    return out
+
+
+def message_gradients(
+    grad: np.ndarray, x: np.ndarray, source: Sequence[int], target: Sequence[int], code: Sequence[int], table: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Go back edge by edge, along the edges themselves: where a message was cut off nothing comes back."""
+    grad_x, grad_table = np.zeros_like(x), np.zeros_like(table)
+    for j, i, c in zip(source, target, code, strict=True):
+        for h in range(x.shape[1]):
+            if relu(x[j, h] + table[c, h]) != 0:
+                grad_x[j, h] += grad[i, h]
+                grad_table[c, h] += grad[i, h]
+    return grad_x, grad_table
+
+
+def relu(value: float) -> float:
+    """NaN stays NaN."""
+    return value if math.isnan(value) else max(value, 0.0)
+
+
 # structures (texts before RDKit, what it wrote after)
 
 BRACKET = r"\[(?!\d*H(?![a-z]))[!-9;-Z\\^-~]*(?::\d{1,9})?\]"
@@ -1035,3 +1064,22 @@ def collate_triples(
     padding = capacity - len(graph)
     counts = [real.count(t) for t in range(num_tasks)]
     return graph + padding * [graphs - 1], task + padding * [0], value + padding * [math.nan], counts
+
+
+def draw_dropped(seed: int, threshold: int, rows: int, columns: int) -> np.ndarray:
+    """Twin of the draws in `kernels._numba_dropout`: bool (rows, columns), True where a number is dropped."""
+    mask64 = 2**64 - 1
+
+    def mix(x: int) -> int:
+        x = (x + 0x9E3779B97F4A7C15) & mask64
+        x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & mask64
+        x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & mask64
+        return x ^ (x >> 31)
+
+    groups = -(-columns // 4)
+    out = np.zeros((rows, columns), bool)
+    for row in range(rows):
+        for column in range(columns):
+            z = mix((seed + (row * groups + column // 4) * 0x9E3779B97F4A7C15) & mask64)
+            out[row, column] = (z >> (16 * (column % 4))) & 0xFFFF < threshold
+    return out

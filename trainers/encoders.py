@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from kernels.positional import VECTOR_SCALE, WALK_SCALES
 from kernels.segment import gather
 from streamer import Batch
+from trainers.layers import Dropout
 
 ENCODING_HIDDEN, ENCODING_OUT = 64, 32
 _NOBLE = (0, 2, 10, 18, 36, 54, 86, 118)
@@ -64,7 +65,7 @@ class WalkEncoder(nn.Module):
             nn.LayerNorm(num_steps),
             nn.Linear(num_steps, ENCODING_HIDDEN),
             nn.ReLU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.Linear(ENCODING_HIDDEN, ENCODING_OUT),
         )
 
@@ -81,7 +82,7 @@ class LaplacianEncoder(nn.Module):
     def __init__(self, dropout: float = 0.0):
         super().__init__()
         self.pair = nn.Sequential(
-            nn.Linear(2, ENCODING_HIDDEN), nn.ReLU(), nn.Dropout(dropout), nn.Linear(ENCODING_HIDDEN, ENCODING_HIDDEN), nn.ReLU()
+            nn.Linear(2, ENCODING_HIDDEN), nn.ReLU(), Dropout(dropout), nn.Linear(ENCODING_HIDDEN, ENCODING_HIDDEN), nn.ReLU()
         )
         self.out = nn.Linear(ENCODING_HIDDEN, ENCODING_OUT)
 
@@ -122,7 +123,7 @@ class AtomEncoder(nn.Module):
         self.encodings = nn.ModuleDict({name: ENCODERS[name](dropout=dropout) for name in encodings})
         self.join = nn.Linear(ENCODING_OUT, width, bias=False) if encodings else None
         self.mlp = nn.Sequential(
-            nn.LayerNorm(width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, out), nn.LayerNorm(out), nn.Linear(out, hidden)
+            nn.LayerNorm(width), nn.GELU(), Dropout(dropout), nn.Linear(width, out), nn.LayerNorm(out), nn.Linear(out, hidden)
         )
 
     def forward(self, batch: Batch) -> Tensor:

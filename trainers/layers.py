@@ -11,7 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from kernels.segment import gather, segment_sum
+from kernels.dropout import add_dropped, dropout
+from kernels.segment import Edges, gather, segment_sum, sum_messages
 from streamer import Batch
 from trainers.config import Recipe
 
@@ -22,10 +23,8 @@ POOL_SCALE = 16.0
 class Graph(NamedTuple):
     """Who is whose neighbour in a batch; indices int64."""
 
-    source_E: Tensor
-    target_E: Tensor
-    code_E: Tensor
-    """Bond codes."""
+    edges: Edges
+    """In pairs, sorted by target."""
     degree_A: Tensor
     """Edges into each atom."""
     graph_of_atom_A: Tensor
@@ -39,9 +38,7 @@ class Graph(NamedTuple):
         """Of a batch."""
         source_E, target_E = batch.edge_index_2E.long()
         return cls(
-            source_E=source_E,
-            target_E=target_E,
-            code_E=batch.edge_codes_E.long(),
+            edges=Edges(source_E, target_E, batch.edge_codes_E.long(), batch.edge_order_E, batch.edge_ptr_A),
             degree_A=batch.edge_ptr_A.diff(),
             graph_of_atom_A=batch.graph_of_atom_A.long(),
             num_graphs=len(batch.graph_mask_G),
@@ -81,7 +78,7 @@ class GCN(nn.Module):
         """(A, H) -> (A, H)."""
         scale = (graph.degree_A + 1).to(x_AH.dtype).rsqrt().unsqueeze(1)
         y = self.linear(x_AH) * scale
-        return scale * (y + segment_sum(gather(y, graph.source_E), graph.target_E, num_segments=len(y))) + self.bias
+        return scale * (y + sum_messages(y, graph.edges)) + self.bias
 
 
 class GIN(nn.Module):
@@ -99,8 +96,7 @@ class GIN(nn.Module):
 
     def forward(self, x_AH: Tensor, bonds_CD: Tensor | None, graph: Graph) -> Tensor:
         """(A, H) -> (A, H)."""
-        total = segment_sum(gather(x_AH, graph.source_E), graph.target_E, num_segments=len(x_AH))
-        return self.mlp((1 + self.eps) * x_AH + total)
+        return self.mlp((1 + self.eps) * x_AH + sum_messages(x_AH, graph.edges))
 
 
 class GINE(nn.Module):
@@ -119,9 +115,7 @@ class GINE(nn.Module):
 
     def forward(self, x_AH: Tensor, bonds_CD: Tensor, graph: Graph) -> Tensor:
         """(A, H) -> (A, H)."""
-        message = torch.relu(gather(x_AH, graph.source_E) + gather(self.edge(bonds_CD), graph.code_E))
-        total = segment_sum(message, graph.target_E, num_segments=len(x_AH))
-        return self.mlp((1 + self.eps) * x_AH + total)
+        return self.mlp((1 + self.eps) * x_AH + sum_messages(x_AH, graph.edges, self.edge(bonds_CD)))
 
 
 class GatedGCN(nn.Module):
@@ -140,10 +134,11 @@ class GatedGCN(nn.Module):
 
     def forward(self, x_AH: Tensor, bonds_CD: Tensor, graph: Graph) -> Tensor:
         """(A, H) -> (A, H)."""
-        gate = gather(self.key(x_AH), graph.target_E) + gather(self.query(x_AH), graph.source_E)
-        gate = torch.sigmoid(gate + gather(self.edge_gate(bonds_CD), graph.code_E))
-        value = gather(self.value(x_AH), graph.source_E) + gather(self.edge_value(bonds_CD), graph.code_E)
-        return self.skip(x_AH) + segment_sum(gate * value, graph.target_E, num_segments=len(x_AH))
+        edges = graph.edges
+        gate = gather(self.key(x_AH), edges.target_E) + gather(self.query(x_AH), edges.source_E)
+        gate = torch.sigmoid(gate + gather(self.edge_gate(bonds_CD), edges.code_E))
+        value = gather(self.value(x_AH), edges.source_E) + gather(self.edge_value(bonds_CD), edges.code_E)
+        return self.skip(x_AH) + segment_sum(gate * value, edges.target_E, num_segments=len(x_AH))
 
 
 CONVOLUTIONS: dict[str, type[GCN] | type[GIN] | type[GINE] | type[GatedGCN]] = {
@@ -154,20 +149,35 @@ CONVOLUTIONS: dict[str, type[GCN] | type[GIN] | type[GINE] | type[GatedGCN]] = {
 }
 
 
+class Dropout(nn.Module):
+    """Zeros a share of the numbers in training; `kernels.dropout`."""
+
+    def __init__(self, p: float):
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape."""
+        return dropout(x, self.p if self.training else 0.0)
+
+
 class Update(nn.Module):
-    """old + dropout(activation(norm(new))); norm, activation and the sum are optional."""
+    """old + dropout(activation(norm(new))), and 0 in rows of padding; norm, activation and the sum are optional."""
 
     def __init__(self, width: int, recipe: Recipe, *, activation: bool):
         super().__init__()
         self.norm = nn.LayerNorm(width) if recipe.norm else nn.Identity()
         self.activation = nn.GELU() if activation else nn.Identity()
-        self.dropout = nn.Dropout(recipe.dropout)
+        self.dropout = Dropout(recipe.dropout)
         self.residual = recipe.residual
 
-    def forward(self, old: Tensor, new: Tensor) -> Tensor:
+    def forward(self, old_NH: Tensor, new_NH: Tensor, is_row_N1: Tensor | None = None) -> Tensor:
         """Two tensors of one shape -> one of the same."""
-        new = self.dropout(self.activation(self.norm(new)))
-        return old + new if self.residual else new
+        new_NH = self.activation(self.norm(new_NH))
+        if self.residual:
+            return add_dropped(old_NH, new_NH, self.dropout.p if self.training else 0.0, is_row_N1)
+        new_NH = self.dropout(new_NH)
+        return new_NH if is_row_N1 is None else new_NH * is_row_N1
 
 
 class ConvolutionBlock(nn.Module):
@@ -186,7 +196,7 @@ class ConvolutionBlock(nn.Module):
         x_AH, bonds, graphs_GH = state
         if graphs_GH is not None:
             x_AH = x_AH + gather(graphs_GH, graph.graph_of_atom_A)
-        x_AH = self.update(x_AH, self.conv(x_AH, bonds, graph)) * graph.is_atom_A1
+        x_AH = self.update(x_AH, self.conv(x_AH, bonds, graph), graph.is_atom_A1)
         if self.virtual is not None and self.virtual_update is not None and graphs_GH is not None:
             total = segment_sum(x_AH, graph.graph_of_atom_A, num_segments=graph.num_graphs) / POOL_SCALE
             graphs_GH = self.virtual_update(graphs_GH, self.virtual(graphs_GH + total))
@@ -221,15 +231,15 @@ class MPNNBlock(nn.Module):
         x_AH, e_ED, g_GH = state
         assert e_ED is not None
         assert g_GH is not None
-        g_AH = gather(g_GH, graph.graph_of_atom_A)
+        edges, g_AH = graph.edges, gather(g_GH, graph.graph_of_atom_A)
         into = self.edge_target(x_AH) + gather(self.edge_graph(g_GH), graph.graph_of_atom_A)
-        hidden_E = gather(self.edge_source(x_AH), graph.source_E) + gather(into, graph.target_E) + self.edge_state(e_ED)
+        hidden_E = gather(self.edge_source(x_AH), edges.source_E) + gather(into, edges.target_E) + self.edge_state(e_ED)
         e_ED = self.edge_update(e_ED, self.edge_out(nn.functional.gelu(hidden_E)))
-        incoming = segment_sum(e_ED, graph.target_E, num_segments=len(x_AH)) * graph.is_atom_A1
-        outgoing = segment_sum(e_ED, graph.source_E, num_segments=len(x_AH)) * graph.is_atom_A1
-        neighbours = segment_sum(gather(x_AH, graph.source_E), graph.target_E, num_segments=len(x_AH))
-        x_AH = self.atom_update(x_AH, self.atom(torch.cat([x_AH, incoming, outgoing, neighbours, g_AH], dim=1)))
-        x_AH = x_AH * graph.is_atom_A1
+        incoming = segment_sum(e_ED, edges.target_E, num_segments=len(x_AH)) * graph.is_atom_A1
+        outgoing = segment_sum(e_ED, edges.source_E, num_segments=len(x_AH)) * graph.is_atom_A1
+        neighbours = sum_messages(x_AH, edges)
+        new_AH = self.atom(torch.cat([x_AH, incoming, outgoing, neighbours, g_AH], dim=1))
+        x_AH = self.atom_update(x_AH, new_AH, graph.is_atom_A1)
         if self.graph is not None and self.graph_update is not None:
             sums = segment_sum(torch.cat([x_AH, incoming], dim=1), graph.graph_of_atom_A, num_segments=graph.num_graphs)
             g_GH = self.graph_update(g_GH, self.graph(torch.cat([g_GH, sums / POOL_SCALE], dim=1)))

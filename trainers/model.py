@@ -54,7 +54,7 @@ class Network(nn.Module):
         graph, x_AH = Graph.of(batch), self.atoms(batch)
         bonds = None if self.bonds is None else self.bonds()
         if bonds is not None and self.recipe.layer == "mpnn":
-            bonds = gather(bonds, graph.code_E)
+            bonds = gather(bonds, graph.edges.code_E)
         graphs = None if self.first_graph is None else self.first_graph.expand(graph.num_graphs, -1)
         state = State(x_AH * graph.is_atom_A1, bonds, graphs)
         for layer in self.layers:

@@ -2,7 +2,7 @@
 
     python tests/attacks/kill_training.py SET RUN RECIPE.json KILLS SEED MAX_S
 
-Each attempt is a fork of this process, in which all is imported and nothing has run: as good as a new one, in a tenth of its time.
+Each attempt is a fork of this process, in which all is imported and nothing has run: as good as a new one, and at once.
 Prints a line an attempt: the step of the newest checkpoint, and what else lay in the folder.
 """
 

@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from kernels.segment import Edges
 from streamer import Loader, StreamConfig
 from trainers.evaluate import plan_budget
-from trainers.layers import POOL_SCALE
+from trainers.layers import POOL_SCALE, Graph
 from trainers.loss import Loss, Targets, count_labels
 from trainers.model import build_network
 from trainers.spec import DataSpec
@@ -43,6 +44,13 @@ def test_a_layer_reads_bonds_or_it_does_not(sample_set, tiny, batch, layer):
     with torch.no_grad():
         changed = not torch.allclose(network.encode(batch)[1], network.encode(others)[1], atol=1e-5)
     assert changed == (layer not in ("gcn", "gin"))
+
+
+def test_edges_come_sorted_and_in_pairs(batch):
+    edges = Graph.of(batch).edges
+    again = Edges.sort(*edges[:3], num_atoms=len(batch.atom_mask_A))
+    assert all(a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(edges, again, strict=True))
+    assert torch.equal(edges.source_E.view(-1, 2).flip(1).flatten(), edges.target_E)
 
 
 def test_molecules_of_a_pack_do_not_see_each_other(sample_set, tiny, batch):
