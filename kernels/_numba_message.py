@@ -34,7 +34,7 @@ def check_edges(source, target, code, order, ptr, num_codes):
     for e in range(num_edges):
         good &= (code[e] >= 0) & (code[e] < num_codes)
     for b in range(num_edges // 2):
-        good &= source[2 * b + 1] == target[2 * b]
+        good &= (source[2 * b] == target[2 * b + 1]) & (source[2 * b + 1] == target[2 * b])
     if not good:
         for e in range(num_edges):
             if code[e] < 0 or code[e] >= num_codes:

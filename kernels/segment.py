@@ -37,6 +37,29 @@ class Edges(NamedTuple):
         return cls(source_E, target_E, code_E, target_E.argsort(stable=True).int(), ptr_A)
 
 
+_scatter: Any = None
+"""torch-scatter, where it is the backend."""
+
+
+def use_backend(name: str) -> None:
+    """Choose who sums, for the rest of the process: `native` (the default: torch, and on CPUs `kernels.messages`) or `scatter`
+    (torch-scatter, peer and yardstick: the same values, no faster on a CPU).
+
+    Raises ValueError for any other name, and where torch-scatter is not installed.
+    """
+    global _scatter  # noqa: PLW0603
+    if name not in ("native", "scatter"):
+        raise ValueError(f"backend {name!r}: expected native or scatter")
+    if name == "native":
+        _scatter = None
+        return
+    try:
+        import torch_scatter
+    except (ImportError, OSError) as error:
+        raise ValueError("backend scatter: torch-scatter is not installed here: pip install 'molstream[scatter]'") from error
+    _scatter = torch_scatter
+
+
 def gather(x: Tensor, index: Tensor) -> Tensor:
     """x[index]: rows of `x` (N, ...) at `index` int64 (M). The gradient is a segment sum."""
     return x.index_select(0, index)
@@ -44,11 +67,15 @@ def gather(x: Tensor, index: Tensor) -> Tensor:
 
 def segment_sum(values: Tensor, index: Tensor, *, num_segments: int) -> Tensor:
     """Sum of the rows of `values` (M, ...) that share an `index` int64 (M): (num_segments, ...). The gradient is a gather."""
+    if _scatter is not None:
+        return _scatter.scatter(values, index, 0, dim_size=num_segments, reduce="sum")
     return values.new_zeros((num_segments, *values.shape[1:])).index_add(0, index, values)
 
 
 def segment_mean(values: Tensor, index: Tensor, *, num_segments: int) -> Tensor:
     """Mean of the rows of `values` (M, ...) that share an `index` int64 (M): (num_segments, ...); 0 where there are none."""
+    if _scatter is not None:
+        return _scatter.scatter(values, index, 0, dim_size=num_segments, reduce="mean")
     ones = values.new_ones((len(index), *[1] * (values.dim() - 1)))
     count = segment_sum(ones, index, num_segments=num_segments)
     return segment_sum(values, index, num_segments=num_segments) / count.clamp(min=1)
@@ -56,7 +83,7 @@ def segment_mean(values: Tensor, index: Tensor, *, num_segments: int) -> Tensor:
 
 def segment_max(values: Tensor, index: Tensor, *, num_segments: int) -> Tensor:
     """Largest of the rows of `values` (M, ...) that share an `index` int64 (M), column by column: (num_segments, ...); 0 where
-    there are none. Rows that tie share the gradient evenly."""
+    there are none. Rows that tie share the gradient evenly. Native always: torch-scatter's takes NaN and -inf for no rows."""
     rows = index.view(-1, *[1] * (values.dim() - 1)).expand_as(values)
     zeros = values.new_zeros((num_segments, *values.shape[1:]))
     return zeros.scatter_reduce(0, rows, values, "amax", include_self=False)
@@ -69,16 +96,25 @@ def sum_messages(x_AH: Tensor, edges: Edges, table_CH: Tensor | None = None) -> 
     on any number of them; it raises ValueError for edges that are not as `Edges` says. Elsewhere it is native operations, which
     read neither the order of the edges nor that they are pairs. Gradients of gradients: without a table only.
     """
+    if _scatter is not None:
+        # sorted, for the one of its sums that is compiled
+        order_E = edges.order_E.long()
+        message = _messages(x_AH, edges.source_E[order_E], edges.code_E[order_E], table_CH)
+        return _scatter.segment_csr(message, edges.ptr_A.long(), reduce="sum")
     # a compiler fuses native operations itself, and cannot look into a loop of ours
     if x_AH.device.type == "cpu" and x_AH.dtype in (torch.float32, torch.float64) and not torch.compiler.is_compiling():
         if table_CH is None:
             return _SumNeighbours.apply(x_AH, edges)
         if table_CH.dtype == x_AH.dtype:
             return _SumMessages.apply(x_AH, table_CH, edges)
-    message = gather(x_AH, edges.source_E)
-    if table_CH is not None:
-        message = torch.relu(message + gather(table_CH, edges.code_E))
+    message = _messages(x_AH, edges.source_E, edges.code_E, table_CH)
     return segment_sum(message, edges.target_E, num_segments=len(x_AH))
+
+
+def _messages(x_AH: Tensor, source_E: Tensor, code_E: Tensor, table_CH: Tensor | None) -> Tensor:
+    """(E, H)."""
+    message = gather(x_AH, source_E)
+    return message if table_CH is None else torch.relu(message + gather(table_CH, code_E))
 
 
 class _SumNeighbours(torch.autograd.Function):
@@ -101,15 +137,15 @@ class _SumMessages(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_AH: Tensor, table_CH: Tensor, edges: Edges) -> Tensor:
         ctx.save_for_backward(x_AH, table_CH)
-        ctx.edges = edges
+        ctx.arrays = _arrays(*edges)
         x, table = _arrays(x_AH, table_CH)
-        return torch.from_numpy(messages.sum_messages(x, _arrays(*edges), table, num_threads=torch.get_num_threads()))
+        return torch.from_numpy(messages.sum_messages(x, ctx.arrays, table, num_threads=torch.get_num_threads()))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_AH: Tensor) -> tuple[Tensor | None, ...]:
         grad, x, table = _arrays(grad_AH, *ctx.saved_tensors)
-        grads = messages.message_gradients(grad, x, _arrays(*ctx.edges), table, num_threads=torch.get_num_threads())
+        grads = messages.message_gradients(grad, x, ctx.arrays, table, num_threads=torch.get_num_threads())
         return *map(torch.from_numpy, grads), None
 
 

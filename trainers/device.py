@@ -14,8 +14,12 @@ from trainers.errors import RunError
 DEVICES = ("auto", "cpu", "cuda")
 
 
-def find_device(name: str = "auto") -> torch.device:
-    """The device of this process: of "cuda" that of its local rank, of "auto" a GPU if there is one. Raises RunError without."""
+def find_device(name: str = "auto", *, is_shared: bool = False) -> torch.device:
+    """The device of this process: of "cuda" that of its local rank, of "auto" a GPU if there is one.
+
+    `is_shared`: where there are more processes than GPUs, several use one, which only training cannot. Raises RunError for a GPU
+    that is not there.
+    """
     if name not in DEVICES:
         raise RunError(f"device {name!r}: expected one of {', '.join(DEVICES)}")
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -30,6 +34,8 @@ def find_device(name: str = "auto") -> torch.device:
     if name == "cpu" or not there:
         return torch.device("cpu")
     local = int(os.environ.get("LOCAL_RANK", "0"))
+    if is_shared:
+        local %= there
     if local >= there:
         raise RunError(f"process {local} of this machine, which has {there} GPUs; start as many processes, or use --device cpu")
     torch.cuda.set_device(local)

@@ -37,7 +37,7 @@ class Encoder:
     @classmethod
     def load(cls, checkpoint: Checkpoint, device: torch.device | None) -> "Encoder":
         """The network of a checkpoint on a device (default: the first GPU if there is one)."""
-        device = device or find_device()
+        device = device or find_device(is_shared=True)
         return cls(load_network(checkpoint).to(device), device)
 
     @property

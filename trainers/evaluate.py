@@ -219,7 +219,7 @@ def evaluate_checkpoint(
     places = {head.name: head.columns for head in theirs.heads}
     heads = tuple(replace(head, columns=places[head.name]) for head in checkpoint.spec.heads)
     spec = replace(checkpoint.spec, heads=heads)
-    device = device or find_device()
+    device = device or find_device(is_shared=True)
     return evaluate(
         load_network(checkpoint).to(device),
         Targets(spec).to(device),

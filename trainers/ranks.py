@@ -98,7 +98,9 @@ class Ranks:
             if item is None and error is None:
                 return
             counts = [0] * num_counts if item is None else list(count(item))
-            stop, failed, *totals = self.sum(torch.tensor([should_stop(), error is not None, *counts])).tolist()
+            stop, failed, *totals = self.sum(
+                torch.tensor([should_stop(), error is not None, *counts], dtype=torch.int64)
+            ).tolist()
             if error is not None:
                 raise error
             if failed:

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernels import reference
-from kernels.segment import Edges, gather, segment_sum, sum_messages
+from kernels import messages, reference
+from kernels.segment import Edges, gather, segment_sum, sum_messages, use_backend
 
 NUM_CODES = 5
 
@@ -74,10 +74,10 @@ def test_sums_of_neighbours_and_their_gradients_equal_the_twin(case):
     np.testing.assert_array_equal(grad_x, reference.sum_messages(weights.numpy(), target, source, code))
 
 
-def large_case(dtype: torch.dtype, hidden: int = 200):
-    """Enough for eight parts and threads, the last atom with a quarter of the edges; normal numbers."""
+def large_case(dtype: torch.dtype, *, hidden: int = 40, padding: int = 300):
+    """Enough edges for eight parts; normal numbers."""
     generator = np.random.default_rng(0)
-    edges = random_edges(generator, atoms=3000, bonds=4200, padding=1500)
+    edges = random_edges(generator, atoms=3000, bonds=4200, padding=padding)
     return edges, *(torch.from_numpy(generator.normal(size=(n, hidden))).to(dtype) for n in (3000, NUM_CODES, 3000))
 
 
@@ -99,8 +99,10 @@ def test_messages_equal_native_operations(dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_bits_are_the_same_every_time_and_on_any_number_of_threads(dtype, threads):
-    edges, x, table, weights = large_case(dtype)
+@pytest.mark.parametrize("padding", [0, 300, 4000])
+def test_the_bits_are_the_same_every_time_and_on_any_number_of_threads(dtype, padding, threads, monkeypatch):
+    monkeypatch.setattr(messages, "_NUMBERS_A_THREAD", 1)
+    edges, x, table, weights = large_case(dtype, padding=padding)
     for t in (table, None):
         threads(1)
         first = value_and_gradients(sum_messages, x, edges, t, weights)
@@ -108,6 +110,14 @@ def test_the_bits_are_the_same_every_time_and_on_any_number_of_threads(dtype, th
             threads(num_threads)
             for again, expect in zip(value_and_gradients(sum_messages, x, edges, t, weights), first, strict=True):
                 assert torch.equal(again, expect), num_threads
+
+
+def test_parts_of_the_atoms_are_about_as_much_work():
+    edges, *_ = large_case(torch.float32, padding=0)
+    cuts = messages._cut(tuple(t.numpy() for t in edges))
+    rows = np.diff(edges.ptr_A.numpy()[cuts] + cuts)
+    assert (len(rows), rows.sum()) == (8, 8400 + 3000)
+    assert rows.max() < 1.02 * rows.mean()
 
 
 def test_gradients_equal_finite_differences():
@@ -156,6 +166,24 @@ def test_other_dtypes_are_native_operations():
         assert sum_messages(a, edges, t).dtype == expect.dtype
         got, expect = (value_and_gradients(f, a, edges, t, weights.to(expect.dtype)) for f in (sum_messages, native))
         assert all(map(torch.equal, got, expect))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_torch_scatter_gives_the_same(dtype, monkeypatch):
+    torch_scatter, sums = pytest.importorskip("torch_scatter"), []
+    original = torch_scatter.segment_csr
+    monkeypatch.setattr(torch_scatter, "segment_csr", lambda *args, **how: sums.append(how["reduce"]) or original(*args, **how))
+    edges, x, table, weights = large_case(dtype, hidden=8)
+    for t in (table, None):
+        expect = value_and_gradients(sum_messages, x, edges, t, weights)
+        use_backend("scatter")
+        try:
+            got = value_and_gradients(sum_messages, x, edges, t, weights)
+        finally:
+            use_backend("native")
+        for a, b in zip(got, expect, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-3)
+    assert sums == ["sum", "sum"]
 
 
 def test_states_may_lie_in_memory_as_they_like():

@@ -1,5 +1,7 @@
 """Segment sums and gather: values equal the twins, gradients equal those of plain indexing and of finite differences."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels import reference
-from kernels.segment import gather, segment_max, segment_mean, segment_sum
+from kernels.segment import gather, segment_max, segment_mean, segment_sum, use_backend
+
+
+@pytest.fixture(params=["native", "scatter"], scope="module", autouse=True)
+def backend(request):
+    """Every test with each."""
+    if request.param == "scatter":
+        pytest.importorskip("torch_scatter")
+    use_backend(request.param)
+    yield request.param
+    use_backend("native")
 
 
 @st.composite
@@ -107,3 +119,38 @@ def test_an_empty_segment_sums_and_averages_to_zero():
     for reduce in (segment_sum, segment_mean, segment_max):
         assert reduce(values, index, num_segments=4)[[0, 1, 3]].abs().sum() == 0
         assert reduce(-values, index, num_segments=4)[2].max() < 0
+
+
+@pytest.mark.parametrize("missing", [np.nan, -np.inf])
+def test_a_row_that_is_no_number_stays_one(missing):
+    values = torch.tensor([[missing], [1.0], [missing], [2.0]])
+    for reduce, expect in ((segment_sum, [missing, 3.0]), (segment_mean, [missing, 1.5]), (segment_max, [missing, 2.0])):
+        got = reduce(values, torch.tensor([0, 1, 0, 1]), num_segments=2)
+        np.testing.assert_array_equal(got.flatten(), expect, err_msg=reduce.__name__)
+
+
+def test_rows_that_tie_for_the_largest_share_the_gradient():
+    values = torch.tensor([1.0, 1.0, 0.0, -1.0], requires_grad=True)
+    segment_max(values, torch.tensor([0, 0, 0, 1]), num_segments=2).sum().backward()
+    assert values.grad is not None
+    assert values.grad.tolist() == [0.5, 0.5, 0.0, 1.0]
+
+
+def test_the_backend_that_was_chosen_sums(backend, monkeypatch):
+    sums = []
+    if backend == "scatter":
+        import torch_scatter
+
+        original = torch_scatter.scatter
+        monkeypatch.setattr(torch_scatter, "scatter", lambda *args, **how: sums.append(how["reduce"]) or original(*args, **how))
+    for reduce in (segment_sum, segment_mean):
+        reduce(torch.ones(2, 1), torch.tensor([1, 1]), num_segments=2)
+    assert sums == (["sum", "mean"] if backend == "scatter" else [])
+
+
+def test_a_backend_that_is_not_there_is_refused(monkeypatch):
+    with pytest.raises(ValueError, match="backend 'triton': expected native or scatter"):
+        use_backend("triton")
+    monkeypatch.setitem(sys.modules, "torch_scatter", None)
+    with pytest.raises(ValueError, match=r"not installed here: pip install 'molstream\[scatter\]'"):
+        use_backend("scatter")

@@ -376,3 +376,20 @@ def test_a_checkpoint_is_evaluated_on_a_set_that_has_its_tasks_elsewhere(tiny, t
     assert second.losses == pytest.approx(first.losses, rel=1e-5)
     for name, tasks in first.tasks.items():
         assert [t.values["mae_raw"] for t in second.tasks[name]] == pytest.approx([t.values["mae_raw"] for t in tasks], rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_compiled_network_trains_as_one_that_is_not(sample_set, tiny, tmp_path, reporter):
+    recipe = replace(tiny, dropout=0.0, num_steps=6, eval_steps=3, eval_packs=3)
+    pretrain(sample_set, tmp_path / "plain", recipe, resume=False)
+    pretrain(sample_set, tmp_path / "compiled", replace(recipe, compile="default"), resume=False)
+    plain, compiled = (torch.tensor(losses_of(tmp_path / name)) for name in ("plain", "compiled"))
+    torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_without_a_compiler_a_run_says_so_and_goes_on(sample_set, tiny, tmp_path, reporter, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    pretrain(sample_set, tmp_path / "run", replace(tiny, num_steps=2, compile="default"), resume=False, reporter=reporter)
+    assert "not compiled: a C++ compiler (no-such-compiler) is not here" in reporter.messages
+    assert len(losses_of(tmp_path / "run")) == 2
