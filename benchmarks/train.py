@@ -5,9 +5,9 @@
 
 Ours is the trainer of `molstream pretrain` on a shard set on disk (train_molstream.py). PyG's is a list of Data objects in
 memory, its DataLoader with 0, 1 or 2 workers, whichever is fastest, `GINEConv` with edge features, AdamW (train_pyg.py).
-Molecules, labels, widths, dropout, precision, torch threads and the mean number of molecules a step are the same; with the
-same weights both give the same loss, which is checked first. On a CPU 256 x 4, on a GPU 704 x 4 with both encodings, ours
-also compiled.
+Molecules, labels, widths, dropout, precision, torch threads and the mean number of molecules a step are the same; with the same
+weights both give the same loss, which is checked first. On a CPU 256 x 4, on a GPU 704 x 4 with both encodings, ours also
+compiled.
 
 Each contender is a process that has trained for a while, and waits; rounds go to one after another, so that a noisy machine is
 noisy for all. The measure is molecules a second over whole steps. Tables are in PM6_83M's columns; default: the embedded sample.
@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from shards.build import BuildOptions, build
@@ -37,6 +38,8 @@ from trainers.recipes import get_recipe, sample
 
 HERE = Path(__file__).resolve().parent
 BF16 = ("avx512_bf16", "amx_bf16")
+PRODUCTS = ("aten::mm", "aten::addmm", "mkldnn_linear", "gemm", "gemv", "cutlass", "nvjet", "triton_tem")
+"""Parts of the names of matrix products: operations on a CPU, kernels of cuBLAS and Inductor on a GPU."""
 
 
 def parse_side(doc: str | None) -> argparse.Namespace:
@@ -58,7 +61,14 @@ def parse_side(doc: str | None) -> argparse.Namespace:
 def recipe_of(args: argparse.Namespace) -> Recipe:
     """What both sides train: one pack a step, without an end."""
     base = sample() if args.device == "cpu" else get_recipe("pm6-gine")
-    narrow = {"hidden": 256, "encodings": (), "encoder_hidden": 256, "encoder_out": 64, "head_hidden": 32, "learning_rate": 1e-4}
+    narrow: dict[str, Any] = {
+        "hidden": 256,
+        "encodings": (),
+        "encoder_hidden": 256,
+        "encoder_out": 64,
+        "head_hidden": 32,
+        "learning_rate": 1e-4,
+    }
     return replace(
         base,
         **(narrow if args.device == "cpu" else {}),
@@ -100,7 +110,9 @@ class Rounds:
 
 
 def profile_steps(steps: Callable[[int], None], device: str) -> None:
-    """Print the operations that take most of ten steps, the share of matrix products, and on a GPU that of time in kernels."""
+    """Print what takes most of ten steps, and the shares of matrix products and of all operations, on a GPU of all kernels:
+    of the time from start to end, waiting for data included."""
+    from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
 
     steps(3)
@@ -111,13 +123,15 @@ def profile_steps(steps: Callable[[int], None], device: str) -> None:
         if on_gpu:
             torch.cuda.synchronize()
         wall_us = 1e6 * (time.perf_counter() - start)
-    events = found.key_averages()
+    # on a GPU kernels alone: an operation has its kernels' time too, so both together would count it twice
+    events = [e for e in found.key_averages() if not on_gpu or (e.device_type != DeviceType.CPU and not e.is_user_annotation)]
     times = {e.key: e.self_device_time_total if on_gpu else e.self_cpu_time_total for e in events}
     total = sum(times.values())
-    products = sum(t for name, t in times.items() if any(word in name for word in ("aten::mm", "aten::addmm", "gemm", "cutlass")))
+    products = sum(t for name, t in times.items() if any(word in name.lower() for word in PRODUCTS))
     for name, value in sorted(times.items(), key=lambda item: -item[1])[:22]:
-        print(f"  {value / total:6.1%}  {name[:100]}")
-    print(json.dumps({"matrix_products": products / total, "in_kernels": total / wall_us if on_gpu else None}))
+        print(f"  {value / wall_us:6.1%}  {name[:100]}")
+    kinds = {"matrix_products": products, "in_kernels" if on_gpu else "in_operations": total}
+    print(json.dumps({name: round(value / wall_us, 4) for name, value in kinds.items()} | {"step_ms": round(wall_us / 1e4, 2)}))
 
 
 @dataclass
@@ -136,10 +150,19 @@ class Contender:
         return self
 
     def round(self, seconds: float) -> dict:
+        """What it did; `others_cores`: how many cores something else on the machine had meanwhile."""
         assert self.process is not None
+        start, busy, own = time.perf_counter(), _busy_s(), self._used_s()
         self.process.stdin.write(f"{seconds}\n")
         self.process.stdin.flush()
-        return self._read()
+        found = self._read()
+        others_s = _busy_s() - busy - (self._used_s() - own)
+        return found | {"others_cores": round(max(0.0, others_s / (time.perf_counter() - start)), 2)}
+
+    def _used_s(self) -> float:
+        """CPU seconds of its process and of the workers that it started."""
+        process = psutil.Process(self.process.pid)
+        return sum(sum(p.cpu_times()[:2]) for p in (process, *process.children(recursive=True)))
 
     def _read(self) -> dict:
         line = self.process.stdout.readline()
@@ -150,6 +173,12 @@ class Contender:
     def stop(self) -> None:
         self.process.stdin.close()
         self.process.wait()
+
+
+def _busy_s() -> float:
+    """CPU seconds of the whole machine, what its host took from it included."""
+    times = psutil.cpu_times()
+    return times.user + times.nice + times.system + times.irq + times.softirq + times.steal
 
 
 def compare(args: argparse.Namespace, shards: Path, atoms: int) -> list[dict]:
@@ -180,23 +209,32 @@ def compare(args: argparse.Namespace, shards: Path, atoms: int) -> list[dict]:
         side.stop()
     rows = []
     for k, side in enumerate(sides):
-        found = [r[k]["molecules"] / r[k]["seconds"] for r in rounds]
-        ratios = [rate / (r[0]["molecules"] / r[0]["seconds"]) for rate, r in zip(found, rounds, strict=True)]
-        row = {"contender": side.name, "atoms": atoms, "about": side.about, "molecules_per_s": found, "ratios": ratios}
+        speeds = [r[k]["molecules"] / r[k]["seconds"] for r in rounds]
+        ratios = [rate / (r[0]["molecules"] / r[0]["seconds"]) for rate, r in zip(speeds, rounds, strict=True)]
+        row: dict[str, Any] = {
+            "contender": side.name,
+            "atoms": atoms,
+            "about": side.about,
+            "molecules_per_s": speeds,
+            "ratios": ratios,
+        }
         row |= {name: rounds[-1][k][name] for name in ("data_wait_fraction", "gpu_bytes") if name in rounds[-1][k]}
+        row["others_cores"] = [r[k]["others_cores"] for r in rounds]
         rows.append(row)
         extra = f"  waits for data {row['data_wait_fraction']:.2%}" if "data_wait_fraction" in row else ""
         extra += f"  {row['gpu_bytes'] / 2**30:.1f} GiB" if row.get("gpu_bytes") else ""
+        extra += f"  others had {statistics.median(row['others_cores']):.2f} cores, at most {max(row['others_cores']):.2f}"
         print(
-            f"{side.name:28} {statistics.median(found):9,.0f} molecules/s   {statistics.median(ratios):5.2f} of PyG's "
+            f"{side.name:28} {statistics.median(speeds):9,.0f} molecules/s   {statistics.median(ratios):5.2f} of PyG's "
             f"({min(ratios):.2f} to {max(ratios):.2f}){extra}",
             flush=True,
         )
-    for side in sides:
+    for side, row in zip(sides, rows, strict=True):
         env = os.environ | {"OMP_NUM_THREADS": str(args.threads), "PYTHONPATH": str(HERE.parent)}
         done = subprocess.run([*side.command, "--profile"], env=env, capture_output=True, text=True, check=True)
         *table, last = done.stdout.splitlines()
         print(f"\n{side.name}: ten steps", *table, last, sep="\n", flush=True)
+        row["profile"] = json.loads(last)
     return rows
 
 
@@ -226,7 +264,11 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as root:
         shards = Path(root) / "shards"
-        build(args.tables or [str(sample_path())], shards, BuildOptions(split_fractions=SplitFractions.parse("90,5,5")))
+        options = BuildOptions(split_fractions=SplitFractions.parse("90,5,5"))
+        if args.device == "cuda":
+            # PyG has them in memory, so ours are read, not computed
+            options = replace(options, pe=("rw16", "lap8"))
+        build(args.tables or [str(sample_path())], shards, options)
         molecules = ShardSet(shards).manifest.splits["train"]["molecules"]
         for atoms in args.atoms or ([8192] if args.device == "cpu" else [16384, 32768, 65536]):
             print(f"\npacks of {atoms} atoms, {molecules:,} molecules", flush=True)

@@ -96,7 +96,7 @@ class GIN(nn.Module):
 
     def forward(self, x_AH: Tensor, bonds_CD: Tensor | None, graph: Graph) -> Tensor:
         """(A, H) -> (A, H)."""
-        return self.mlp((1 + self.eps) * x_AH + sum_messages(x_AH, graph.edges))
+        return self.mlp(torch.addcmul(sum_messages(x_AH, graph.edges), x_AH, 1 + self.eps))
 
 
 class GINE(nn.Module):
@@ -115,7 +115,7 @@ class GINE(nn.Module):
 
     def forward(self, x_AH: Tensor, bonds_CD: Tensor, graph: Graph) -> Tensor:
         """(A, H) -> (A, H)."""
-        return self.mlp((1 + self.eps) * x_AH + sum_messages(x_AH, graph.edges, self.edge(bonds_CD)))
+        return self.mlp(torch.addcmul(sum_messages(x_AH, graph.edges, self.edge(bonds_CD)), x_AH, 1 + self.eps))
 
 
 class GatedGCN(nn.Module):
