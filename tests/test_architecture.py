@@ -32,7 +32,7 @@ ONLY_IN = {
     "kernels/_numba_splits.py": {"numba"},
     "kernels/_numba_structure.py": {"numba"},
     "kernels/_numba_triples.py": {"numba"},
-    "kernels/segment.py": {"torch"},
+    "kernels/segment.py": {"torch", "torch_scatter"},
     "kernels/dropout.py": {"torch"},
     "kernels/reference.py": {"torch"},
     "shards/featurize.py": {"rdkit"},

@@ -18,7 +18,7 @@ OPTIONS = {
     "verify": "DIR --json",
     "stream": "DIR --split --epochs --lanes --world-size --rank --seed --threads --state --max-steps --ledger --budget "
     "--list-labels --oversize --tasks --pe --window-molecules --json",
-    "pretrain": "[DIR] --out --recipe --set --fields --tracker --steps --resume --threads",
+    "pretrain": "[DIR] --out --recipe --set --fields --tracker --steps --resume --threads --device --processes",
     "eval": "DIR --checkpoint --split --out --every-task --threads",
     "embed": "INPUT --checkpoint --out --split --smiles-column --dtype --threads",
     "bench": "[NAME]",

@@ -175,12 +175,12 @@ def test_an_occupied_folder_is_refused_and_not_touched(molstream, succeed, shard
     (other / "letter.txt").write_text("dear")
     succeed("embed", smiles_file(tmp_path, ["CCO"]), "--checkpoint", run, "--out", tmp_path / "e")
     before = folder_bytes(tmp_path)
-    newest = sorted((run / "checkpoints").iterdir())[0]
+    older = sorted((run / "checkpoints").glob("step-*"))[0]
     for source, checkpoint, out, options, expected in (
         (shard_set, run, other, (), f"{other}: holds something else; choose another folder"),
         (shard_set, run, other / "letter.txt", (), "a file, expected a folder to write to"),
         (shard_set, run, tmp_path / "e", (), "holds embeddings of other molecules or weights; choose another folder"),
-        (tmp_path / "table.smi", newest, tmp_path / "e", (), "holds embeddings of other molecules or weights"),
+        (tmp_path / "table.smi", older, tmp_path / "e", (), "holds embeddings of other molecules or weights"),
         (tmp_path / "table.smi", run, tmp_path / "e", ("--dtype", "f16"), "holds embeddings of other molecules or weights"),
     ):
         done = molstream("embed", source, "--checkpoint", checkpoint, "--out", out, *options)
