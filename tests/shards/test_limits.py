@@ -242,7 +242,7 @@ def test_hostile_rows_are_built_or_rejected_and_move_no_other(tmp_path, by_id):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"smiles": texts, "y": [float(k) for k in range(len(texts))]}), path)
     spec = TableSpec(dataset="table", graph_columns=("y",))
-    work = WorkOptions(max_reject_fraction=1.0, molecule_s=2.0, molecule_bytes=512 << 20)
+    work = WorkOptions(max_reject_fraction=1.0, molecule_s=6.0, molecule_bytes=512 << 20)
     build([str(path)], tmp_path / "set", BuildOptions(tables=(spec,)), work=work)
     found = by_id(ShardSet(tmp_path / "set"))
     rejects = {r["row"]: r["reason"] for r in pq.read_table(tmp_path / "set" / "rejects.parquet").to_pylist()}
