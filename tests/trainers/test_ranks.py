@@ -34,6 +34,7 @@ def recipe():
         num_lanes=5,
         num_steps=50,
         eval_steps=20,
+        eval_packs=3,
         log_steps=1,
         window_molecules=300,
     )
