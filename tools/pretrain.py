@@ -92,7 +92,10 @@ def pretrain(
         )
         if not ranks.is_first:
             raise typer.Exit(0 if outcome.finished else 130)
-    report(outcome, shard_set, directory, out, [f"--tracker {shlex.quote(name)}" for name in trackers or ()])
+    again = [f"--tracker {shlex.quote(name)}" for name in trackers or ()]
+    again += [f"--device {device.value}"] if device != Device.auto else []
+    again += [f"--processes {processes}"] if processes is not None else []
+    report(outcome, shard_set, directory, out, again)
 
 
 def run(

@@ -92,7 +92,9 @@ def test_a_signal_to_the_launcher_or_to_all_stops_all_with_a_checkpoint(start, s
     assert "Traceback" not in err
     step = load_checkpoint(out).step
     assert 5 <= step < 60
-    assert printed.splitlines()[0] == f"stopped at step {step} of 60, checkpoint written; go on with"
+    first, again = printed.splitlines()
+    assert first == f"stopped at step {step} of 60, checkpoint written; go on with"
+    assert again.endswith(f"pretrain {shard_set} --out {out} --resume --processes 2")
     process = start("pretrain", shard_set, "--out", out, "--resume", "--processes", 4)
     _, err = process.communicate(timeout=100)
     assert process.returncode == 0, err
