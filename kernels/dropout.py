@@ -72,10 +72,12 @@ class _Dropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, seed: int, threshold: int) -> Tensor:
         ctx.draw = seed, threshold
-        rows = x.detach().contiguous().view(-1, x.shape[-1]).numpy()
-        out = np.empty_like(rows)
-        _run(_numba.drop, (rows,), _numbers(seed, threshold, out.dtype), (out,))
-        return torch.from_numpy(out).view(x.shape)
+        rows = x.detach().contiguous().view(-1, x.shape[-1])
+        # torch's memory: NumPy's, which asks for huge pages, is slower (benchmarks/segment.md)
+        out = torch.empty(rows.shape, dtype=rows.dtype)
+        arrays = rows.numpy(), out.numpy()
+        _run(_numba.drop, arrays[:1], _numbers(seed, threshold, arrays[0].dtype), arrays[1:])
+        return out.view(x.shape)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -89,16 +91,16 @@ class _AddDropped(torch.autograd.Function):
     def forward(ctx: Any, old: Tensor, new: Tensor, is_row: Tensor, seed: int, threshold: int) -> Tensor:
         ctx.draw, ctx.is_row = (seed, threshold), is_row
         a, b = (t.detach().contiguous().numpy() for t in (old, new))
-        out = np.empty_like(a)
-        _run(_numba.add_dropped, (a, b, is_row.view(-1).numpy()), _numbers(seed, threshold, out.dtype), (out,))
-        return torch.from_numpy(out)
+        out = torch.empty(old.shape, dtype=old.dtype)
+        _run(_numba.add_dropped, (a, b, is_row.view(-1).numpy()), _numbers(seed, threshold, a.dtype), (out.numpy(),))
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         array = grad.contiguous().numpy()
-        outs = np.empty_like(array), np.empty_like(array)
+        outs = torch.empty(grad.shape, dtype=grad.dtype), torch.empty(grad.shape, dtype=grad.dtype)
         seed, threshold = ctx.draw
         numbers = _numbers(seed, threshold, array.dtype)
-        _run(_numba.add_dropped_gradients, (array, ctx.is_row.view(-1).numpy()), numbers, outs)
-        return *map(torch.from_numpy, outs), None, None, None
+        _run(_numba.add_dropped_gradients, (array, ctx.is_row.view(-1).numpy()), numbers, tuple(t.numpy() for t in outs))
+        return *outs, None, None, None

@@ -32,15 +32,17 @@ _PROBLEMS = {
 }
 
 
-def sum_messages(x: np.ndarray, edges: Edges, table: np.ndarray | None = None, *, num_threads: int = 1) -> np.ndarray:
+def sum_messages(
+    x: np.ndarray, edges: Edges, table: np.ndarray | None = None, *, num_threads: int = 1, out: np.ndarray | None = None
+) -> np.ndarray:
     """Sum over edges e = j -> i of relu(x[j] + table[code[e]]), or of x[j] where there is no table, for every atom i: (A, H).
 
-    `x` (A, H), `table` (C, H). Adds in order of the edges: the bits of gathering, adding and summing one after another. Raises
-    ValueError for edges that are out of range, out of order or not in pairs.
+    `x` (A, H), `table` (C, H). Adds in order of the edges: the bits of gathering, adding and summing one after another. `out`:
+    where to write (default: a new array). Raises ValueError for edges that are out of range, out of order or not in pairs.
     """
     check_edges(x, edges, table)
     source, _, code, order, ptr = edges
-    out = np.empty_like(x)
+    out = np.empty_like(x) if out is None else out
     cuts = _cut(edges)
     ranges = [(cuts[a], cuts[b]) for a, b in _share(len(cuts) - 1, x, num_threads)]
     if table is None:
@@ -51,7 +53,13 @@ def sum_messages(x: np.ndarray, edges: Edges, table: np.ndarray | None = None, *
 
 
 def message_gradients(
-    grad: np.ndarray, x: np.ndarray, edges: Edges, table: np.ndarray, *, num_threads: int = 1
+    grad: np.ndarray,
+    x: np.ndarray,
+    edges: Edges,
+    table: np.ndarray,
+    *,
+    num_threads: int = 1,
+    out: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Gradients by `x` and by `table` of `sum_messages`, given that by its result. Edges as they passed there.
 
@@ -59,7 +67,7 @@ def message_gradients(
     """
     source, _, code, order, ptr = edges
     cuts = _cut(edges)
-    grad_x, grad_table = np.empty_like(x), np.empty_like(table)
+    grad_x, grad_table = (np.empty_like(x), np.empty_like(table)) if out is None else out
     grad_tables = np.empty((len(cuts) - 1, *table.shape), table.dtype)
     arguments = (grad, x, table, source, code, order, ptr, cuts)
     shares = _share(len(grad_tables), x, num_threads)

@@ -122,9 +122,10 @@ class _SumNeighbours(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x_AH: Tensor, edges: Edges) -> Tensor:
-        ctx.edges = edges
-        (x,) = _arrays(x_AH)
-        return torch.from_numpy(messages.sum_messages(x, _arrays(*edges), num_threads=torch.get_num_threads()))
+        ctx.edges, out_AH = edges, _empty(x_AH)
+        x, out = _arrays(x_AH, out_AH)
+        messages.sum_messages(x, _arrays(*edges), num_threads=torch.get_num_threads(), out=out)
+        return out_AH
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -137,16 +138,23 @@ class _SumMessages(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_AH: Tensor, table_CH: Tensor, edges: Edges) -> Tensor:
         ctx.save_for_backward(x_AH, table_CH)
-        ctx.arrays = _arrays(*edges)
-        x, table = _arrays(x_AH, table_CH)
-        return torch.from_numpy(messages.sum_messages(x, ctx.arrays, table, num_threads=torch.get_num_threads()))
+        ctx.arrays, out_AH = _arrays(*edges), _empty(x_AH)
+        x, table, out = _arrays(x_AH, table_CH, out_AH)
+        messages.sum_messages(x, ctx.arrays, table, num_threads=torch.get_num_threads(), out=out)
+        return out_AH
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_AH: Tensor) -> tuple[Tensor | None, ...]:
+        grads = tuple(map(_empty, ctx.saved_tensors))
         grad, x, table = _arrays(grad_AH, *ctx.saved_tensors)
-        grads = messages.message_gradients(grad, x, ctx.arrays, table, num_threads=torch.get_num_threads())
-        return *map(torch.from_numpy, grads), None
+        messages.message_gradients(grad, x, ctx.arrays, table, num_threads=torch.get_num_threads(), out=_arrays(*grads))
+        return *grads, None
+
+
+def _empty(like: Tensor) -> Tensor:
+    """Torch's memory: NumPy's, which asks for huge pages, made the backward loop half as slow again (benchmarks/segment.md)."""
+    return torch.empty(like.shape, dtype=like.dtype)
 
 
 def _arrays(*tensors: Tensor) -> Any:
