@@ -27,7 +27,7 @@ from trainers.checkpoint import (
     write_checkpoint,
 )
 from trainers.config import Recipe
-from trainers.device import compile_network, find_device
+from trainers.device import compile_network, find_device, keep_freed_memory
 from trainers.ema import MovingAverage
 from trainers.encoder import write_model
 from trainers.errors import CheckpointError, OtherProcessError, RunError, TrainError
@@ -156,6 +156,8 @@ class Trainer:
         shard_set, ranks = self.shard_set, self.ranks
         check_trackers(trackers)
         self.device = find_device(device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.spec = DataSpec.of(shard_set, task_sets=recipe.task_sets)
         if not self.spec.heads:
             raise TrainError(f"{shard_set.path}: a set without labels, expected something to train on")

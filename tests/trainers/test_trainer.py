@@ -2,7 +2,10 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -20,6 +23,8 @@ from trainers.recipes import smoke
 from trainers.run import read_recipe
 from trainers.spec import DataSpec
 from trainers.trainer import pretrain
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def losses_of(run) -> list[tuple]:
@@ -393,3 +398,25 @@ def test_without_a_compiler_a_run_says_so_and_goes_on(sample_set, tiny, tmp_path
     pretrain(sample_set, tmp_path / "run", replace(tiny, num_steps=2, compile="default"), resume=False, reporter=reporter)
     assert "not compiled: a C++ compiler (no-such-compiler) is not here" in reporter.messages
     assert len(losses_of(tmp_path / "run")) == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+def test_memory_that_a_step_has_freed_is_used_again():
+    code = """
+import resource, torch
+from trainers.device import keep_freed_memory
+torch.set_num_threads(1)
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(2**24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+given_back = faults()
+keep_freed_memory()
+faults()
+print(given_back, faults())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    given_back, kept = map(int, done.stdout.split())
+    assert kept < given_back / 20
