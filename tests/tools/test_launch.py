@@ -78,7 +78,7 @@ def test_a_run_killed_at_four_processes_goes_on_at_three_with_the_same_losses(st
 
 
 @SLOW
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGINT])
 def test_a_signal_to_the_launcher_or_to_all_stops_all_with_a_checkpoint(start, shard_set, tmp_path, number, alone):
     out = tmp_path / "run"
     process = start("pretrain", shard_set, "--out", out, *F64, "--steps", 60, "--processes", 2)

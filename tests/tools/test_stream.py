@@ -195,15 +195,15 @@ def test_damage_met_on_the_way_is_named_and_leaves_no_ledger(molstream, copy_set
 
 @pytest.fixture
 def signal_at(monkeypatch):
-    """signal_at(n, signals=1): SIGTERM comes after step n was handed out and before it is in the ledger."""
+    """signal_at(n): SIGTERM, or `signals`, come after step n was handed out and before it is in the ledger."""
 
-    def patch(number: int, signals: int = 1) -> None:
+    def patch(number: int, signals: tuple[int, ...] = (signal.SIGTERM,)) -> None:
         add = LedgerWriter.add
 
         def late(self, step):
             if step.step == number:
-                for _ in range(signals):
-                    signal.raise_signal(signal.SIGTERM)
+                for each in signals:
+                    signal.raise_signal(each)
             add(self, step)
 
         monkeypatch.setattr(LedgerWriter, "add", late)
@@ -225,7 +225,7 @@ def test_an_interrupted_stream_keeps_its_ledger_and_its_cursor(stream, molstream
 
 
 def test_a_second_interrupt_stops_at_once_and_leaves_neither_ledger_nor_cursor(molstream, shard_set, tmp_path, signal_at):
-    signal_at(2, signals=2)
+    signal_at(2, (signal.SIGINT, signal.SIGINT))
     done = molstream("stream", shard_set, *SMALL, "--ledger", tmp_path / "ledger.parquet", "--state", tmp_path / "state.json")
     assert (done.code, done.err.splitlines()[-1]) == (130, "molstream: stopped")
     assert list(tmp_path.iterdir()) == []
