@@ -1,9 +1,10 @@
 """Ranks share the lanes; a step is the same for any number of them: torchrun --nproc-per-node 2 examples/pytorch_ddp.py SHARDS"""
 
 import contextlib
+import gc
 import sys
 
-import torch
+import torch.distributed.nn.functional  # before there is a group, which it would keep
 from torch import distributed as dist
 
 from streamer import Budget, Loader, ShardSet, StreamConfig
@@ -35,5 +36,5 @@ def main(shards: str) -> None:
 if __name__ == "__main__":
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")  # torchrun says who and where we are
     main(*sys.argv[1:])
-    dist.barrier()  # the threads of a group end before the interpreter does
     dist.destroy_process_group()
+    gc.collect()  # the model holds the group, whose threads must end before the interpreter does

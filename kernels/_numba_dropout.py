@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from kernels._numba import mix64
+from kernels._numba import GOLDEN, mix64
 
 LANES = 4
 """Decisions of 16 bits from one hash."""
@@ -15,7 +15,7 @@ def draw_row(seed, i, bits):
     groups = bits.size // LANES
     first = np.uint64(i) * np.uint64(groups)
     for q in range(groups):
-        z = mix64(seed + (first + np.uint64(q)) * np.uint64(0x9E3779B97F4A7C15))
+        z = mix64(seed + (first + np.uint64(q)) * GOLDEN)
         for lane in range(LANES):
             bits[LANES * q + lane] = np.uint16((z >> np.uint64(16 * lane)) & np.uint64(0xFFFF))
 

@@ -31,7 +31,7 @@ def load(name: str) -> ModuleType:
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_examples_are_short_and_say_how_to_run_them(name):
     text = (ROOT / "examples" / name).read_text()
-    assert text.count("\n") < 40
+    assert text.count("\n") <= 40
     assert f"examples/{name}" in text.split('"""')[1]
 
 
@@ -69,11 +69,7 @@ def test_ddp_runs_on_one_rank(sample_set, monkeypatch, capsys):
 def torchrun(number: int, script: Path, *argv: object) -> str:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(number), script, *argv]
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    for _ in range(3):
-        done = subprocess.run(list(map(str, command)), env=env, capture_output=True, text=True, timeout=110, check=False)
-        # on a busy machine gloo may abort an interpreter that is about to exit; nothing else is tried again
-        if "terminate called without an active exception" not in done.stderr:
-            break
+    done = subprocess.run(list(map(str, command)), env=env, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -37,7 +37,7 @@ def embed(
     from tools.progress import bars
     from tools.report import skipped
     from trainers.embed import embed_shard_set, embed_table
-    from trainers.encoder import load_weights
+    from trainers.pretrained import load_weights
 
     if not source.exists():
         raise InputError(f"{source}: no such file or folder")

@@ -30,8 +30,8 @@ def evaluate(
     from streamer import ShardSet
     from tools.progress import bars
     from tools.report import print_results, skipped
-    from trainers.encoder import load_weights
     from trainers.evaluate import evaluate_checkpoint
+    from trainers.pretrained import load_weights
     from trainers.ranks import joined
 
     for file in out or ():

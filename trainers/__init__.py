@@ -8,7 +8,7 @@ __all__ = ["load_encoder"]
 def __getattr__(name: str) -> Any:
     # not imported before it is asked for: the command line reads `trainers.errors` and must not load torch for it
     if name == "load_encoder":
-        from trainers.encoder import load_encoder
+        from trainers.pretrained import load_encoder
 
         return load_encoder
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

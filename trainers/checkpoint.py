@@ -15,7 +15,6 @@ No pickle anywhere. A folder whose hashes are missing or do not match is never l
 import hashlib
 import json
 import math
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -26,8 +25,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from trainers.config import FREE, Recipe
+from trainers.config import Recipe
 from trainers.errors import CheckpointError
+from trainers.files import replace_json, sync_folder, write_synced
 from trainers.spec import DataSpec
 
 CHECKPOINTS = "checkpoints"
@@ -103,14 +103,11 @@ def write_checkpoint(run: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
         files["average.safetensors"] = save(checkpoint.average)
     files[HASHES] = json.dumps({name: hashlib.sha256(data).hexdigest() for name, data in files.items()}, indent=1).encode()
     for name, data in files.items():
-        with (beside / name).open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    _sync_folder(beside)
+        write_synced(beside / name, data)
+    sync_folder(beside)
     shutil.rmtree(folder, ignore_errors=True)
     beside.rename(folder)
-    _sync_folder(folder.parent)
+    sync_folder(folder.parent)
     names = list_checkpoints(run)
     at, best = names.index(folder), best_checkpoint(run)
     for old in names[:at] + [name for name in names[at + keep :] if name != best]:
@@ -123,12 +120,12 @@ def write_checkpoint(run: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
 def add_validation(run: Path, step: int, found: dict) -> None:
     """Note what the validation of a checkpoint found, and which is the best there is."""
     checkpoints = run / CHECKPOINTS
-    _replace(checkpoints / f"step-{step:08d}" / VALIDATION, json.dumps(found, indent=1).encode())
+    replace_json(checkpoints / f"step-{step:08d}" / VALIDATION, found)
     losses = {folder.name: loss for folder in list_checkpoints(run) if (loss := _validation_loss(folder)) is not None}
     if losses:
         # of equal ones the earlier
         best = min(losses, key=lambda name: (losses[name], name))
-        _replace(checkpoints / BEST, json.dumps({"checkpoint": best, "compared_loss": losses[best]}, indent=1).encode())
+        replace_json(checkpoints / BEST, {"checkpoint": best, "compared_loss": losses[best]})
 
 
 def _validation_loss(folder: Path) -> float | None:
@@ -153,24 +150,6 @@ def best_checkpoint(run: Path) -> Path | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return run / CHECKPOINTS / name if isinstance(name, str) and _NAME.fullmatch(name) else None
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a small file whole or not at all."""
-    beside = path.with_name(f".{path.name}.part")
-    with beside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.rename(path)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def list_checkpoints(run: Path) -> list[Path]:
@@ -229,10 +208,9 @@ def newest_checkpoint(
     return None, problems
 
 
-def same_run(checkpoint: Checkpoint, recipe: Recipe, fingerprint: str, spec: DataSpec) -> str:
+def find_differences(checkpoint: Checkpoint, recipe: Recipe, fingerprint: str, spec: DataSpec) -> str:
     """How a checkpoint differs from those of a run; empty if it may be one of them."""
-    mine, theirs = ({k: v for k, v in r.to_json().items() if k not in FREE} for r in (recipe, checkpoint.recipe))
-    differ = [f"{name} {theirs[name]} there, {value} here" for name, value in mine.items() if theirs[name] != value]
+    differ = recipe.differences(checkpoint.recipe)
     if checkpoint.fingerprint != fingerprint:
         differ.append(f"fingerprint {checkpoint.fingerprint} there, {fingerprint} here")
     elif checkpoint.spec != spec:

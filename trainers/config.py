@@ -186,6 +186,11 @@ class Recipe:
             values["num_steps"] = 0
         return replace(self, **values)
 
+    def differences(self, there: "Recipe") -> list[str]:
+        """How a run with another recipe is another run: fields that differ, but for those that may change on the way."""
+        mine, theirs = self.to_json(), there.to_json()
+        return [f"{k} {theirs[k]} there, {v} here" for k, v in mine.items() if theirs[k] != v and k not in FREE]
+
     def to_json(self) -> dict:
         """JSON types."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}

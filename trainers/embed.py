@@ -6,7 +6,6 @@ Names that start with an underscore or a dot are skipped by everything that read
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,42 +13,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from streamer import Batch, Budget, Loader, Molecules, Plan, ShardSet, StreamConfig
+from streamer import Budget, Loader, Molecules, Plan, ShardSet, StreamConfig
 from streamer.loader import sequential
 from streamer.window import iter_batches
 from trainers.checkpoint import Checkpoint
 from trainers.device import find_device
 from trainers.errors import RunError
-from trainers.model import Network, load_network
+from trainers.pretrained import Encoder
 
 MANIFEST = "_embeddings.json"
 JOB = "_job.json"
 DTYPES = {"f32": (torch.float32, pa.float32()), "f16": (torch.float16, pa.float16())}
-
-
-@dataclass(frozen=True, slots=True)
-class Encoder:
-    """A trained network, ready to embed batches."""
-
-    network: Network
-    device: torch.device
-
-    @classmethod
-    def load(cls, checkpoint: Checkpoint, device: torch.device | None) -> "Encoder":
-        """The network of a checkpoint on a device (default: the first GPU if there is one)."""
-        device = device or find_device(is_shared=True)
-        return cls(load_network(checkpoint).to(device), device)
-
-    @property
-    def dim(self) -> int:
-        """Length of an embedding."""
-        return self.network.recipe.hidden
-
-    @torch.inference_mode()
-    def embed(self, batch: Batch) -> np.ndarray:
-        """Pooled states of a batch's real molecules: float32 (molecules, H)."""
-        _, pooled = self.network.encode(batch.to(self.device))
-        return pooled[: batch.num_graphs].float().cpu().numpy()
 
 
 class EmbeddingFolder:
@@ -121,7 +95,7 @@ def embed_windows(
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """(window, ids, embeddings) of each window of a split from window `first` on, molecules in stored order."""
     config = sequential(StreamConfig(budget=budget, split=split))
-    encodings = encoder.network.recipe.encodings
+    encodings = encoder.recipe.encodings
     loader = Loader(shard_set, config, num_threads=num_threads, levels=(), encodings=encodings, with_ids=True)
     plan = loader.plan
     starts = np.concatenate([[0], np.cumsum(plan.window_packs)])
@@ -156,7 +130,7 @@ def embed_shard_set(
     Parts that an earlier call of the same job wrote are kept. Returns the number of rows. Raises RunError, TrainError.
     """
     checkpoint.spec.check_features(shard_set)
-    encoder = Encoder.load(checkpoint, device)
+    encoder = Encoder(checkpoint).to(device or find_device(is_shared=True))
     budget = Budget.suggest(shard_set, atoms=checkpoint.recipe.atoms_a_pack)
     job = {
         "weights_sha256": checkpoint.identity(),
@@ -213,7 +187,7 @@ def embed_table(
     A row that could not be parsed has a null embedding and a reason. `source` names the table's content. Parts that an earlier
     call of the same job wrote are kept, their rows not even parsed. Returns (rows, rows without an embedding).
     """
-    encoder = Encoder.load(checkpoint, device)
+    encoder = Encoder(checkpoint).to(device or find_device(is_shared=True))
     folder = EmbeddingFolder(out, job={"weights_sha256": checkpoint.identity(), "source": source, "dtype": dtype})
     rows = failed = number = 0
     for smiles in batches:

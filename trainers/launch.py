@@ -57,7 +57,6 @@ def launch(argv: Sequence[str], num_processes: int) -> int:
     SIGTERM and SIGUSR1 are passed on; Ctrl-C reaches all of a terminal's processes by itself.
     """
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(minutes=5))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     shared = {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(store.port),
@@ -65,7 +64,6 @@ def launch(argv: Sequence[str], num_processes: int) -> int:
         "TORCHELASTIC_RESTART_COUNT": "0",
         "WORLD_SIZE": str(num_processes),
         "LOCAL_WORLD_SIZE": str(num_processes),
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores // num_processes))),
     }
     command = [sys.executable, "-c", _START, json.dumps(sys.path), *argv]
     processes: list[subprocess.Popen] = []

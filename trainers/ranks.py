@@ -4,6 +4,7 @@ What one process alone could meet, a damaged shard, a full disk or a signal, is 
 around what all do once, `in_step` around what they do step by step. So no process waits for one that has given up.
 """
 
+import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,10 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
+
+# imported before there is a group: its functions keep the one they find then as their default, and a group's threads that outlive
+# it abort the interpreter now and then as it ends. DistributedDataParallel imports it otherwise, too late
+import torch.distributed.nn.functional
 from torch import Tensor
 from torch import distributed as dist
 
@@ -152,6 +157,9 @@ def joined(device: str = "cpu") -> Iterator[Ranks]:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+    # DistributedDataParallel is part of a cycle and holds the group, whose threads must end. Not so after an error: they may wait
+    # for a process that has gone
+    gc.collect()
 
 
 def join_slurm() -> None:

@@ -4,7 +4,7 @@ RUN/config.json       resolved recipe, fingerprint of the data, batch shape
 RUN/checkpoints/      trainers/checkpoint.py
 RUN/log.jsonl         trainers/log.py
 RUN/results.json      the validation of the last step
-RUN/model/            the trained network by itself, trainers/encoder.py
+RUN/model/            the trained network by itself, trainers/pretrained.py
 """
 
 import fcntl
@@ -12,8 +12,9 @@ import json
 from pathlib import Path
 from typing import TextIO
 
-from trainers.config import FREE, Recipe
+from trainers.config import Recipe
 from trainers.errors import RunError
+from trainers.files import replace_json
 
 CONFIG = "config.json"
 RESULTS = "results.json"
@@ -53,22 +54,18 @@ def _read_config(run: Path) -> dict:
 def open_run(run: Path, recipe: Recipe, data: dict, *, resume: bool) -> TextIO:
     """Start a run in a fresh folder, or take up the one that is there. Returns its lock, which lasts while it is open.
 
-    A run is its recipe, but for what `FREE` names, and its data. Raises RunError where it is another, or somebody is at work.
+    A run is its recipe, but for the fields in `trainers.config.FREE`, and its data. Raises RunError where it is another, or where
+    somebody is at work.
     """
-    described = {"recipe": recipe.to_json(), "data": data}
     is_fresh = not (run / CONFIG).exists()
     if is_fresh or not resume:
         check_fresh(run)
     if not is_fresh:
         started = read_recipe(run)
         assert started is not None
-        there = _read_config(run) | {"recipe": started.to_json()}
-        differ = [
-            f"{key} {there[part].get(key)} there, {value} here"
-            for part, values in described.items()
-            for key, value in values.items()
-            if there[part].get(key) != value and key not in FREE
-        ]
+        there = _read_config(run)["data"]
+        differ = recipe.differences(started)
+        differ += [f"{name} {there.get(name)} there, {value} here" for name, value in data.items() if there.get(name) != value]
         if differ:
             raise RunError(f"{run}: holds another run: {'; '.join(differ)}")
     try:
@@ -78,7 +75,7 @@ def open_run(run: Path, recipe: Recipe, data: dict, *, resume: bool) -> TextIO:
         raise RunError(f"{run}: cannot be written to: {error.strerror or error}") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        write_json(run / CONFIG, described)
+        replace_json(run / CONFIG, {"recipe": recipe.to_json(), "data": data})
     except BlockingIOError as error:
         lock.close()
         raise RunError(f"{run}: another process is training in it; wait for it, or choose another folder") from error
@@ -86,10 +83,3 @@ def open_run(run: Path, recipe: Recipe, data: dict, *, resume: bool) -> TextIO:
         lock.close()
         raise RunError(f"{run}: cannot be written to: {error.strerror or error}") from error
     return lock
-
-
-def write_json(path: Path, value: dict) -> None:
-    """Write a file of JSON, whole or not at all."""
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text(json.dumps(value, indent=1) + "\n")
-    beside.rename(path)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import TextIO
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -21,47 +21,31 @@ from trainers.checkpoint import (
     CHECKPOINTS,
     Checkpoint,
     add_validation,
+    find_differences,
     newest_checkpoint,
     read_checkpoint,
-    same_run,
     write_checkpoint,
 )
 from trainers.config import Recipe
 from trainers.device import compile_network, find_device, keep_freed_memory
 from trainers.ema import MovingAverage
-from trainers.encoder import write_model
 from trainers.errors import CheckpointError, OtherProcessError, RunError, TrainError
 from trainers.evaluate import Results, evaluate, iter_metrics, plan_budget
+from trainers.files import replace_json
 from trainers.guard import Done, Fault, Guard
 from trainers.log import RunLog, check_trackers
 from trainers.loss import Loss, Targets
 from trainers.meter import COUNTS, Meter, count_step
 from trainers.model import base_shapes, build_network, use_threads
 from trainers.optim import build_optimizer, learning_rate
+from trainers.pretrained import write_model
 from trainers.ranks import Ranks, Stopped
-from trainers.run import RESULTS, open_run, write_json
+from trainers.reporter import Reporter, Silent
+from trainers.run import RESULTS, open_run
 from trainers.spec import DataSpec
 from trainers.step import Stepper
 
 MODEL = "model"
-
-
-class Reporter(Protocol):
-    """Who is told how the run goes."""
-
-    def start(self, *, step: int, num_steps: int, description: dict[str, str]) -> None: ...
-    def progress(self, step: int, values: dict[str, float]) -> None: ...
-    def validation(self, results: Results) -> None: ...
-    def message(self, text: str) -> None: ...
-
-
-class _Silent:
-    """Nobody: in all processes but the first."""
-
-    def start(self, *, step: int, num_steps: int, description: dict[str, str]) -> None: ...
-    def progress(self, step: int, values: dict[str, float]) -> None: ...
-    def validation(self, results: Results) -> None: ...
-    def message(self, text: str) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,13 +115,12 @@ class Trainer:
         """Collective: what fails in one process is raised in all."""
         self.ranks = Ranks.here()
         self.shard_set, self.run, self.num_threads = shard_set, run, num_threads
-        self.reporter: Reporter = reporter if reporter is not None and self.ranks.is_first else _Silent()
+        self.reporter: Reporter = reporter if reporter is not None and self.ranks.is_first else Silent()
         self.lock: TextIO | None = None
         self.log: RunLog | None = None
         self.average: MovingAverage | None = None
         # what a checkpoint will say otherwise
-        self.step, self.num_skipped, self.is_validated = 0, 0, True
-        self.scaler: dict = {}
+        self.step, self.is_validated = 0, True
         try:
             with self.ranks.together():
                 self._prepare(recipe, trackers, device)
@@ -145,8 +128,7 @@ class Trainer:
                 if self.ranks.is_first:
                     data = {"fingerprint": shard_set.manifest.fingerprint, "budget": str(self.budget)}
                     self.lock = open_run(run, self.recipe, data, resume=resume)
-            self._restore()
-            self._start()
+            self._start(self._restore())
         except BaseException:
             self.close()
             raise
@@ -209,33 +191,35 @@ class Trainer:
             pin_memory=self.device.type == "cuda",
         )
 
-    def _restore(self) -> None:
+    def _restore(self) -> Checkpoint | None:
         """Take up the newest checkpoint that is whole, if there is one; the first process chooses for all. Collective."""
-        step = -1
+        checkpoint = None
         with self.ranks.together():
             if self.ranks.is_first:
-                step = self._choose()
-        step = self.ranks.share(step)
+                checkpoint = self._choose()
+        step = self.ranks.share(-1 if checkpoint is None else checkpoint.step)
         with self.ranks.together():
             if self.recipe.ema_decay:
                 self.average = MovingAverage(self.network, self.recipe.ema_decay)
             if step < 0:
-                return
-            checkpoint = read_checkpoint(self.run / CHECKPOINTS / f"step-{step:08d}")
+                return None
+            # the first one has read it already
+            checkpoint = checkpoint or read_checkpoint(self.run / CHECKPOINTS / f"step-{step:08d}")
             self.network.load_state_dict(checkpoint.model)
             if self.average is not None and checkpoint.average is not None:
                 self.average.network.load_state_dict(checkpoint.average)
             self.optimizer.load_state_dict(checkpoint.optimizer)
             self.loader.load_state_dict(checkpoint.cursor)
-            self.cursor, self.step, self.scaler = checkpoint.cursor, checkpoint.step, checkpoint.scaler
-            self.num_skipped = checkpoint.num_skipped
+            self.cursor, self.step = checkpoint.cursor, checkpoint.step
             self.is_validated = checkpoint.validation is not None or not self._is_due()
+        return checkpoint
 
-    def _choose(self) -> int:
-        """Step of the newest checkpoint of this run that is whole; -1 if there is none yet."""
+    def _choose(self) -> Checkpoint | None:
+        """The newest checkpoint of this run that is whole; None if there is none yet."""
 
         def check(checkpoint: Checkpoint) -> None:
-            if differ := same_run(checkpoint, self.recipe, self.shard_set.manifest.fingerprint, self.spec):
+            fingerprint = self.shard_set.manifest.fingerprint
+            if differ := find_differences(checkpoint, self.recipe, fingerprint, self.spec):
                 raise CheckpointError(f"{self.run}: its checkpoint of step {checkpoint.step} is of another run: {differ}")
 
         checkpoint, problems = newest_checkpoint(self.run, check)
@@ -243,10 +227,10 @@ class Trainer:
             self.reporter.message(f"skipped: {problem}")
         if checkpoint is None and problems:
             raise CheckpointError(f"{self.run}: no checkpoint is complete; choose another folder to start anew")
-        return -1 if checkpoint is None else checkpoint.step
+        return checkpoint
 
-    def _start(self) -> None:
-        """Make ready for steps. Collective."""
+    def _start(self, checkpoint: Checkpoint | None) -> None:
+        """Make ready for steps, after that checkpoint. Collective."""
         with self.ranks.together():
             compile_network(self.network, self.recipe, self.device, self.reporter.message)
             self.targets = Targets(self.spec).to(self.device)
@@ -272,15 +256,15 @@ class Trainer:
             ranks=self.ranks,
             device=self.device,
         )
-        if self.scaler:
-            self.stepper.scaler.load_state_dict(self.scaler)
+        if checkpoint is not None and checkpoint.scaler:
+            self.stepper.scaler.load_state_dict(checkpoint.scaler)
         self.guard = Guard(
             self.run,
             self.recipe,
             lambda: self._open_stream(self.recipe, rank=0, world_size=1, with_ids=True),
             ranks=self.ranks,
             device=self.device,
-            num_skipped=self.num_skipped,
+            num_skipped=0 if checkpoint is None else checkpoint.num_skipped,
         )
         self.meter, self.saved_step = Meter(self.spec, self.device), self.step
 
@@ -432,7 +416,7 @@ class Trainer:
 
     def _export(self, results: Results | None) -> None:
         if results is not None:
-            write_json(self.run / RESULTS, results.to_json())
+            replace_json(self.run / RESULTS, results.to_json())
         write_model(self.run / MODEL, self._checkpoint())
 
     def _describe(self) -> None:

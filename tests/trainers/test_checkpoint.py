@@ -22,10 +22,10 @@ from trainers.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from trainers.encoder import load_weights
 from trainers.errors import CheckpointError, RunError
 from trainers.evaluate import evaluate_checkpoint
 from trainers.model import load_network
+from trainers.pretrained import load_weights
 from trainers.trainer import pretrain
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -120,7 +120,7 @@ def test_a_half_written_checkpoint_is_never_seen(sample_set, tiny, tmp_path, rep
     def killed(descriptor):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module.os, "fsync", killed)
+    monkeypatch.setattr("os.fsync", killed)
     with pytest.raises(KeyboardInterrupt):
         module.write_checkpoint(run, replace(checkpoint, step=99), keep=2)
     monkeypatch.undo()

@@ -4,10 +4,13 @@ RUN/model/model.safetensors   weights of the last step, or their moving average
 RUN/model/model.json          recipe, data spec with the scales of labels, batch shape
 """
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
@@ -16,6 +19,7 @@ from streamer import Batch, Budget
 from trainers.checkpoint import Checkpoint, load_checkpoint
 from trainers.config import Recipe
 from trainers.errors import CheckpointError
+from trainers.files import replace_file, replace_json
 from trainers.model import load_network
 from trainers.spec import DataSpec
 
@@ -37,6 +41,17 @@ class Encoder(nn.Module):
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Atom states (A, H) and molecule embeddings (G, H) of all slots, padding included (`batch.graph_mask_G` tells)."""
         return self.network.encode(batch)
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+        return self.recipe.hidden
+
+    @torch.inference_mode()
+    def embed(self, batch: Batch) -> np.ndarray:
+        """Embeddings of a batch's real molecules, whatever the device: float32 (molecules, H)."""
+        _, pooled = self(batch.to(next(self.parameters()).device))
+        return pooled[: batch.num_graphs].float().cpu().numpy()
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         """{task set: (R, T), or (R, T, C) for classes}: numbers in the units of the labels, or logits; rows as in `Network`."""
@@ -60,8 +75,9 @@ def load_weights(path: Path, on_problem: Callable[[str], None] = lambda text: No
 
 
 def write_model(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write what a network needs to be loaded by itself; whole or not at all."""
+    """Write what a network needs to be loaded by itself; `read_model` tells where a crash has left files of two."""
     folder.mkdir(parents=True, exist_ok=True)
+    weights = save(checkpoint.weights)
     meaning = {
         "model_version": MODEL_VERSION,
         "step": checkpoint.step,
@@ -69,12 +85,10 @@ def write_model(folder: Path, checkpoint: Checkpoint) -> None:
         "spec": checkpoint.spec.to_json(),
         "fingerprint": checkpoint.fingerprint,
         "budget": checkpoint.budget,
-        "weights_sha256": checkpoint.identity(),
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
-    for name, data in ((WEIGHTS, save(checkpoint.weights)), (MEANING, json.dumps(meaning, indent=1).encode())):
-        beside = folder / f".{name}.part"
-        beside.write_bytes(data)
-        beside.rename(folder / name)
+    replace_file(folder / WEIGHTS, weights)
+    replace_json(folder / MEANING, meaning)
 
 
 def read_model(folder: Path) -> Checkpoint:
