@@ -256,9 +256,14 @@ def test_the_content_hash_tells_apart_what_moved_between_members(sample_set):
 # what is read, and when
 
 
+@pytest.fixture(scope="module")
+def two_groups() -> bytes:
+    return index.encode_table(random_table(GROUP_ROWS + 50))
+
+
 @pytest.mark.parametrize("name", index.schema_of(SOME).names)
-def test_a_column_is_read_without_the_bytes_of_any_other(tmp_path, name):
-    data = index.encode_table(random_table(GROUP_ROWS + 50))
+def test_a_column_is_read_without_the_bytes_of_any_other(two_groups, tmp_path, name):
+    data = two_groups
     whole, damaged = Index.parse(data), bytearray(data)
     wanted = ("histogram_size", "histogram_count") if name.startswith("histogram") else (name,)
     for other, places in chunks_of(data).items():

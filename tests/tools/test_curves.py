@@ -1,10 +1,8 @@
 """The plot of a run: there after each, finished or stopped; a run without matplotlib or with a damaged log is none the worse."""
 
 import json
-import signal
 import struct
 import sys
-import time
 
 import pytest
 
@@ -43,20 +41,6 @@ def test_a_finished_run_has_a_plot_which_is_named(succeed, shard_set, tmp_path):
     check_png(tmp_path / "run" / "run.png")
     assert f"  plot     {tmp_path / 'run' / 'run.png'}" in done.lines
     assert [p.name for p in (tmp_path / "run").glob(".*")] == [".lock"]
-
-
-def test_a_stopped_run_has_a_plot(start, shard_set, tmp_path):
-    out = tmp_path / "run"
-    process = start("pretrain", shard_set, "--out", out, "--recipe", "smoke", "--steps", 5000)
-    deadline = time.monotonic() + 60
-    while not ((out / LOG).exists() and (out / LOG).stat().st_size):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    check_png(out / "run.png")
 
 
 def test_a_run_stopped_before_its_first_log_line_has_none_and_no_error(run, tmp_path):

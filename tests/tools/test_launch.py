@@ -183,12 +183,13 @@ def test_tasks_that_srun_would_start_find_each_other(shard_set, tmp_path, alone)
 
 
 def test_more_processes_than_lanes_are_one_line_and_leave_nothing(start, shard_set, tmp_path):
-    process = start("pretrain", shard_set, "--out", tmp_path / "run", "--recipe", "smoke", "--processes", 3)
+    options = ("--recipe", "smoke", "--set", "num_lanes=1", "--processes", 2)
+    process = start("pretrain", shard_set, "--out", tmp_path / "run", *options)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (2, "")
     assert err == (
-        "molstream: error: 3 processes, expected at most 2, the lanes of recipe smoke, of which each gives a pack a step; start "
-        "fewer, or add --set num_lanes=3, which makes a step larger\n"
+        "molstream: error: 2 processes, expected at most 1, the lanes of recipe smoke, of which each gives a pack a step; start "
+        "fewer, or add --set num_lanes=2, which makes a step larger\n"
     )
     assert not (tmp_path / "run").exists()
 

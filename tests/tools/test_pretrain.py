@@ -145,6 +145,7 @@ def test_a_stopped_run_exits_130_with_a_checkpoint_and_the_command_it_prints_fin
     assert "Traceback" not in err
     step = read_checkpoint(list_checkpoints(out)[0]).step
     assert 5 <= step < 60
+    plot = (out / "run.png").read_bytes()
     first, command = printed.splitlines()
     assert first == f"stopped at step {step} of 60, checkpoint written; go on with"
     words = shlex.split(command)
@@ -152,6 +153,7 @@ def test_a_stopped_run_exits_130_with_a_checkpoint_and_the_command_it_prints_fin
     done = succeed(*words[1:])
     assert f"resumed at step {step}" in done.err
     assert read_checkpoint(list_checkpoints(out)[0]).step == 60
+    assert (out / "run.png").read_bytes() != plot
     steps = [line["step"] for line in map(json.loads, (out / "log.jsonl").read_text().splitlines()) if line["kind"] == "train"]
     assert steps == sorted(set(steps)), "a log line came twice"
 

@@ -36,10 +36,12 @@ def stop_after(steps: int):
     return lambda: next(polls) >= steps
 
 
-@pytest.mark.parametrize(("kills", "seed"), [(4, 0), pytest.param(20, 1, marks=[pytest.mark.slow, pytest.mark.timeout(400)])])
-def test_a_run_that_is_killed_again_and_again_ends_with_the_same_weights(sample_set, tiny, tmp_path, kills, seed):
+@pytest.mark.parametrize(
+    ("num_steps", "kills", "seed"), [(60, 2, 0), pytest.param(120, 20, 1, marks=[pytest.mark.slow, pytest.mark.timeout(400)])]
+)
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_weights(sample_set, tiny, tmp_path, num_steps, kills, seed):
     recipe = replace(
-        tiny, num_steps=120, save_steps=1, eval_steps=7, eval_packs=3, log_steps=3, ema_decay=0.9, keep_checkpoints=1
+        tiny, num_steps=num_steps, save_steps=1, eval_steps=7, eval_packs=3, log_steps=3, ema_decay=0.9, keep_checkpoints=1
     )
     (tmp_path / "recipe.json").write_text(json.dumps(recipe.to_json()))
     attack = [
@@ -61,7 +63,7 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_weights(sample_
     assert done.stdout.splitlines()[-1] == f"{kills} kills", done.stdout
     pretrain(sample_set, tmp_path / "whole", recipe, resume=False)
     a, b = load_checkpoint(tmp_path / "run"), load_checkpoint(tmp_path / "whole")
-    assert a.step == b.step == 120
+    assert a.step == b.step == num_steps
     for mine, theirs in ((a.model, b.model), (a.average, b.average)):
         assert all(torch.equal(mine[name], weight) for name, weight in theirs.items())
     for k, state in b.optimizer["state"].items():
