@@ -157,9 +157,8 @@ def joined(device: str = "cpu") -> Iterator[Ranks]:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
-    # DistributedDataParallel is part of a cycle and holds the group, whose threads must end. Not so after an error: they may wait
-    # for a process that has gone
-    gc.collect()
+        # DistributedDataParallel is part of a cycle and holds the group, whose threads must end
+        gc.collect()
 
 
 def join_slurm() -> None:
