@@ -98,7 +98,8 @@ def stop_after(steps: int):
 def test_a_step_that_is_not_finite_stops_the_run_as_it_was_before_it(request, sample_set, tiny, tmp_path, spoil, what, when):
     if when == "late":
         request.getfixturevalue("late")
-    recipe = replace(tiny, eval_steps=100, ema_decay=0.9)
+    # no log line looks in between: with a guard that is late, the next step has been done
+    recipe = replace(tiny, eval_steps=100, log_steps=100, ema_decay=0.9)
     pretrain(sample_set, tmp_path / "before", recipe, resume=False, should_stop=stop_after(3))
     spoil(what, [3])
     run = tmp_path / "run"
@@ -148,6 +149,15 @@ def test_a_run_that_stopped_goes_on_past_the_step_when_told_to_skip(sample_set, 
     a, b = load_checkpoint(tmp_path / "run"), load_checkpoint(tmp_path / "whole")
     assert_same_state(a, b)
     assert a.num_skipped == b.num_skipped == 1
+
+
+def test_skipped_steps_between_others_never_end_a_run_and_are_counted_over_stops(sample_set, tiny, tmp_path, spoil):
+    steps = range(0, 2 * MOST_IN_A_ROW + 12, 2)
+    spoil("a loss of NaN", steps)
+    recipe = replace(tiny, nonfinite="skip", num_steps=steps.stop, eval_steps=100, num_lanes=2)
+    pretrain(sample_set, tmp_path / "run", recipe, resume=False, should_stop=stop_after(5))
+    assert pretrain(sample_set, tmp_path / "run", recipe, resume=True).finished
+    assert load_checkpoint(tmp_path / "run").num_skipped == len(steps) > MOST_IN_A_ROW
 
 
 def test_a_run_in_which_nothing_is_finite_any_more_is_given_up(sample_set, tiny, tmp_path, spoil):

@@ -40,6 +40,7 @@ def stop_after(calls: int):
 
 @pytest.mark.parametrize("stops", [[1], [5], [3, 6], [4, 4]])
 def test_a_resumed_run_continues_to_the_same_bits(sample_set, tiny, tmp_path, reporter, stops):
+    tiny = replace(tiny, ema_decay=0.9)
     whole = pretrain(sample_set, tmp_path / "whole", tiny, resume=False, reporter=reporter)
     assert whole.finished
     run = tmp_path / "run"
@@ -53,6 +54,7 @@ def test_a_resumed_run_continues_to_the_same_bits(sample_set, tiny, tmp_path, re
     a, b = load_checkpoint(run), load_checkpoint(tmp_path / "whole")
     assert a.step == b.step == tiny.num_steps
     assert all(torch.equal(a.model[k], b.model[k]) for k in b.model)
+    assert all(torch.equal(a.average[k], b.average[k]) for k in b.model)
     for k, state in b.optimizer["state"].items():
         assert all(torch.equal(a.optimizer["state"][k][n], v) for n, v in state.items())
     assert a.cursor == b.cursor
