@@ -21,7 +21,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 	$(INSTALL) --config-settings editable_mode=compat -e ".[test,lint,report,ray]"
 	@touch $@
 
-demo: .venv/.ready  ## pre-train on the embedded PM6 sample, evaluate, embed: about four minutes on two CPU cores
+demo: .venv/.ready  ## pre-train on the embedded PM6 sample, evaluate, embed: four to eight minutes on two CPU cores
 	$(BIN)/molstream pretrain --out $(DEMO) --resume
 	$(BIN)/molstream embed $(DEMO)/shards --checkpoint $(DEMO) --split val --out $(DEMO)/embeddings
 	@echo
