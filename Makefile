@@ -2,7 +2,6 @@
 PYTHON ?= python3
 DEMO ?= demo
 BIN := .venv/bin
-# compat: a plain path entry, so that a data folder called shards/ beside your script does not hide the package
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test test-slow lint types check wheel clean
@@ -10,15 +9,15 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 .venv/.ready: pyproject.toml constraints.txt
 	@echo "setting up .venv (once; about 2 GB of downloads where PyTorch comes with CUDA)"
 	$(PYTHON) -m venv .venv
-	$(INSTALL) --config-settings editable_mode=compat -e ".[report]"
+	$(INSTALL) -e ".[report]"
 	@touch $@
 
 .venv/.ready-test: .venv/.ready
-	$(INSTALL) --config-settings editable_mode=compat -e ".[test,lint,report]"
+	$(INSTALL) -e ".[test,lint,report]"
 	@touch $@
 
 .venv/.ready-slow: .venv/.ready-test
-	$(INSTALL) --config-settings editable_mode=compat -e ".[test,lint,report,ray]"
+	$(INSTALL) -e ".[test,lint,report,ray]"
 	@touch $@
 
 demo: .venv/.ready  ## pre-train on the embedded PM6 sample, evaluate, embed: four to eight minutes on two CPU cores

@@ -40,11 +40,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rdkit import Chem, rdBase
 
-from shards.build import BuildOptions, build
-from shards.featurizer import Featurizer, shared_featurizer
-from shards.mapper import BATCH_ROWS
-from shards.sample import sample_path
-from shards.splits import SplitFractions
+from molstream.shards.build.build import BuildOptions, build
+from molstream.shards.build.map import BATCH_ROWS
+from molstream.shards.chemistry.guarded import Featurizer, shared_featurizer
+from molstream.shards.sample import sample_path
+from molstream.shards.splits.rules import SplitFractions
 
 ONE_SPLIT = SplitFractions(1.0, 0.0, 0.0)
 BUILDS = {
@@ -75,7 +75,8 @@ PEERS = {
         "deque(map(Chem.MolFromSmiles, smiles), maxlen=0)",
     ),
     ALONE: (
-        f"import gc; from shards.featurize import featurize; n = {BATCH_ROWS}; featurize(smiles[:n]); gc.freeze()",
+        f"import gc; from molstream.shards.chemistry.parser import featurize; n = {BATCH_ROWS}; featurize(smiles[:n]); "
+        "gc.freeze()",
         "for i in range(0, len(smiles), n): featurize(smiles[i : i + n])",
     ),
 }
@@ -153,7 +154,7 @@ def start_child_s() -> float:
 def first_build_s(table: Path, cache: Path | None) -> float:
     """Seconds that a fresh interpreter takes for a build, imports included; `cache`: where compiled kernels are kept."""
     code = (
-        "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from shards.build import BuildOptions, build; "
+        "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from molstream.shards.build.build import BuildOptions, build; "
         "build([sys.argv[2]], sys.argv[3], BuildOptions(pe=('rw16', 'lap8')))"
     )
     env = dict(os.environ) | ({"NUMBA_CACHE_DIR": str(cache)} if cache else {})
@@ -211,7 +212,7 @@ def transport_s(batches: list[list[str]], answers: list) -> float:
 
 
 def note_s() -> float:
-    """Seconds a call of what the child does before each molecule (`shards.featurizer.serve`)."""
+    """Seconds a call of what the child does before each molecule (`shards.chemistry.guarded.serve`)."""
     cells = memoryview(mmap.mmap(-1, 16)).cast("q")
     clock = time.process_time_ns
 

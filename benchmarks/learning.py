@@ -37,11 +37,11 @@ import numpy as np
 from rdkit import Chem
 from rdkit.Chem import rdFingerprintGenerator
 
-from shards import ShardSet
-from shards.build import BuildOptions, build
-from shards.manifest import Manifest
-from shards.splits import SplitFractions
-from shards.types import concat_molecules
+from molstream.shards.build.build import BuildOptions, build
+from molstream.shards.format.manifest import Manifest
+from molstream.shards.format.reader import ShardSet
+from molstream.shards.molecules import concat_molecules
+from molstream.shards.splits.rules import SplitFractions
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = "gcn,gin,gine,gated,mpnn"
@@ -336,7 +336,7 @@ class Trainings:
             with self.lock:
                 if self.stopped:
                     raise Failed("stopped")
-                command = [sys.executable, "-m", "tools.main", *arguments]
+                command = [sys.executable, "-m", "molstream", *arguments]
                 # a session of its own: a Ctrl-C reaches it once, by way of `stop`
                 process = subprocess.Popen(
                     command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True

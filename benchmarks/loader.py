@@ -33,7 +33,7 @@ from pathlib import Path
 from loader_contender import FirstBlocks, expected_digest, folder_bytes
 from moses import BENCH, make_set
 
-from shards import ShardSet
+from molstream.shards.format.reader import ShardSet
 
 HERE = Path(__file__).resolve().parent
 MOLECULES = {"molstream": "all", "pyg": "100000", "litdata": "200000", "mosaic": "30000", "webdataset": "30000"}

@@ -23,7 +23,8 @@ import torch
 
 # this checkout, whatever the environment has installed
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from shards import Molecules, ShardSet
+from molstream.shards.format.reader import ShardSet
+from molstream.shards.molecules import Molecules
 
 ATOMS = 8192
 """Atoms a batch: molstream's budget; a peer's batches hold as many molecules as fit it on average."""

@@ -8,9 +8,9 @@ counts of labels, and the order of the edges by destination.
 
 from loader_contender import ATOMS, Arrays, contend, open_set, parse_args
 
-from streamer import Budget, Loader, StreamConfig
-from streamer.batch import Batch
-from streamer.loader import Step
+from molstream.streamer.batch import Batch
+from molstream.streamer.config import Budget, StreamConfig
+from molstream.streamer.loader import Loader, Step
 
 
 def view(batch: Batch) -> Arrays:

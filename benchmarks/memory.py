@@ -14,9 +14,10 @@ from pathlib import Path
 import torch
 from moses import BENCH, make_set
 
-from shards import ShardSet
-from streamer import Budget, Loader, StreamConfig
-from streamer.stats import rss_bytes
+from molstream.shards.format.reader import ShardSet
+from molstream.streamer.config import Budget, StreamConfig
+from molstream.streamer.loader import Loader
+from molstream.streamer.stats import rss_bytes
 
 MARKS = (200_000, 500_000, 1_000_000, 2_000_000, 5_000_000, 10_000_000, 20_000_000, 50_000_000)
 

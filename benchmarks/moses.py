@@ -108,7 +108,7 @@ def make_set(folder: Path, *, rows: int | None = None, workers: int = 2, pe: str
     out = folder / ("set-pe" if pe else "set")
     if not (out / "manifest.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "tools.main", "build", str(make_table(folder, rows)), "--out", str(out)]
+        command = [sys.executable, "-m", "molstream", "build", str(make_table(folder, rows)), "--out", str(out)]
         subprocess.run([*command, "--workers", str(workers), *(["--pe", pe] if pe else [])], cwd=ROOT, check=True)
     return out
 

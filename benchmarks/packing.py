@@ -15,10 +15,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from kernels.packing import cut_windows, num_packs, pack_molecules
-from kernels.permutation import shuffled
-from shards.reducer import block_ends
-from streamer import Budget
+from molstream.kernels.packing.packs import cut_windows, num_packs, pack_molecules
+from molstream.kernels.rng.permutation import shuffled
+from molstream.shards.build.reduce import block_ends
+from molstream.streamer.config import Budget
 
 MOLECULES = 1 << 20
 ROUNDS = 7

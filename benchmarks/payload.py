@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from shards import ShardSet, format
-from shards.build import BuildOptions, build
-from shards.sample import sample_path
+from molstream.shards.build.build import BuildOptions, build
+from molstream.shards.format.block import compress, decode_arrays, decompress, shuffle_bytes, unshuffle_bytes
+from molstream.shards.format.reader import ShardSet
+from molstream.shards.sample import sample_path
 
 
 def arrow_encode(arrays: dict[str, np.ndarray]) -> bytes:
@@ -47,19 +48,19 @@ def main() -> None:
     print(f"{'group':14} {'flat B':>9} {'arrow B':>9} {'flat us':>9} {'arrow us':>9} {'arrow/flat':>10}")
     totals = np.zeros(4)
     for group, content in contents.items():
-        arrays = format.decode_arrays(content, group=group)
+        arrays = decode_arrays(content, group=group)
         # what arrow stores: the same bytes, shuffled where the flat layout shuffles
-        stored = {k: format.shuffle_bytes(a) if k in ("values", "ids") else a for k, a in arrays.items()}
+        stored = {k: shuffle_bytes(a) if k in ("values", "ids") else a for k, a in arrays.items()}
         dtypes = {k: a.dtype for k, a in arrays.items()}
-        flat, arrow = format.compress(content), format.compress(arrow_encode(stored))
+        flat, arrow = compress(content), compress(arrow_encode(stored))
 
         def decode_flat(data=flat, group=group) -> None:
-            format.decode_arrays(format.decompress(data), group=group)
+            decode_arrays(decompress(data), group=group)
 
         def decode_arrow(data=arrow, dtypes=dtypes) -> None:
-            for k, a in arrow_decode(format.decompress(data)).items():
+            for k, a in arrow_decode(decompress(data)).items():
                 if k in ("values", "ids"):
-                    format.unshuffle_bytes(a, dtypes[k])
+                    unshuffle_bytes(a, dtypes[k])
 
         times: tuple[list[float], list[float]] = ([], [])
         for _ in range(runs + 1):

@@ -24,15 +24,18 @@ import numpy as np
 import pyarrow as pa
 from moses import BENCH
 
-from shards import ShardSet, TaskSet, index, schema
-from shards.datasets import preset_dataset
-from shards.format import GROUP_ARRAYS, TAR_BLOCK, groups_of
-from shards.manifest import INDEX, MANIFEST, Manifest, Statistics, fingerprint
-from shards.types import LEVELS, offsets
-from shards.writer import hash_file, write_beside
-from streamer import Budget, Loader, StreamConfig
-from streamer.cursor import Cursor
-from streamer.plan import Plan
+from molstream.shards import schema
+from molstream.shards.format import index
+from molstream.shards.format.block import GROUP_ARRAYS, TAR_BLOCK, groups_of
+from molstream.shards.format.manifest import INDEX, MANIFEST, Manifest, Statistics, fingerprint
+from molstream.shards.format.reader import ShardSet
+from molstream.shards.format.writer import hash_file, write_beside
+from molstream.shards.inputs.datasets import preset_dataset
+from molstream.shards.molecules import LEVELS, TaskSet, offsets
+from molstream.streamer.config import Budget, StreamConfig
+from molstream.streamer.cursor import Cursor
+from molstream.streamer.loader import Loader
+from molstream.streamer.plan import Plan
 
 GROUPS = groups_of({"graph": 62, "atom": 7, "bond": 0, "pair": 0})
 MEMBER_BYTES = {"sizes": 0.5, "structure": 14, "graph_labels": 190, "atom_labels": 45, "ids": 3, "smiles": 16}

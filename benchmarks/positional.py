@@ -17,12 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
-from kernels import positional
-from kernels.bytes import shuffle_bytes, unshuffle_bytes
-from shards import ShardSet, format
-from shards.build import BuildOptions, build
-from shards.sample import sample_path
-from shards.splits import SplitFractions
+from molstream.kernels.chemistry import positional
+from molstream.kernels.codec.bytes import shuffle_bytes, unshuffle_bytes
+from molstream.shards.build.build import BuildOptions, build
+from molstream.shards.format.block import compress, decompress
+from molstream.shards.format.reader import ShardSet
+from molstream.shards.sample import sample_path
+from molstream.shards.splits.rules import SplitFractions
 
 DENSE_MOLECULES = 300
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -64,11 +65,11 @@ def first(arrays: Arrays, number: int) -> Arrays:
 
 def encode_columns(x: np.ndarray) -> bytes:
     flat = np.ascontiguousarray(x.T).reshape(-1)
-    return format.compress((shuffle_bytes(flat) if x.itemsize > 1 else flat).tobytes())
+    return compress((shuffle_bytes(flat) if x.itemsize > 1 else flat).tobytes())
 
 
 def decode_columns(data: bytes, like: np.ndarray) -> np.ndarray:
-    flat = np.frombuffer(format.decompress(data), np.uint8)
+    flat = np.frombuffer(decompress(data), np.uint8)
     flat = unshuffle_bytes(flat, like.dtype) if like.itemsize > 1 else flat.view(like.dtype)
     return np.ascontiguousarray(flat.reshape(like.shape[1], -1).T)
 

@@ -26,7 +26,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shards.datasets import preset_dataset
+from molstream.shards.inputs.datasets import preset_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 MEMBER = "moses/dataset/data/train.csv.gz"
@@ -140,7 +140,7 @@ def run_build(out: Path, arguments: list[str]) -> tuple[str, float, TreeMemory]:
     shutil.rmtree(out, ignore_errors=True)
     start = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", "tools.main", "build", "--out", str(out), *arguments],
+        [sys.executable, "-m", "molstream", "build", "--out", str(out), *arguments],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

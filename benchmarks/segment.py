@@ -3,7 +3,7 @@
     python benchmarks/segment.py [--device cuda] [--threads 1 2]
 
 The shapes of message passing: E edges of H channels into A atoms; messages along the edges of graphs shaped like molecules.
-`ours` is `kernels.segment`; torch-scatter takes part where it is installed.
+`ours` is `kernels.nn.segment`; torch-scatter takes part where it is installed.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import torch
 
-from kernels.segment import Edges, gather, segment_sum, sum_messages, use_backend
+from molstream.kernels.nn.segment import Edges, gather, segment_sum, sum_messages, use_backend
 
 SHAPES = [(1024, 128), (8192, 256)]
 """Atoms, channels."""

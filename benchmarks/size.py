@@ -25,24 +25,34 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shards import Molecules, ShardSet, format
-from shards.build import BuildOptions, build
-from shards.datasets import preset_dataset
-from shards.sample import sample_path
-from shards.splits import SplitFractions
-from shards.types import concat_molecules, offsets
+from molstream.shards.build.build import BuildOptions, build
+from molstream.shards.format.block import (
+    ENCODINGS,
+    ZSTD_LEVEL,
+    Widths,
+    compress,
+    decode_block,
+    decompress,
+    encode_block,
+    groups_of,
+)
+from molstream.shards.format.reader import ShardSet
+from molstream.shards.inputs.datasets import preset_dataset
+from molstream.shards.molecules import Molecules, concat_molecules, offsets
+from molstream.shards.sample import sample_path
+from molstream.shards.splits.rules import SplitFractions
 
 GRAPH, ATOM = ([t.name for t in preset_dataset("pm6").tasks if t.level == level] for level in ("graph", "atom"))
 GEOMETRY = [t for t, name in enumerate(GRAPH) if "_S0_" not in name and any(x in name for x in ("length", "spherocity", "plane"))]
 NUM_TASKS = {"graph": len(GRAPH), "atom": len(ATOM), "bond": 0, "pair": 0}
-GROUPS = format.groups_of(NUM_TASKS)
+GROUPS = groups_of(NUM_TASKS)
 LEVELS = (1, 3, 6, 9, 12)
 READ_TO_TRAIN = ("sizes", "structure", "graph_labels", "atom_labels")
 
 
 def read_all(inputs: list[str]) -> Molecules:
     """All molecules of the inputs in the order of a set, labels as they are."""
-    options = BuildOptions(split_fractions=SplitFractions(1.0, 0.0, 0.0), atom_labels="f32", pe=tuple(format.ENCODINGS))
+    options = BuildOptions(split_fractions=SplitFractions(1.0, 0.0, 0.0), atom_labels="f32", pe=tuple(ENCODINGS))
     with tempfile.TemporaryDirectory() as folder:
         build(inputs, Path(folder) / "set", options)
         return concat_molecules(list(ShardSet(Path(folder) / "set").iter_blocks()))
@@ -148,21 +158,21 @@ def parquet_sizes(table: pa.Table) -> tuple[int, int]:
 
 
 def encode(blocks: list[Molecules], atom: str) -> list[dict[str, bytes]]:
-    return [format.encode_block(b, label_dtypes={"graph": "f4", "atom": atom}) for b in blocks]
+    return [encode_block(b, label_dtypes={"graph": "f4", "atom": atom}) for b in blocks]
 
 
-def group_sizes(contents: list[dict[str, bytes]], level: int = format.ZSTD_LEVEL) -> Counter:
+def group_sizes(contents: list[dict[str, bytes]], level: int = ZSTD_LEVEL) -> Counter:
     sizes: Counter = Counter()
     for content in contents:
-        sizes.update({group: len(format.compress(data, level=level)) for group, data in content.items()})
+        sizes.update({group: len(compress(data, level=level)) for group, data in content.items()})
     return sizes
 
 
 def decode(block: dict[str, bytes], num_molecules: int) -> None:
-    format.decode_block(
-        {group: format.decompress(data) for group, data in block.items()},
+    decode_block(
+        {group: decompress(data) for group, data in block.items()},
         num_molecules=num_molecules,
-        widths=format.Widths(atom_codes=(256,) * 7, bond_codes=256, num_tasks=NUM_TASKS),
+        widths=Widths(atom_codes=(256,) * 7, bond_codes=256, num_tasks=NUM_TASKS),
     )
 
 
@@ -178,7 +188,7 @@ def measure_reading(blocks: dict[str, list[Molecules]], runs: int) -> None:
     work, times = {}, {}
     for size, cut_blocks in blocks.items():
         for atom in ("f2", "f4"):
-            frames = {group: format.compress(data) for group, data in encode(cut_blocks[:1], atom)[0].items()}
+            frames = {group: compress(data) for group, data in encode(cut_blocks[:1], atom)[0].items()}
             for name, members in groups.items():
                 work[size, atom, name] = {g: frames[g] for g in members}, len(cut_blocks[0])
                 times[size, atom, name] = []

@@ -17,11 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rdkit import Chem
 
-from shards import ShardSet
-from shards.build import BuildOptions, build
-from shards.sample import sample_path
-from shards.splits import SplitFractions
-from streamer import Budget, Loader, StreamConfig
+from molstream.shards.build.build import BuildOptions, build
+from molstream.shards.format.reader import ShardSet
+from molstream.shards.sample import sample_path
+from molstream.shards.splits.rules import SplitFractions
+from molstream.streamer.config import Budget, StreamConfig
+from molstream.streamer.loader import Loader
 
 EPOCHS = 20
 

@@ -28,9 +28,9 @@ RUN = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from streamer import ShardSet
-from trainers.recipes import sample
-from trainers.trainer import pretrain
+from molstream.shards.format.reader import ShardSet
+from molstream.trainers.recipes import sample
+from molstream.trainers.training.trainer import pretrain
 
 class Silent:
     def start(self, **values): ...
@@ -57,7 +57,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as root:
         shards = Path(root) / "shards"
         sample = Path(__file__).parents[1] / "shards" / "sample" / "pm6_sample.parquet"
-        build = [sys.executable, "-m", "tools.main", "build", str(sample), "--out", str(shards)]
+        build = [sys.executable, "-m", "molstream", "build", str(sample), "--out", str(shards)]
         subprocess.run(build, check=True, capture_output=True)
         for num_busy in args.busy:
             busy = [subprocess.Popen([sys.executable, "-c", BUSY], env=os.environ | ONE) for _ in range(num_busy)]

@@ -29,12 +29,12 @@ from typing import Any
 import psutil
 import torch
 
-from shards.build import BuildOptions, build
-from shards.sample import sample_path
-from shards.splits import SplitFractions
-from streamer import ShardSet
-from trainers.config import Recipe
-from trainers.recipes import get_recipe, sample
+from molstream.shards.build.build import BuildOptions, build
+from molstream.shards.format.reader import ShardSet
+from molstream.shards.sample import sample_path
+from molstream.shards.splits.rules import SplitFractions
+from molstream.trainers.config import Recipe
+from molstream.trainers.recipes import get_recipe, sample
 
 HERE = Path(__file__).resolve().parent
 BF16 = ("avx512_bf16", "amx_bf16")

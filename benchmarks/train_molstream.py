@@ -7,10 +7,10 @@ from pathlib import Path
 
 from train import Rounds, parse_side, profile_steps, recipe_of
 
-from streamer import ShardSet
-from trainers.evaluate import Results
-from trainers.loss import count_labels
-from trainers.trainer import Trainer, pretrain
+from molstream.shards.format.reader import ShardSet
+from molstream.trainers.jobs.evaluate import Results
+from molstream.trainers.models.loss import count_labels
+from molstream.trainers.training.trainer import Trainer, pretrain
 
 
 class Reporter:

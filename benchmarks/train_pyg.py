@@ -13,14 +13,16 @@ from torch_geometric.loader import DataLoader
 from torch_geometric.nn import GINEConv, global_add_pool
 from train import Rounds, parse_side, profile_steps, recipe_of
 
-from kernels.positional import VECTOR_SCALE, WALK_SCALES
-from streamer import Budget, Loader, ShardSet, StreamConfig
-from trainers.config import Recipe
-from trainers.encoders import NUM_GROUPS, NUM_PERIODS, group_and_period
-from trainers.layers import POOL_SCALE
-from trainers.loss import Loss, Targets, count_labels
-from trainers.model import build_network
-from trainers.spec import DataSpec
+from molstream.kernels.chemistry.positional import VECTOR_SCALE, WALK_SCALES
+from molstream.shards.format.reader import ShardSet
+from molstream.streamer.config import Budget, StreamConfig
+from molstream.streamer.loader import Loader
+from molstream.trainers.config import Recipe
+from molstream.trainers.models.encoders import NUM_GROUPS, NUM_PERIODS, group_and_period
+from molstream.trainers.models.layers import POOL_SCALE
+from molstream.trainers.models.loss import Loss, Targets, count_labels
+from molstream.trainers.models.network import build_network
+from molstream.trainers.spec import DataSpec
 
 DTYPES = {"bf16": torch.bfloat16}
 SAME = 1e-4

@@ -39,12 +39,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scale import ROOT, fetch
 
-from kernels.collate import collate_rows, count_labels
-from kernels.labels import SparseLabels, densify_labels, sparsify_labels
-from kernels.triples import collate_triples, list_labels
+from molstream.kernels.codec.labels import SparseLabels, densify_labels, sparsify_labels
+from molstream.kernels.packing.collate import collate_rows, count_labels
+from molstream.kernels.packing.triples import collate_triples, list_labels
 
 if TYPE_CHECKING:
-    from streamer import Batch
+    from molstream.streamer.batch import Batch
 
 WAYS = ("dense", "rows")
 LEAST_S = 2.0
@@ -216,7 +216,7 @@ def make_set(folder: Path, *, rows: int, share: np.ndarray) -> tuple[Path, Path]
         pq.write_table(pa.table(columns), beside, compression="zstd", row_group_size=16_384)
         beside.rename(table)
     if not (out / "manifest.json").exists():
-        command = [sys.executable, "-m", "tools.main", "build", str(table), "--out", str(out), "--dataset", "table"]
+        command = [sys.executable, "-m", "molstream", "build", str(table), "--out", str(out), "--dataset", "table"]
         options = ["--smiles-column", "smiles", "--graph-columns", "assay_*", "--task-kind", "assay_*=binary", "--workers", "2"]
         start = time.perf_counter()
         subprocess.run([*command, *options], cwd=ROOT, check=True)
@@ -251,7 +251,7 @@ def hash_batch(batch: "Batch") -> dict[str, int]:
 
 def expected_hash(table: Path, folder: Path) -> dict[str, int]:
     """Of the train split's labels, from the table that was built: a molecule's id is its row."""
-    from shards import ShardSet
+    from molstream.shards.format.reader import ShardSet
 
     shard_set = ShardSet(folder)
     ids = np.concatenate([block.ids for block in shard_set.iter_blocks("train", ("ids",))])
@@ -269,9 +269,10 @@ def stream(folder: Path, way: str, *, atoms: int, threads: int, lanes: int) -> d
     """One run, in this process: rates, memory, hash."""
     import torch
 
-    from shards import ShardSet
-    from streamer import Budget, Loader, StreamConfig
-    from streamer.stats import rss_bytes
+    from molstream.shards.format.reader import ShardSet
+    from molstream.streamer.config import Budget, StreamConfig
+    from molstream.streamer.loader import Loader
+    from molstream.streamer.stats import rss_bytes
 
     torch.set_num_threads(1)
     import_bytes, start = rss_bytes(), time.perf_counter()

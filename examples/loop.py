@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from streamer import Budget, Loader, ShardSet, StreamConfig
+from molstream import Budget, Loader, ShardSet, StreamConfig
 
 
 def main(shards: str, state: str, max_steps: int | None = None) -> int:

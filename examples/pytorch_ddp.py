@@ -7,7 +7,7 @@ import sys
 import torch.distributed.nn.functional  # before there is a group, which it would keep
 from torch import distributed as dist
 
-from streamer import Budget, Loader, ShardSet, StreamConfig
+from molstream import Budget, Loader, ShardSet, StreamConfig
 
 
 def main(shards: str) -> None:

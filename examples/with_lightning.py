@@ -6,7 +6,7 @@ from dataclasses import replace
 import lightning
 import torch
 
-from streamer import Budget, Loader, ShardSet, StreamConfig
+from molstream import Budget, Loader, ShardSet, StreamConfig
 
 
 class SumOfAtoms(lightning.LightningModule):  # the smallest model: an atom is a row for its first feature

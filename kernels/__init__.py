@@ -1,5 +1,1 @@
-"""Pure functions on arrays and tensors: hashes, permutation, packing, collation, segment sums.
-
-No files, no configuration, no chemistry. Numba code lives in `_numba`; each compiled function has a slow, obvious twin in
-`reference`, and the tests hold the two equal. Only `segment` imports torch.
-"""
+"""Pure functions on arrays and tensors: no files, no configuration. Compiled code is beside its caller, in `_*.py`."""

@@ -6,7 +6,7 @@ feature means "any other value".
 
 import numpy as np
 
-from shards.types import Feature
+from molstream.shards.molecules import Feature
 
 MAX_ELEMENT = 118
 MAX_DEGREE = 10

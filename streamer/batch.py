@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kernels.collate import structure_arrays
-from shards.format import ENCODINGS
-from streamer.config import Budget
-from streamer.memory import align
+from molstream.kernels.packing.collate import structure_arrays
+from molstream.shards.format.block import ENCODINGS
+from molstream.streamer.buffers import align
+from molstream.streamer.config import Budget
 
 SUFFIXES = {
     "atom_codes": "AF",
@@ -81,9 +81,9 @@ class Batch:
     label_value_L: Tensor | None = None
     """float32, raw units, NaN for padding."""
     walks_AK: Tensor | None = None
-    """uint8 (A, 16): codes of `kernels.positional.quantize_walk`, 0 for padding. None unless asked for, like the next two."""
+    """uint8 (A, 16): codes of `quantize_walk`, 0 for padding. None unless asked for, like the next two."""
     eigenvectors_AK: Tensor | None = None
-    """int8 (A, 8): codes of `kernels.positional.quantize_laplacian`."""
+    """int8 (A, 8): codes of `quantize_laplacian`."""
     eigenvalues_AK: Tensor | None = None
     """float16 (A, 8)."""
     ids: np.ndarray | None = None

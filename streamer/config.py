@@ -4,9 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from kernels.packing import MAX_ATOMS, MAX_EDGES, Capacity
-from shards import ShardSet
-from streamer.errors import BudgetError, CallError
+from molstream.kernels.packing.packs import MAX_ATOMS, MAX_EDGES, Capacity
+from molstream.shards.format.reader import ShardSet
+from molstream.streamer.errors import BudgetError, CallError
 
 Oversize = Literal["error", "skip"]
 

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from streamer.errors import CursorError
+from molstream.streamer.errors import CursorError
 
 CURSOR_VERSION = 1
 

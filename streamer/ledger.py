@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from streamer.loader import Step
+from molstream.streamer.loader import Step
 
 SCHEMA = pa.schema([("epoch", pa.int32()), ("step", pa.int64()), ("lane", pa.int32()), ("set", pa.int32()), ("id", pa.uint64())])
 

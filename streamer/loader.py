@@ -17,18 +17,18 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from kernels.packing import WIDEST
-from shards import ShardSet
-from shards.types import LEVELS, Level
-from streamer.batch import Batch, Layout
-from streamer.config import StreamConfig
-from streamer.cursor import Cursor
-from streamer.errors import BudgetError, CallError, CursorError, StreamError
-from streamer.memory import WindowMemory, piece_bytes
-from streamer.plan import Plan, Slot, plan_hash
-from streamer.selection import Selection
-from streamer.stages import Stages
-from streamer.window import Window, collate, load_window, window_bytes
+from molstream.kernels.packing.packs import WIDEST
+from molstream.shards.format.reader import ShardSet
+from molstream.shards.molecules import LEVELS, Level
+from molstream.streamer.batch import Batch, Layout
+from molstream.streamer.buffers import WindowMemory, piece_bytes
+from molstream.streamer.config import StreamConfig
+from molstream.streamer.cursor import Cursor
+from molstream.streamer.errors import BudgetError, CallError, CursorError, StreamError
+from molstream.streamer.plan import Plan, Slot, plan_hash
+from molstream.streamer.selection import Selection
+from molstream.streamer.stages import Stages
+from molstream.streamer.window import Window, collate, load_window, window_bytes
 
 NUM_STEPS_AHEAD = 4
 """Steps that are collated before they are asked for."""

@@ -24,12 +24,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kernels.hashing import mix_key
-from kernels.packing import count_larger, count_whole, cut_windows, deal_to_lanes
-from kernels.permutation import permutation
-from shards import ShardSet
-from streamer.config import Budget, StreamConfig
-from streamer.errors import BudgetError
+from molstream.kernels.packing.packs import count_larger, count_whole, cut_windows, deal_to_lanes
+from molstream.kernels.rng.hashing import mix_key
+from molstream.kernels.rng.permutation import permutation
+from molstream.shards.format.reader import ShardSet
+from molstream.streamer.config import Budget, StreamConfig
+from molstream.streamer.errors import BudgetError
 
 ORDER_VERSION = 2
 

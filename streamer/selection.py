@@ -7,10 +7,10 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from shards import ShardSet
-from shards.format import ENCODINGS
-from shards.types import LEVELS, Level, Task
-from streamer.errors import CallError
+from molstream.shards.format.block import ENCODINGS
+from molstream.shards.format.reader import ShardSet
+from molstream.shards.molecules import LEVELS, Level, Task
+from molstream.streamer.errors import CallError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,7 +17,7 @@ class Stages:
         self._lock = threading.Lock()
         self.seconds = dict.fromkeys(STAGES, 0.0)
         self.bytes_read = self.bytes_decompressed = 0
-        """Of members. Small gaps between two that are wanted are read through and not counted (`shards.reader.MAX_GAP`)."""
+        """Of members. Small gaps between two that are wanted are read through and not counted (`MAX_GAP`)."""
         self.windows = 0
 
     @contextmanager

@@ -3,9 +3,9 @@
 import os
 import time
 
-from shards.types import LEVELS
-from streamer.loader import NUM_STEPS_AHEAD, Loader, Step
-from streamer.stages import STAGES
+from molstream.shards.molecules import LEVELS
+from molstream.streamer.loader import NUM_STEPS_AHEAD, Loader, Step
+from molstream.streamer.stages import STAGES
 
 
 class StreamStats:

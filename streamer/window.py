@@ -10,22 +10,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kernels.collate import Columns, collate_pack, collate_pairs, collate_rows, count_labels
-from kernels.hashing import mix_key
-from kernels.packing import PackingError, num_packs, pack_molecules
-from kernels.permutation import shuffled
-from kernels.triples import LabelRows, Triples, collate_triples, concat_rows
-from shards import Molecules, ShardSet
-from shards.encodings import encode_positions
-from shards.format import ENCODINGS, Place
-from shards.types import COLUMNS, LEVELS, label_shape, offsets, pair_counts
-from streamer.batch import SUFFIXES, Batch, Layout
-from streamer.config import Budget, StreamConfig
-from streamer.errors import BudgetError
-from streamer.memory import WindowMemory, align
-from streamer.plan import Plan
-from streamer.selection import Selection
-from streamer.stages import Stages
+from molstream.kernels.packing.collate import Columns, collate_pack, collate_pairs, collate_rows, count_labels
+from molstream.kernels.packing.packs import PackingError, num_packs, pack_molecules
+from molstream.kernels.packing.triples import LabelRows, Triples, collate_triples, concat_rows
+from molstream.kernels.rng.hashing import mix_key
+from molstream.kernels.rng.permutation import shuffled
+from molstream.shards.chemistry.encodings import encode_positions
+from molstream.shards.format.block import ENCODINGS, Place
+from molstream.shards.format.reader import ShardSet
+from molstream.shards.molecules import COLUMNS, LEVELS, Molecules, label_shape, offsets, pair_counts
+from molstream.streamer.batch import SUFFIXES, Batch, Layout
+from molstream.streamer.buffers import WindowMemory, align
+from molstream.streamer.config import Budget, StreamConfig
+from molstream.streamer.errors import BudgetError
+from molstream.streamer.plan import Plan
+from molstream.streamer.selection import Selection
+from molstream.streamer.stages import Stages
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -217,7 +217,7 @@ def pack_window(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pack molecules of these sizes (those that `fits`, or all) into exactly `num_packs` packs; `key` shuffles them first.
 
-    Returns offsets and molecules as `kernels.packing.pack_molecules`. Raises BudgetError.
+    Returns offsets and molecules as `kernels.packing.packs.pack_molecules`. Raises BudgetError.
     """
     order = np.arange(len(num_atoms)) if key is None else shuffled(len(num_atoms), key=key)
     try:

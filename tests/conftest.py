@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, settings
 
-from shards import ShardSet
-from shards.build import BuildOptions, WorkOptions, build
-from shards.datasets import preset_dataset
-from shards.splits import SplitFractions
+from molstream.shards.build.build import BuildOptions, WorkOptions, build
+from molstream.shards.format.reader import ShardSet
+from molstream.shards.inputs.datasets import preset_dataset
+from molstream.shards.splits.rules import SplitFractions
 
 # the first call of a kernel compiles it
 settings.register_profile("molstream", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
@@ -145,7 +145,7 @@ def sample_table(tmp_path_factory) -> Path:
         parts = [pq.read_table(folder / f"{name}-1.parquet").slice(0, 150) for name in ("chembl", "moses")]
         table = pa.concat_tables(parts)
     else:
-        from shards.sample import sample_path
+        from molstream.shards.sample import sample_path
 
         table = pq.read_table(sample_path()).slice(0, 300)
     path = tmp_path_factory.mktemp("sample") / "sample.parquet"
@@ -193,7 +193,7 @@ def same() -> Callable[[np.ndarray, np.ndarray], bool]:
 
 @pytest.fixture
 def torchrun(tmp_path):
-    """torchrun(processes, "-m", "tools.main", ...) -> (exit code, stdout, stderr); processes that hang fail the test."""
+    """torchrun(processes, "-m", "molstream", ...) -> (exit code, stdout, stderr); processes that hang fail the test."""
 
     def run(processes: int, *argv: object) -> tuple[int, str, str]:
         launch = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes)

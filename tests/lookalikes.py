@@ -36,7 +36,7 @@ import pyarrow.parquet as pq
 from rdkit import Chem, rdBase
 from rdkit.Chem import BRICS
 
-from shards.sample import sample_path
+from molstream.shards.sample import sample_path
 
 MIN_MOLECULES, MAX_MOLECULES = 60, 2000
 L1000_ROWS = 60

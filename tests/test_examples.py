@@ -15,7 +15,9 @@ import pytest
 import torch
 from torch import distributed
 
-from streamer import Budget, Loader, Plan, StreamConfig
+from molstream.streamer.config import Budget, StreamConfig
+from molstream.streamer.loader import Loader
+from molstream.streamer.plan import Plan
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
@@ -90,8 +92,8 @@ RANKS = """
 import json, sys
 from pathlib import Path
 from torch import distributed
-from streamer import Budget, Loader, ShardSet, StreamConfig
-from streamer.ledger import LedgerWriter
+from molstream import Budget, Loader, ShardSet, StreamConfig
+from molstream.streamer.ledger import LedgerWriter
 
 distributed.init_process_group("gloo")
 rank, world = distributed.get_rank(), distributed.get_world_size()

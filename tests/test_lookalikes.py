@@ -19,7 +19,7 @@ import pytest
 import torch
 from rdkit import Chem
 
-from shards.sample import sample_path
+from molstream.shards.sample import sample_path
 
 SOURCE = Path(__file__).with_name("lookalikes.py")
 _spec = importlib.util.spec_from_file_location("lookalikes", SOURCE)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tools.main import main
-from trainers.recipes import RECIPES
+from molstream.tools.main import main
+from molstream.trainers.recipes import RECIPES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

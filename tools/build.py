@@ -132,15 +132,15 @@ def build(
         int, typer.Option("--molecule-mib", min=64, help="MiB of memory RDKit may take for one molecule before it is rejected.")
     ] = 1024,
 ) -> None:
-    from shards.build import BuildOptions, WorkOptions
-    from shards.build import build as run
-    from shards.datasets import TableSpec, parse_task_kinds
-    from shards.errors import InputError
-    from shards.options import parse_label_dtypes
-    from shards.splits import RULES, SplitFractions
-    from shards.tables import resolve_inputs
-    from tools.memory import PeakMemory
-    from tools.progress import bars
+    from molstream.shards.build.build import BuildOptions, WorkOptions
+    from molstream.shards.build.build import build as run
+    from molstream.shards.build.options import parse_label_dtypes
+    from molstream.shards.errors import InputError
+    from molstream.shards.inputs.datasets import TableSpec, parse_task_kinds
+    from molstream.shards.inputs.tables import resolve_inputs
+    from molstream.shards.splits.rules import RULES, SplitFractions
+    from molstream.tools.peak_memory import PeakMemory
+    from molstream.tools.progress import bars
 
     if out is None:
         raise InputError("--out is missing: the folder to write")
@@ -231,7 +231,7 @@ def _split(patterns: list[str] | None) -> tuple[str, ...]:
 
 def _parse_tables(texts: list[str]) -> dict[tuple[str, str], list[str]]:
     """'vcap:l1000=FILE,FILE', ... -> {(name, data set): files}."""
-    from shards.errors import InputError
+    from molstream.shards.errors import InputError
 
     tables: dict[tuple[str, str], list[str]] = {}
     for text in texts:

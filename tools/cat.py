@@ -15,7 +15,8 @@ def cat(
     limit: Annotated[int | None, typer.Option("--limit", min=0, help="Stop after so many molecules.")] = None,
     ids: Annotated[str | None, typer.Option("--ids", help="Only these ids, separated by commas.")] = None,
 ) -> None:
-    from shards import InputError, ShardSet
+    from molstream.shards.errors import InputError
+    from molstream.shards.format.reader import ShardSet
 
     wanted = None
     if ids is not None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trainers.log import read_log
+from molstream.trainers.runs.log import read_log
 
 PLOT = "run.png"
 MAX_POINTS = 2000

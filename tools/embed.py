@@ -32,12 +32,12 @@ def embed(
     dtype: Annotated[Dtype, typer.Option("--dtype", help="Of the embeddings.")] = Dtype.f32,
     threads: Annotated[int, typer.Option("--threads", help="Threads that decode, pack and collate a shard set.")] = 1,
 ) -> None:
-    from shards import InputError
-    from shards.tables import iter_smiles
-    from tools.progress import bars
-    from tools.report import skipped
-    from trainers.embed import embed_shard_set, embed_table
-    from trainers.pretrained import load_weights
+    from molstream.shards.errors import InputError
+    from molstream.shards.inputs.tables import iter_smiles
+    from molstream.tools.progress import bars
+    from molstream.tools.report import skipped
+    from molstream.trainers.jobs.embed import embed_shard_set, embed_table
+    from molstream.trainers.models.export import load_weights
 
     if not source.exists():
         raise InputError(f"{source}: no such file or folder")
@@ -48,7 +48,7 @@ def embed(
     failed = 0
     with bars() as progress:
         if source.is_dir():
-            from streamer import ShardSet
+            from molstream.shards.format.reader import ShardSet
 
             shard_set = ShardSet(source)
             if split is not None:
@@ -82,8 +82,8 @@ def read_table(path: Path, column: str | None) -> tuple[str, int]:
     """Hash of a table's bytes and its number of rows: checks the whole of it before anything is written."""
     import hashlib
 
-    from shards import SchemaError
-    from shards.tables import iter_smiles
+    from molstream.shards.errors import SchemaError
+    from molstream.shards.inputs.tables import iter_smiles
 
     digest = hashlib.sha256()
     rows = sum(len(batch) for batch in iter_smiles(str(path), column=column))
@@ -97,6 +97,6 @@ def read_table(path: Path, column: str | None) -> tuple[str, int]:
 
 def featurize(smiles: list[str | None], first_row: int) -> tuple:
     """Rows of a table as molecules, and why the others are none."""
-    from shards.mapper import featurize_smiles
+    from molstream.shards.build.map import featurize_smiles
 
     return featurize_smiles(smiles, first_row)

@@ -26,13 +26,13 @@ def evaluate(
     every_task: Annotated[bool, typer.Option("--every-task", help="Print every task, not the best and worst.")] = False,
     threads: Annotated[int, typer.Option("--threads", help="Threads that decode, pack and collate.")] = 1,
 ) -> None:
-    from shards import InputError
-    from streamer import ShardSet
-    from tools.progress import bars
-    from tools.report import print_results, skipped
-    from trainers.evaluate import evaluate_checkpoint
-    from trainers.pretrained import load_weights
-    from trainers.ranks import joined
+    from molstream.shards.errors import InputError
+    from molstream.shards.format.reader import ShardSet
+    from molstream.tools.progress import bars
+    from molstream.tools.report import print_results, skipped
+    from molstream.trainers.distributed.ranks import joined
+    from molstream.trainers.jobs.evaluate import evaluate_checkpoint
+    from molstream.trainers.models.export import load_weights
 
     for file in out or ():
         if file.suffix not in (".json", ".parquet"):

@@ -25,11 +25,11 @@ def inspect(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
-    from shards import ShardSet
-    from shards.format import FORMAT_VERSION
-    from shards.summary import summarize
-    from shards.writer import write_atomic
-    from streamer import Budget
+    from molstream.shards.format.block import FORMAT_VERSION
+    from molstream.shards.format.reader import ShardSet
+    from molstream.shards.format.summary import summarize
+    from molstream.shards.format.writer import write_atomic
+    from molstream.streamer.config import Budget
 
     shard_set = ShardSet(directory)
     facts = summarize(shard_set) | {
@@ -40,7 +40,7 @@ def inspect(
         },
     }
     if html is not None:
-        from tools.page import render_page
+        from molstream.tools.page import render_page
 
         write_atomic(html, render_page(facts).encode())
     _Printer().print(facts)

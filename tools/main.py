@@ -21,7 +21,7 @@ def _commands() -> None:
     """Register the subcommands, once. Their modules import nothing heavy until they run."""
     if app.registered_commands:
         return
-    from tools import bench, build, cat, embed, evaluate, inspect, pretrain, stream, verify
+    from molstream.tools import bench, build, cat, embed, evaluate, inspect, pretrain, stream, verify
 
     app.command("build", help=build.__doc__)(build.build)
     app.command("inspect", help=inspect.__doc__)(inspect.inspect)
@@ -35,7 +35,7 @@ def _commands() -> None:
     app.command("bench", help=bench.__doc__, context_settings=arguments_of_its_own)(bench.bench)
 
 
-_PACKAGES = ("kernels", "shards", "streamer", "trainers", "tools")
+_OURS = "molstream"
 
 
 def _print_version(wanted: bool) -> None:
@@ -123,7 +123,7 @@ def _explain(error: Exception) -> int:
         where = f"{error.filename}: " if error.filename else ""
         print(f"molstream: error: {where}{error.strerror or error}", file=sys.stderr)
         return 1
-    if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] not in _PACKAGES:
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] != _OURS:
         # a training node has no RDKit, a building node no torch
         name = error.name.split(".")[0]
         print(f"molstream: error: this needs the package {name}, which is not installed here", file=sys.stderr)

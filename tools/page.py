@@ -14,7 +14,7 @@ from pathlib import PurePath
 from statistics import median
 from typing import Any
 
-from tools.plots import plot_coverage, plot_elements, plot_histogram, plot_ranges, tail_start
+from molstream.tools.plots import plot_coverage, plot_elements, plot_histogram, plot_ranges, tail_start
 
 OPEN_ROWS = 20
 """Longer tables are folded up."""

@@ -59,14 +59,14 @@ def pretrain(
         ),
     ] = None,
 ) -> None:
-    from shards import InputError
-    from tools.stop import StopFlag
-    from trainers.device import find_device
-    from trainers.launch import count_processes, launch
-    from trainers.log import check_trackers
-    from trainers.ranks import joined
-    from trainers.recipes import get_recipe
-    from trainers.run import read_recipe
+    from molstream.shards.errors import InputError
+    from molstream.tools.stop import StopFlag
+    from molstream.trainers.distributed.device import find_device
+    from molstream.trainers.distributed.launch import count_processes, launch
+    from molstream.trainers.distributed.ranks import joined
+    from molstream.trainers.recipes import get_recipe
+    from molstream.trainers.runs.folder import read_recipe
+    from molstream.trainers.runs.log import check_trackers
 
     if fields:
         print_fields(get_recipe(recipe or "sample").override(assignments or []))
@@ -102,9 +102,9 @@ def run(
     directory: Path | None, out: Path, recipe, *, resume: bool, threads: int, trackers: list[str], device: str, stop
 ) -> tuple[Any, Any]:
     """Open the shard set, which the first process packs if it is the embedded sample, and train. Collective."""
-    from tools.report import TerminalReporter
-    from trainers.ranks import Ranks
-    from trainers.trainer import pretrain as train
+    from molstream.tools.report import TerminalReporter
+    from molstream.trainers.distributed.ranks import Ranks
+    from molstream.trainers.training.trainer import pretrain as train
 
     ranks = Ranks.here()
     found = left_as_found(out, was_there=out.exists(), shards_were=(out / "shards").exists()) if ranks.is_first else nullcontext()
@@ -130,8 +130,8 @@ def run(
 
 def report(outcome, shard_set, directory: Path | None, out: Path, options: list[str]) -> None:
     """Say how a run ended, where everything is and what to type next."""
-    from tools.curves import plot_run
-    from tools.report import print_results
+    from molstream.tools.curves import plot_run
+    from molstream.tools.report import print_results
 
     plot = plot_run(out)
     if not outcome.finished:
@@ -146,7 +146,7 @@ def report(outcome, shard_set, directory: Path | None, out: Path, options: list[
     embeddings = quote(out / f"embeddings-{shard_set.splits[-1]}")
     typer.echo(
         f"run        {out}\n"
-        f"  model    {out / 'model'}, by itself: trainers.load_encoder({str(out / 'model')!r})\n"
+        f"  model    {out / 'model'}, by itself: molstream.load_encoder({str(out / 'model')!r})\n"
         f"  weights  {out / 'checkpoints'}\n"
         f"  log      {out / 'log.jsonl'}, or: tensorboard --logdir {out / 'tensorboard'}\n"
         f"  results  {out / 'results.json'}\n"
@@ -162,7 +162,7 @@ def print_fields(recipe) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from trainers.config import describe_fields
+    from molstream.trainers.config import describe_fields
 
     table = Table(title=f"recipe {recipe.name}", title_justify="left", box=None, pad_edge=False, header_style="italic")
     for name in ("field", "value", "meaning"):
@@ -206,17 +206,17 @@ def quote(path: Path) -> str:
 
 def open_shards(directory: Path | None, out: Path):
     """The shard set to train on; the embedded sample is built on first use."""
-    from streamer import ShardSet
+    from molstream.shards.format.reader import ShardSet
 
     if directory is not None:
         return ShardSet(directory)
     shards = out / "shards"
     if not (shards / "manifest.json").exists():
-        from shards.build import BuildOptions, build
-        from shards.sample import sample_path
-        from shards.splits import SplitFractions
-        from tools.progress import bars
-        from trainers.run import check_fresh
+        from molstream.shards.build.build import BuildOptions, build
+        from molstream.shards.sample import sample_path
+        from molstream.shards.splits.rules import SplitFractions
+        from molstream.tools.progress import bars
+        from molstream.trainers.runs.folder import check_fresh
 
         check_fresh(out)
         typer.echo(f"packing the embedded PM6 sample into {shards}", err=True)

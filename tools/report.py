@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from trainers.evaluate import Results
-from trainers.spec import HeadSpec
+from molstream.trainers.jobs.evaluate import Results
+from molstream.trainers.spec import HeadSpec
 
 LOG_EVERY_S = 10.0
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 if TYPE_CHECKING:
-    from streamer.config import Oversize
+    from molstream.streamer.config import Oversize
 
 
 def stream(
@@ -58,15 +58,18 @@ def stream(
 ) -> None:
     from contextlib import nullcontext
 
-    from shards import InputError
-    from streamer import Budget, Cursor, Loader, Selection, ShardSet, StreamConfig
-    from streamer.errors import CallError
-    from streamer.ledger import LedgerWriter
-    from streamer.loader import NUM_STEPS_AHEAD
-    from streamer.stages import STAGES
-    from streamer.stats import StreamStats
-    from tools.progress import bars
-    from tools.stop import StopFlag
+    from molstream.shards.errors import InputError
+    from molstream.shards.format.reader import ShardSet
+    from molstream.streamer.config import Budget, StreamConfig
+    from molstream.streamer.cursor import Cursor
+    from molstream.streamer.errors import CallError
+    from molstream.streamer.ledger import LedgerWriter
+    from molstream.streamer.loader import NUM_STEPS_AHEAD, Loader
+    from molstream.streamer.selection import Selection
+    from molstream.streamer.stages import STAGES
+    from molstream.streamer.stats import StreamStats
+    from molstream.tools.progress import bars
+    from molstream.tools.stop import StopFlag
 
     if state is not None and not state.parent.is_dir():
         # written last, so a mistake here would cost the whole run its cursor

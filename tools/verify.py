@@ -12,9 +12,9 @@ def verify(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A shard set.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
-    from shards import ShardSet
-    from shards.verify import verify as run
-    from tools.progress import bars
+    from molstream.shards.format.reader import ShardSet
+    from molstream.shards.format.verify import verify as run
+    from molstream.tools.progress import bars
 
     with bars() as progress:
         report = run(ShardSet(directory), lambda done, total: progress("verify", done, total))

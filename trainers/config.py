@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from trainers.errors import RunError
+from molstream.trainers.errors import RunError
 
 Layer = Literal["gcn", "gin", "gine", "gated", "mpnn"]
 Pooling = Literal["sum", "mean", "max"]

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from trainers.config import Layer, Recipe
-from trainers.errors import RunError
+from molstream.trainers.config import Layer, Recipe
+from molstream.trainers.errors import RunError
 
 
 def sample() -> Recipe:

@@ -4,8 +4,9 @@ to load one."""
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from streamer import LEVELS, Level, ShardSet
-from trainers.errors import RunError, TrainError
+from molstream.shards.format.reader import ShardSet
+from molstream.shards.molecules import LEVELS, Level
+from molstream.trainers.errors import RunError, TrainError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

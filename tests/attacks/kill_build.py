@@ -13,11 +13,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from shards import mapper, tables
-from shards.build import build
-from shards.datasets import TableSpec
-from shards.options import BuildOptions
-from shards.splits import SplitFractions
+from molstream.shards.build import map as mapper
+from molstream.shards.build.build import build
+from molstream.shards.build.options import BuildOptions
+from molstream.shards.inputs import tables
+from molstream.shards.inputs.datasets import TableSpec
+from molstream.shards.splits.rules import SplitFractions
 
 OPTIONS = BuildOptions(split_fractions=SplitFractions.parse("80,10,10"), block_molecules=16, shard_molecules=60)
 JOINED = replace(OPTIONS, tables=(TableSpec(), TableSpec(dataset="pcba")), join="smiles")

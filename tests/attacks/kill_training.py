@@ -14,10 +14,10 @@ import sys
 import time
 from pathlib import Path
 
-from shards import ShardSet
-from trainers.checkpoint import list_checkpoints
-from trainers.config import Recipe
-from trainers.trainer import pretrain
+from molstream.shards.format.reader import ShardSet
+from molstream.trainers.config import Recipe
+from molstream.trainers.runs.checkpoint import list_checkpoints
+from molstream.trainers.training.trainer import pretrain
 
 directory, run, recipe = Path(sys.argv[1]), Path(sys.argv[2]), Recipe.from_json(json.loads(Path(sys.argv[3]).read_text()))
 kills, draw, most_s = int(sys.argv[4]), random.Random(int(sys.argv[5])), float(sys.argv[6])

@@ -8,9 +8,10 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 from ray.cluster_utils import Cluster
 
-from shards import mapper, tables
-from shards.build import WorkOptions, build
-from shards.options import BuildOptions
+from molstream.shards.build import map as mapper
+from molstream.shards.build.build import WorkOptions, build
+from molstream.shards.build.options import BuildOptions
+from molstream.shards.inputs import tables
 
 OPTIONS = BuildOptions(shard_molecules=1_000, seed=3)
 

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
+import twins.align
+import twins.moments
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernels import reference
-from kernels.align import FITS, MISFITS, UNREADABLE, FlatLists, align_bonds, align_lists, align_pairs
-from kernels.moments import measure_columns, measure_f16_errors
+from molstream.kernels.tables.align import FITS, MISFITS, UNREADABLE, FlatLists, align_bonds, align_lists, align_pairs
+from molstream.kernels.tables.moments import measure_columns, measure_f16_errors
 
 
 def flat_lists(rng, *, usual: list[np.ndarray], most: int) -> FlatLists:
@@ -87,7 +88,7 @@ def pair_batches(draw):
 def test_lists_are_laid_out_as_by_the_twin(batch):
     lists, molecules = batch
     out, status = align_lists(lists, **molecules)
-    expected, expected_status = reference.align_lists(lists, **molecules)
+    expected, expected_status = twins.align.align_lists(lists, **molecules)
     assert np.array_equal(status, expected_status)
     # what a molecule that is rejected holds does not matter
     fits = np.repeat(status[:, 0] == FITS, np.diff(molecules["atom_ptr"]))
@@ -106,13 +107,13 @@ def assert_as_the_twin(found, expected, ptr):
 @given(bond_batches())
 def test_lists_of_bonds_are_laid_out_as_by_the_twin(batch):
     lists, bonds = batch
-    assert_as_the_twin(align_bonds(lists, **bonds), reference.align_bonds(lists, **bonds), bonds["bond_ptr"])
+    assert_as_the_twin(align_bonds(lists, **bonds), twins.align.align_bonds(lists, **bonds), bonds["bond_ptr"])
 
 
 @given(pair_batches())
 def test_lists_of_pairs_are_laid_out_as_by_the_twin(batch):
     lists, atoms = batch
-    assert_as_the_twin(align_pairs(lists, **atoms), reference.align_pairs(lists, **atoms), atoms["pair_ptr"])
+    assert_as_the_twin(align_pairs(lists, **atoms), twins.align.align_pairs(lists, **atoms), atoms["pair_ptr"])
 
 
 NAN = np.nan
@@ -229,7 +230,7 @@ def test_moments_are_those_of_the_definition(seed, num_rows, num_tasks):
     rng = np.random.default_rng(seed)
     values = (rng.normal(size=(num_rows, num_tasks)) * 10.0 ** rng.integers(-3, 6, num_tasks)).astype(np.float32)
     values[rng.random(values.shape) < 0.3] = np.nan
-    found, expected = measure_columns(values), reference.measure_columns(values)
+    found, expected = measure_columns(values), twins.moments.measure_columns(values)
     for k in (0, 3, 4):
         assert np.array_equal(found[k], expected[k])
     scale = np.nanmax(np.abs(values), axis=0, initial=1.0)

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
+import twins.assign
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels import reference
-from kernels.assign import assign_rows
+from molstream.kernels.tables.assign import assign_rows
 
 
 @given(rows=st.lists(st.integers(0, 9), max_size=12), taken=st.lists(st.integers(0, 9), max_size=3), data=st.data())
@@ -15,7 +15,7 @@ def test_rows_are_assigned_up_to_the_first_that_is_taken(rows, taken, data):
     assignment[taken] = 7
     twin = assignment.tolist()
     at = assign_rows(assignment, rows=np.array(rows, np.int64), codes=np.array(codes, np.uint8), free=255)
-    assert at == reference.assign_rows(twin, rows=rows, codes=codes, free=255)
+    assert at == twins.assign.assign_rows(twin, rows=rows, codes=codes, free=255)
     assert assignment.tolist() == twin
 
 

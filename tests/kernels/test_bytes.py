@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+import twins.bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels import reference
-from kernels.bytes import shuffle_bytes, transpose, unshuffle_bytes
+from molstream.kernels.codec.bytes import shuffle_bytes, transpose, unshuffle_bytes
 
 DTYPES = [np.uint8, np.int16, np.uint32, np.float32, np.int64, np.float64]
 
@@ -19,8 +19,8 @@ def test_shuffled_bytes_equal_the_twin_and_come_back_as_they_were(data, dtype):
     array = np.frombuffer(data, dtype)
     shuffled = shuffle_bytes(array)
     assert shuffled.dtype == np.uint8
-    assert shuffled.tobytes() == reference.shuffle_bytes(data, item_size)
-    assert reference.unshuffle_bytes(shuffled.tobytes(), item_size) == data
+    assert shuffled.tobytes() == twins.bytes.shuffle_bytes(data, item_size)
+    assert twins.bytes.unshuffle_bytes(shuffled.tobytes(), item_size) == data
     back = unshuffle_bytes(shuffled, dtype)
     assert back.dtype == dtype
     assert back.tobytes() == data

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+import twins.collate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels import reference
-from kernels.collate import Columns, collate_pack, collate_pairs, collate_rows, count_labels
+from molstream.kernels.packing.collate import Columns, collate_pack, collate_pairs, collate_rows, count_labels
 
 DTYPES = {
     "atom_codes": np.uint8,
@@ -58,7 +58,7 @@ def packs(draw):
 def test_a_pack_equals_its_twin_in_every_slot(case):
     members, columns, (graphs, atoms, edges) = case
     got = collate_pack(members, columns, graphs=graphs, atoms=atoms, edges=edges)
-    expect = reference.collate_pack(members, columns, graphs=graphs, atoms=atoms, edges=edges)
+    expect = twins.collate.collate_pack(members, columns, graphs=graphs, atoms=atoms, edges=edges)
     assert {name: array.dtype for name, array in got.items()} == DTYPES
     assert list(got) == list(expect)
     for name, array in got.items():
@@ -158,7 +158,7 @@ def test_labels_of_a_pack_equal_their_twin(case, num_tasks, per_atom):
     labels[rng.random(labels.shape) < 0.5] = np.nan
     out = collate_rows(members, ptr, labels, out=np.empty((rows, num_tasks), np.float32), pad=np.nan)
     num_labels = count_labels(out)
-    expect, num_expected = reference.collate_labels(members, ptr, labels, rows=rows)
+    expect, num_expected = twins.collate.collate_labels(members, ptr, labels, rows=rows)
     np.testing.assert_array_equal(out, expect)
     np.testing.assert_array_equal(num_labels, num_expected)
     assert (out.dtype, num_labels.dtype) == (np.float32, np.int32)
@@ -172,7 +172,7 @@ def test_pairs_of_a_pack_equal_their_twin_and_lie_where_labels_of_pairs_do(case,
     pairs = sum(n * (n + 1) // 2 for n in sizes) + room
     got = collate_pairs(members, columns.atom_ptr, atoms=atoms, pairs=pairs)
     assert (got.dtype, got.shape) == (np.int32, (2, pairs))
-    assert got.tolist() == reference.collate_pairs(members.tolist(), columns.atom_ptr.tolist(), atoms=atoms, pairs=pairs)
+    assert got.tolist() == twins.collate.collate_pairs(members.tolist(), columns.atom_ptr.tolist(), atoms=atoms, pairs=pairs)
     at = 0
     for n, first in zip(sizes, collate_pack(members, columns, graphs=graphs, atoms=atoms, edges=edges)["atom_ptr"].tolist()):
         for j in range(n):

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
+import twins.dropout
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels import reference
-from kernels.dropout import add_dropped, dropout
+from molstream.kernels.nn.dropout import add_dropped, dropout
 
 P = 0.3
 THRESHOLD = round(P * 2**16)
@@ -30,7 +30,7 @@ def test_what_is_dropped_is_what_the_twin_says(seed, rows, columns, dtype):
     rng = np.random.default_rng(seed)
     old, new, weights = (torch.from_numpy(rng.normal(size=(rows, columns))).to(dtype).requires_grad_() for _ in range(3))
     is_row = torch.from_numpy(rng.random((rows, 1)) < 0.7)
-    dropped = torch.from_numpy(reference.draw_dropped(seed_of(seed), THRESHOLD, rows, columns))
+    dropped = torch.from_numpy(twins.dropout.draw_dropped(seed_of(seed), THRESHOLD, rows, columns))
     kept = torch.where(dropped, 0.0, SCALE).to(dtype)
 
     got, expected = add_dropped(old, new, P, is_row), (old + new * kept) * is_row

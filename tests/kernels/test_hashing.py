@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import twins.hashing
+import twins.skeletons
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels import reference
-from kernels.hashing import hash_skeletons, hash_u64, mix_key
+from molstream.kernels.chemistry.skeletons import hash_skeletons
+from molstream.kernels.rng.hashing import hash_u64, mix_key
 
 U64 = st.integers(0, 2**64 - 1)
 PROPANE = ([6, 6, 6], [(0, 1), (1, 2)])
@@ -59,14 +61,14 @@ def skeleton(elements, bonds, key=0):
 def test_mix64_is_splitmix64_as_published():
     # the first outputs of Vigna's splitmix64.c for state 0, which adds the golden ratio every time
     golden = 0x9E3779B97F4A7C15
-    outputs = [reference.mix64(k * golden % 2**64) for k in range(3)]
+    outputs = [twins.hashing.mix64(k * golden % 2**64) for k in range(3)]
     assert outputs == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
 
 
 @given(key=U64, values=st.lists(st.integers(-(2**63), 2**63 - 1), max_size=20))
 @settings(deadline=None, max_examples=50)
 def test_hash_of_numbers_equals_its_twin(key, values):
-    assert hash_u64(key, np.array(values, np.int64)).tolist() == reference.hash_u64(key, values)
+    assert hash_u64(key, np.array(values, np.int64)).tolist() == twins.hashing.hash_u64(key, values)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64, np.uint64])
@@ -99,7 +101,7 @@ def test_hash_of_numbers_has_no_collision_and_no_biased_bit_among_many():
 @given(parts=st.lists(st.integers(-(2**63), 2**64 - 1), max_size=4))
 @settings(deadline=None, max_examples=50)
 def test_mixed_key_equals_its_twin(parts):
-    assert mix_key(*parts) == reference.mix_key(*parts)
+    assert mix_key(*parts) == twins.hashing.mix_key(*parts)
 
 
 def test_mixed_key_never_changes_and_minds_the_order_of_parts():
@@ -111,7 +113,7 @@ def test_mixed_key_never_changes_and_minds_the_order_of_parts():
 @settings(deadline=None, max_examples=60)
 def test_skeleton_hash_equals_its_twin(batch, key):
     arrays = arrays_of(batch)
-    assert hash_skeletons(*arrays, key=key).tolist() == reference.hash_skeletons(*arrays, key=key)
+    assert hash_skeletons(*arrays, key=key).tolist() == twins.skeletons.hash_skeletons(*arrays, key=key)
 
 
 def test_skeleton_hash_never_changes():

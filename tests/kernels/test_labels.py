@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+import twins.labels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels import reference
-from kernels._numba_labels import BITMAP, DELTA, DENSE, RAW, ROWS, TABLE
-from kernels.labels import SparseLabels, densify_labels, plane_offsets, sparsify_labels
+from molstream.kernels.codec._labels import BITMAP, DELTA, DENSE, RAW, ROWS, TABLE
+from molstream.kernels.codec.labels import SparseLabels, densify_labels, plane_offsets, sparsify_labels
 
 DTYPES = [np.float32, np.float16]
 SPECIAL = np.array([0.0, -0.0, np.inf, -np.inf, 65504, -65504, 6e-8, -6e-8, 6.1e-5, -6.09e-5, 1e-45, -1e-39, 1], np.float32)
@@ -85,8 +85,8 @@ def test_sparse_labels_come_back_bit_for_bit(case, dtype):
     back = densify_labels(sparse, ptr)
     assert back.dtype == np.float32
     assert same_floats(back, labels.astype(dtype).astype(np.float32))
-    assert same_floats(back, reference.densify_labels(sparse, ptr))
-    sizes = np.array(reference.measure_labels(sparse, ptr), int)
+    assert same_floats(back, twins.labels.densify_labels(sparse, ptr))
+    sizes = np.array(twins.labels.measure_labels(sparse, ptr), int)
     assert sparse.values.size == sizes @ sparse.planes
     again = sparsify_labels(back, ptr, dtype=dtype)
     assert [x.tobytes() for x in again] == [x.tobytes() for x in sparse]
@@ -108,7 +108,7 @@ def test_every_float_there_is_comes_back(dtype):
 def test_a_molecule_is_present_where_any_of_its_entries_is_real(case):
     labels, ptr = case
     sparse = sparsify_labels(labels, ptr)
-    for t, present in enumerate(reference.molecules_of_tasks(sparse, len(ptr) - 1)):
+    for t, present in enumerate(twins.labels.molecules_of_tasks(sparse, len(ptr) - 1)):
         assert present == [i for i in range(len(ptr) - 1) if not np.isnan(labels[ptr[i] : ptr[i + 1], t]).all()]
 
 
@@ -349,7 +349,7 @@ def test_arbitrary_damage_is_refused_or_changes_values_only_where_it_may(case, d
             arrays[name] = array[: data.draw(st.integers(0, array.size))]
     damaged = SparseLabels(**arrays)
     try:
-        expect = reference.densify_labels(damaged, ptr)
+        expect = twins.labels.densify_labels(damaged, ptr)
         good = damaged.encoding.max(initial=0) <= ROWS
     except (ValueError, KeyError):
         good = False

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
+import twins.messages
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernels import messages, reference
-from kernels.segment import Edges, gather, segment_sum, sum_messages, use_backend
+from molstream.kernels.nn import messages
+from molstream.kernels.nn.segment import Edges, gather, segment_sum, sum_messages, use_backend
 
 NUM_CODES = 5
 
@@ -59,8 +60,8 @@ def test_messages_and_their_gradients_equal_the_twins(case):
     out, grad_x, grad_table = value_and_gradients(sum_messages, x, edges, table, weights)
     ends = [index.tolist() for index in edges[:3]]
     # multiples of 1/4: sums are exact in any order
-    np.testing.assert_array_equal(out, reference.sum_messages(x.numpy(), *ends, table.numpy()))
-    expect_x, expect_table = reference.message_gradients(weights.numpy(), x.numpy(), *ends, table.numpy())
+    np.testing.assert_array_equal(out, twins.messages.sum_messages(x.numpy(), *ends, table.numpy()))
+    expect_x, expect_table = twins.messages.message_gradients(weights.numpy(), x.numpy(), *ends, table.numpy())
     np.testing.assert_array_equal(grad_x, expect_x)
     np.testing.assert_array_equal(grad_table, expect_table)
 
@@ -70,8 +71,8 @@ def test_sums_of_neighbours_and_their_gradients_equal_the_twin(case):
     edges, x, _, weights = case
     out, grad_x = value_and_gradients(sum_messages, x, edges, None, weights)
     source, target, code = (index.tolist() for index in edges[:3])
-    np.testing.assert_array_equal(out, reference.sum_messages(x.numpy(), source, target, code))
-    np.testing.assert_array_equal(grad_x, reference.sum_messages(weights.numpy(), target, source, code))
+    np.testing.assert_array_equal(out, twins.messages.sum_messages(x.numpy(), source, target, code))
+    np.testing.assert_array_equal(grad_x, twins.messages.sum_messages(weights.numpy(), target, source, code))
 
 
 def large_case(dtype: torch.dtype, *, hidden: int = 40, padding: int = 300):

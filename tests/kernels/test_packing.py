@@ -5,14 +5,15 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import twins.packs
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kernels import _numba_packing, reference
-from kernels.packing import Capacity, PackingError, cut_windows, num_packs, pack_molecules
-from kernels.permutation import shuffled
-from shards.reducer import block_ends
-from streamer.config import Budget, StreamConfig
+from molstream.kernels.packing import _packs
+from molstream.kernels.packing.packs import Capacity, PackingError, cut_windows, num_packs, pack_molecules
+from molstream.kernels.rng.permutation import shuffled
+from molstream.shards.build.reduce import block_ends
+from molstream.streamer.config import Budget, StreamConfig
 
 AMPLE = 10**6
 
@@ -87,7 +88,7 @@ def drug_like(rng, num_molecules):
 @settings(deadline=None, max_examples=80)
 def test_number_of_packs_equals_the_least_that_satisfies_the_inequality(case):
     sizes, capacity = case
-    assert _numba_packing.count_packs(np.bincount(sizes), max(sizes), capacity) == reference.count_packs(sizes, capacity)
+    assert _packs.count_packs(np.bincount(sizes), max(sizes), capacity) == twins.packs.count_packs(sizes, capacity)
 
 
 @given(
@@ -103,7 +104,7 @@ def test_number_of_packs_equals_its_twin_where_graphs_or_edges_bind(case, graphs
     bonds = np.random.default_rng(seed).integers(0, 10, len(sizes))
     capacity = Capacity(graphs, atoms, 2 * int(bonds.max()) + room)
     got = num_packs(np.array(sizes), bonds, capacity=capacity)
-    assert got == reference.num_packs(sizes, bonds.tolist(), capacity=capacity)
+    assert got == twins.packs.num_packs(sizes, bonds.tolist(), capacity=capacity)
 
 
 @given(multisets(max_size=200, max_capacity=400))
@@ -111,7 +112,7 @@ def test_number_of_packs_equals_its_twin_where_graphs_or_edges_bind(case, graphs
 def test_number_of_packs_lies_between_the_volume_and_its_bound(case):
     sizes, capacity = case
     total, largest = sum(sizes), max(sizes)
-    packs = _numba_packing.count_packs(np.bincount(sizes), largest, capacity)
+    packs = _packs.count_packs(np.bincount(sizes), largest, capacity)
     assert packs >= -(-total // capacity)
     assert packs <= len(sizes)
     if largest < capacity:
@@ -171,7 +172,7 @@ def test_packing_equals_its_twin_also_where_graphs_and_edges_bind(case, data):
     bonds = np.random.default_rng(seed).integers(0, 6, len(sizes)).tolist()
     capacity = Capacity(data.draw(st.integers(1, 12)), atoms, data.draw(st.integers(1, 60)))
     # about as many packs as it takes: the planned number is mostly enough, one less mostly not
-    least = reference.num_packs(sizes, bonds, capacity=capacity._replace(edges=AMPLE))
+    least = twins.packs.num_packs(sizes, bonds, capacity=capacity._replace(edges=AMPLE))
     packs = max(1, least + data.draw(st.integers(-1, 2)))
     order = shuffled(len(sizes), key=seed)
     labels = None
@@ -179,7 +180,7 @@ def test_packing_equals_its_twin_also_where_graphs_and_edges_bind(case, data):
         labels = np.random.default_rng(seed + 1).integers(0, 9, len(sizes)).tolist()
         capacity = capacity._replace(labels=data.draw(st.integers(1, 60)))
     arguments = {"num_packs": packs, "capacity": capacity, "labels": labels}
-    expect = reference.pack_molecules(sizes, bonds, order.tolist(), **arguments)
+    expect = twins.packs.pack_molecules(sizes, bonds, order.tolist(), **arguments)
     if labels is not None:
         arguments["labels"] = np.array(labels)
     if expect is None:
@@ -268,7 +269,7 @@ def cut(blocks, order, capacity, window_molecules):
 def test_windows_equal_their_twin(case):
     blocks, order, capacity, window_molecules = case
     window_ptr, packs = cut(blocks, order, capacity, window_molecules)
-    expect = reference.cut_windows(order, blocks, capacity=capacity, window_molecules=window_molecules)
+    expect = twins.packs.cut_windows(order, blocks, capacity=capacity, window_molecules=window_molecules)
     assert (window_ptr.tolist(), packs.tolist()) == expect
 
 
@@ -381,8 +382,8 @@ def test_joint_packing_equals_its_twin(num, seed):
     capacity, packs = Capacity(12, 128, 256), int(rng.integers(1, 8))
     pack_ptr, molecules = np.empty(packs + 1, np.int64), np.empty(num, np.int64)
     limits = np.array([*capacity[:3], 0])
-    left = _numba_packing.pack_jointly(sizes, 2 * bonds, np.empty(0, np.int64), order, limits, pack_ptr, molecules)
-    expected = reference.pack_jointly(sizes.tolist(), bonds.tolist(), order.tolist(), num_packs=packs, capacity=capacity)
+    left = _packs.pack_jointly(sizes, 2 * bonds, np.empty(0, np.int64), order, limits, pack_ptr, molecules)
+    expected = twins.packs.pack_jointly(sizes.tolist(), bonds.tolist(), order.tolist(), num_packs=packs, capacity=capacity)
     if expected is None:
         assert left >= 0
     else:
@@ -400,8 +401,8 @@ def test_every_way_of_packing_minds_labels_as_its_twin_does(name):
         order, packs = rng.permutation(12), int(rng.integers(2, 5))
         capacity = Capacity(12, 300, 600, max(8, int(labels.sum() / packs) + int(rng.integers(-1, 9))))
         pack_ptr, molecules = np.empty(packs + 1, np.int64), np.empty(12, np.int64)
-        left = getattr(_numba_packing, name)(sizes, 2 * bonds, labels, order, np.array(capacity[:4]), pack_ptr, molecules)
-        twin = getattr(reference, name)
+        left = getattr(_packs, name)(sizes, 2 * bonds, labels, order, np.array(capacity[:4]), pack_ptr, molecules)
+        twin = getattr(twins.packs, name)
         lists = (x.tolist() for x in (sizes, bonds, order))
         expected = twin(*lists, num_packs=packs, capacity=capacity, labels=labels.tolist())
         found, refused = found + (expected is not None), refused + (expected is None)

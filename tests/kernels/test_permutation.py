@@ -4,11 +4,12 @@ import random
 
 import numpy as np
 import pytest
+import twins.hashing
+import twins.permutation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels import reference
-from kernels.permutation import permutation, python_shuffle, shuffled
+from molstream.kernels.rng.permutation import permutation, python_shuffle, shuffled
 
 KEYS = st.integers(0, 2**64 - 1)
 
@@ -16,8 +17,8 @@ KEYS = st.integers(0, 2**64 - 1)
 @given(n=st.integers(0, 300), key=KEYS)
 @settings(deadline=None, max_examples=60)
 def test_permutation_and_shuffle_equal_their_twins(n, key):
-    assert permutation(n, key=key).tolist() == reference.permutation(n, key=key)
-    assert shuffled(n, key=key).tolist() == reference.shuffled(n, key=key)
+    assert permutation(n, key=key).tolist() == twins.permutation.permutation(n, key=key)
+    assert shuffled(n, key=key).tolist() == twins.permutation.shuffled(n, key=key)
 
 
 def test_both_are_bijections_for_every_small_number_and_around_powers_of_two():
@@ -42,9 +43,9 @@ def test_a_slice_of_a_huge_permutation_equals_cycle_walking_by_hand(n):
     half = 1 << (((n - 1).bit_length() + 1) // 2)
     expect = []
     for x in range(n - 50, n):
-        image = reference.feistel(x, half=half, key=5)
+        image = twins.permutation.feistel(x, half=half, key=5)
         while image >= n:
-            image = reference.feistel(image, half=half, key=5)
+            image = twins.permutation.feistel(image, half=half, key=5)
         expect.append(image)
     assert permutation(n, key=5, start=n - 50).tolist() == expect
 
@@ -61,7 +62,7 @@ def test_permutations_never_change():
 def test_first_place_is_even_over_keys():
     # chi-squared with 9 degrees of freedom stays below 33.7 in 9,999 of 10,000 cases; keys are fixed, so it does or does not
     for method in (permutation, shuffled):
-        seen = np.bincount([method(10, key=reference.mix64(key))[0] for key in range(5000)], minlength=10)
+        seen = np.bincount([method(10, key=twins.hashing.mix64(key))[0] for key in range(5000)], minlength=10)
         assert ((seen - 500) ** 2 / 500).sum() < 33.7, method
 
 
@@ -82,12 +83,12 @@ def test_python_shuffle_is_what_python_shuffles(n, seed):
     random.shuffle(numbers)
     shuffle = python_shuffle(n, seed=seed)
     assert shuffle.dtype == np.uint32
-    assert shuffle.tolist() == numbers == reference.python_shuffle(n, seed=seed)
+    assert shuffle.tolist() == numbers == twins.permutation.python_shuffle(n, seed=seed)
 
 
 def test_python_shuffle_is_what_python_shuffles_around_powers_of_two():
     for n in (*range(20), *(2**k + d for k in range(5, 15) for d in (-1, 0, 1)), 100_003):
-        assert python_shuffle(n, seed=42).tolist() == reference.python_shuffle(n, seed=42), n
+        assert python_shuffle(n, seed=42).tolist() == twins.permutation.python_shuffle(n, seed=42), n
 
 
 def test_python_shuffle_never_changes():

@@ -4,11 +4,11 @@ import pickle
 
 import numpy as np
 import pytest
+import twins.pickled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels import reference
-from kernels.pickled import read_pickled_ints
+from molstream.kernels.tables.pickled import read_pickled_ints
 
 EDGES = [0, 1, -1, 255, 256, -128, 65535, 65536, 2**31 - 1, 2**31, -(2**31), -(2**31) - 1, 2**39, 2**63 - 1, -(2**63)]
 NUMBERS = st.one_of(st.sampled_from(EDGES), st.integers(-(2**63), 2**63 - 1), st.integers(0, 300))
@@ -31,7 +31,7 @@ def begin(data: bytes) -> int:
 @settings(deadline=None)
 def test_all_numbers_of_a_list_are_read_at_once(numbers, protocol):
     data = pickle.dumps(numbers, protocol)
-    assert read(data, begin(data)) == (numbers, len(data) - 1) == reference.read_pickled_ints(data, at=begin(data))
+    assert read(data, begin(data)) == (numbers, len(data) - 1) == twins.pickled.read_pickled_ints(data, at=begin(data))
 
 
 @pytest.mark.parametrize("protocol", [2, 4])
@@ -51,7 +51,7 @@ def test_batches_of_a_thousand_and_frames_are_passed_over(size, protocol):
 def test_any_part_of_a_mixed_list_is_read_as_its_twin_reads_it(items, protocol, data):
     pickled = pickle.dumps(items, protocol)
     stop = data.draw(st.integers(begin(pickled), len(pickled)))
-    assert read(pickled[:stop], begin(pickled)) == reference.read_pickled_ints(pickled[:stop], at=begin(pickled))
+    assert read(pickled[:stop], begin(pickled)) == twins.pickled.read_pickled_ints(pickled[:stop], at=begin(pickled))
 
 
 PARTS = [
@@ -75,7 +75,7 @@ PARTS = [
 @settings(deadline=None, max_examples=500)
 def test_any_opcodes_are_read_as_their_twin_reads_them(parts):
     data = b"".join(parts)
-    assert read(data, 0) == reference.read_pickled_ints(data, at=0)
+    assert read(data, 0) == twins.pickled.read_pickled_ints(data, at=0)
 
 
 @given(data=st.lists(st.sampled_from(b"(eaKMJ\x8a\x95\x00\x01\x08\xff"), max_size=40).map(bytes))

@@ -5,11 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import twins.positional
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels import _numba_positional, reference
-from kernels.positional import (
+from molstream.kernels.chemistry import _positional
+from molstream.kernels.chemistry.positional import (
     dequantize_laplacian,
     dequantize_walk,
     laplacian,
@@ -140,7 +141,7 @@ def molecules_of(sample_set, number=120):
 
 
 def matrix_of(molecule):
-    weights = reference.adjacency(*molecule)
+    weights = twins.positional.adjacency(*molecule)
     return np.diag(weights.sum(axis=1)) - weights
 
 
@@ -155,7 +156,7 @@ def check_eigenpairs(molecule, num_vectors):
     vectors, values = (x.astype(float) for x in laplacian(*arrays_of([molecule]), num_vectors=num_vectors))
     assert vectors.shape == values.shape == (molecule[0], num_vectors)
     matrix = matrix_of(molecule)
-    for atoms in reference.components(reference.adjacency(*molecule)):
+    for atoms in twins.positional.components(twins.positional.adjacency(*molecule)):
         part = matrix[np.ix_(atoms, atoms)]
         exact, basis = np.linalg.eigh(part)
         take = min(num_vectors, len(atoms))
@@ -179,10 +180,10 @@ def check_eigenpairs(molecule, num_vectors):
 
 def check_twins(molecule, num_steps=16, num_vectors=8):
     arrays = arrays_of([molecule])
-    walk = reference.random_walk(*molecule, num_steps=num_steps)
+    walk = twins.positional.random_walk(*molecule, num_steps=num_steps)
     np.testing.assert_allclose(random_walk(*arrays, num_steps=num_steps), walk, atol=1e-6)
     vectors, values = laplacian(*arrays, num_vectors=num_vectors)
-    slow_vectors, slow_values = reference.laplacian(*molecule, num_vectors=num_vectors)
+    slow_vectors, slow_values = twins.positional.laplacian(*molecule, num_vectors=num_vectors)
     np.testing.assert_allclose(values, slow_values, atol=2e-6)
     np.testing.assert_allclose(vectors, slow_vectors, atol=1e-5)
 
@@ -239,7 +240,7 @@ def test_encodings_of_real_molecules_equal_their_twins_and_numpys(sample_set):
 @settings(deadline=None, max_examples=100)
 def test_encodings_of_any_graph_are_numpys(molecule, num_steps, num_vectors):
     check_eigenpairs(molecule, num_vectors)
-    walk = reference.random_walk(*molecule, num_steps=num_steps)
+    walk = twins.positional.random_walk(*molecule, num_steps=num_steps)
     np.testing.assert_allclose(random_walk(*arrays_of([molecule]), num_steps=num_steps), walk, atol=1e-6)
 
 
@@ -263,7 +264,7 @@ def test_every_vector_is_positive_where_its_space_is_nearest_an_atom(name):
     molecule = SYMMETRIC[name]
     vectors, _ = laplacian(*arrays_of([molecule]), num_vectors=12)
     vectors = vectors.astype(float)
-    for atoms in reference.components(reference.adjacency(*molecule)):
+    for atoms in twins.positional.components(twins.positional.adjacency(*molecule)):
         for v in vectors[atoms].T[: len(atoms)]:
             first = int(np.argmax(np.abs(v) >= 0.9998 * np.abs(v).max()))
             assert v[first] > 0, (name, v)
@@ -280,10 +281,10 @@ def test_the_rule_does_not_depend_on_the_basis_it_is_given(seed, size):
         padded = np.zeros((15, 8))
         padded[:, :size] = basis
         flat = padded.reshape(-1)
-        _numba_positional.choose_basis(flat, 15, 8, 0, size, size, np.empty(15), np.empty(8))
+        _positional.choose_basis(flat, 15, 8, 0, size, size, np.empty(15), np.empty(8))
         got.append(flat.reshape(15, 8)[:, :size])
     np.testing.assert_allclose(got[0], got[1], atol=1e-9)
-    np.testing.assert_allclose(got[0], reference.canonical_basis(space), atol=1e-9)
+    np.testing.assert_allclose(got[0], twins.positional.canonical_basis(space), atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["ring of 9", "C60", "tetra-tert-butylmethane", "complete 20"])
@@ -331,24 +332,24 @@ def test_bytes_do_not_depend_on_batch_order_or_thread(sample_set):
 
 def test_a_lane_touches_no_row_of_a_larger_one():
     # two rotations recorded for all lanes: of rows 0 and 1, and before it of rows 1 and 2, which this lane does not have
-    rotations = np.zeros((2, 2, _numba_positional.LANES))
+    rotations = np.zeros((2, 2, _positional.LANES))
     rotations[:, 0] = 1.0
     rotations[1, :, 5] = 0.6, 0.8
-    x = np.full((3, _numba_positional.PANEL), np.nan)
+    x = np.full((3, _positional.PANEL), np.nan)
     x[0], x[1] = 1.0, 2.0
-    sums, beta = np.zeros(_numba_positional.PANEL), np.zeros(2)
+    sums, beta = np.zeros(_positional.PANEL), np.zeros(2)
     flat = x.reshape(-1)
-    _numba_positional.transform_panel(flat, 2, 5, 2, np.array([1, 0]), rotations.reshape(-1), np.zeros(4), 2, beta, sums)
+    _positional.transform_panel(flat, 2, 5, 2, np.array([1, 0]), rotations.reshape(-1), np.zeros(4), 2, beta, sums)
     np.testing.assert_allclose(x[:2, 0], [0.6 * 1 + 0.8 * 2, 0.6 * 2 - 0.8 * 1])
 
 
 def test_lanes_are_diagonalised_each_for_itself_whatever_their_scale():
-    lanes, n = _numba_positional.LANES, 5
+    lanes, n = _positional.LANES, 5
     t, sizes = np.zeros((n + 1, 2, lanes)), np.zeros(lanes, np.int64)
     t[:n, 0, 3], t[: n - 1, 1, 3], sizes[3] = 2e-100, -1e-100, n
     t[:n, 0, 4], t[: n - 1, 1, 4], sizes[4] = 2.0, -1.0, n
     flat = t.reshape(-1)
-    num, _, rotations = _numba_positional.diagonalize(flat, sizes, np.empty(99, np.int64), np.empty(99 * 2 * lanes))
+    num, _, rotations = _positional.diagonalize(flat, sizes, np.empty(99, np.int64), np.empty(99 * 2 * lanes))
     assert num > 0
     assert np.isfinite(rotations[: num * 2 * lanes]).all()
     exact = 2 - 2 * np.cos(np.pi * np.arange(1, n + 1) / (n + 1))
@@ -374,14 +375,14 @@ def test_an_empty_batch_and_empty_molecules_have_no_rows():
 )
 def test_large_components_equal_numpys_in_another_way(molecule):
     check_eigenpairs(molecule, 8)
-    walk = reference.random_walk(*molecule, num_steps=16)
+    walk = twins.positional.random_walk(*molecule, num_steps=16)
     np.testing.assert_allclose(random_walk(*arrays_of([molecule])), walk, atol=1e-6)
 
 
 @pytest.mark.parametrize("molecule", [chain(150), ring(151), tree(3, 4), tree(2, 7)], ids=["chain", "ring", "tree3", "tree2"])
 def test_large_components_keep_to_the_rule(molecule):
     vectors, values = laplacian(*arrays_of([molecule]))
-    slow_vectors, slow_values = reference.laplacian(*molecule, num_vectors=8)
+    slow_vectors, slow_values = twins.positional.laplacian(*molecule, num_vectors=8)
     np.testing.assert_allclose(values, slow_values, atol=1e-6)
     np.testing.assert_allclose(vectors, slow_vectors, atol=1e-5)
 
@@ -411,7 +412,7 @@ def neighbour_lists(molecule):
     n, bonds = molecule
     ptr, count, neighbours = np.zeros(n + 1, np.int64), np.zeros(n, np.int64), np.zeros(2 * len(bonds), np.int64)
     bond_atoms = np.array(bonds, np.uint16).reshape(-1, 2)
-    _numba_positional.list_neighbours(0, len(bonds), bond_atoms, n, 0, ptr, count, neighbours)
+    _positional.list_neighbours(0, len(bonds), bond_atoms, n, 0, ptr, count, neighbours)
     return ptr, neighbours
 
 
@@ -424,7 +425,7 @@ def test_the_factor_of_a_large_component_stays_small(molecule, most):
     n = molecule[0]
     ptr, neighbours = neighbour_lists(molecule)
     arrays = [np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n)]
-    rows, ratios = _numba_positional.factorize(np.arange(n), np.arange(n), ptr, neighbours, *arrays)
+    rows, ratios = _positional.factorize(np.arange(n), np.arange(n), ptr, neighbours, *arrays)
     assert sorted(arrays[0].tolist()) == list(range(n))
     assert n - 1 <= len(rows) == len(ratios) < most
 
@@ -434,13 +435,13 @@ def test_a_walk_looks_no_farther_than_it_can_return_from():
     ptr, neighbours = neighbour_lists(chain(n))
     rows = np.empty(n, np.int64)
     seen = np.zeros(n, np.uint8)
-    size = _numba_positional.list_ball(5_000, 5_032, 8, ptr, neighbours, n, seen, rows)
+    size = _positional.list_ball(5_000, 5_032, 8, ptr, neighbours, n, seen, rows)
     assert rows[:size].tolist() == list(range(4_992, 5_040))
     assert not seen.any()
 
 
 def test_a_component_that_is_too_dense_is_refused_by_number(monkeypatch):
-    monkeypatch.setattr("kernels.positional._numba.laplacian", lambda *_: 1)
+    monkeypatch.setattr("molstream.kernels.chemistry.positional._positional.laplacian", lambda *_: 1)
     with pytest.raises(ValueError, match=r"molecule 1 \(130 atoms, 8385 bonds\): too densely connected to decompose"):
         laplacian(*arrays_of([chain(3), complete(130)]))
 

@@ -7,15 +7,16 @@ from functools import cache
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import twins.scaffolds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rdkit import Chem, rdBase
 from rdkit.Chem.Scaffolds.MurckoScaffold import GetScaffoldForMol
 
-from kernels import reference
-from kernels.hashing import hash_scaffolds, hash_skeletons
-from shards import schema
-from shards.featurize import featurize
+from molstream.kernels.chemistry.scaffolds import hash_scaffolds
+from molstream.kernels.chemistry.skeletons import hash_skeletons
+from molstream.shards import schema
+from molstream.shards.chemistry.parser import featurize
 
 NUM_STEREO = len(schema.BOND_STEREO)
 FEATURES = [feature.name for feature in schema.ATOM_FEATURES]
@@ -300,13 +301,13 @@ def arrays_of(batch):
 @settings(max_examples=100)
 def test_scaffold_hash_equals_its_twin(batch, key):
     arrays = arrays_of(batch)
-    expected = reference.hash_scaffolds(*arrays, num_stereo=NUM_STEREO, key=key)
+    expected = twins.scaffolds.hash_scaffolds(*arrays, num_stereo=NUM_STEREO, key=key)
     assert hash_scaffolds(*arrays, num_stereo=NUM_STEREO, key=key).tolist() == expected
 
 
 def test_scaffold_hash_of_real_molecules_equals_its_twin(real):
     arrays = (real.atom_ptr[:61], real.bond_ptr[:61], real.atom_codes, real.bond_atoms, real.bond_codes)
-    expected = reference.hash_scaffolds(*arrays, num_stereo=NUM_STEREO, key=7)
+    expected = twins.scaffolds.hash_scaffolds(*arrays, num_stereo=NUM_STEREO, key=7)
     assert hash_scaffolds(*arrays, num_stereo=NUM_STEREO, key=7).tolist() == expected
 
 
@@ -314,5 +315,5 @@ def test_scaffold_hash_of_real_molecules_equals_its_twin(real):
 def test_ring_of_any_size_equals_its_twin(size):
     ring = [((6, 2, 5, 0, 4, 0, 1), (i, (i + 1) % size, 1)) for i in range(size)]
     arrays = arrays_of([tuple(zip(*ring))])
-    expected = reference.hash_scaffolds(*arrays, num_stereo=NUM_STEREO)
+    expected = twins.scaffolds.hash_scaffolds(*arrays, num_stereo=NUM_STEREO)
     assert hash_scaffolds(*arrays, num_stereo=NUM_STEREO).tolist() == expected

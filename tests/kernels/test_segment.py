@@ -5,11 +5,11 @@ import sys
 import numpy as np
 import pytest
 import torch
+import twins.segment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels import reference
-from kernels.segment import gather, segment_max, segment_mean, segment_sum, use_backend
+from molstream.kernels.nn.segment import gather, segment_max, segment_mean, segment_sum, use_backend
 
 
 @pytest.fixture(params=["native", "scatter"], scope="module", autouse=True)
@@ -36,12 +36,12 @@ def segments(draw):
 def test_segment_operations_equal_their_twins(case):
     values, index, num_segments = case
     x, i = torch.from_numpy(values), torch.from_numpy(index)
-    total = reference.segment_sum(values, index, num_segments=num_segments)
+    total = twins.segment.segment_sum(values, index, num_segments=num_segments)
     np.testing.assert_allclose(segment_sum(x, i, num_segments=num_segments), total, atol=1e-12)
-    np.testing.assert_array_equal(gather(torch.from_numpy(total), i), reference.gather(total, index))
-    mean = reference.segment_mean(values, index, num_segments=num_segments)
+    np.testing.assert_array_equal(gather(torch.from_numpy(total), i), twins.segment.gather(total, index))
+    mean = twins.segment.segment_mean(values, index, num_segments=num_segments)
     np.testing.assert_allclose(segment_mean(x, i, num_segments=num_segments), mean, atol=1e-12)
-    largest = reference.segment_max(values, index, num_segments=num_segments)
+    largest = twins.segment.segment_max(values, index, num_segments=num_segments)
     np.testing.assert_array_equal(segment_max(x, i, num_segments=num_segments), largest)
 
 
@@ -56,14 +56,14 @@ def test_gradients_equal_those_of_plain_torch_and_of_the_twins(case):
     (got,) = torch.autograd.grad((gather(rows, i) * weights).sum(), rows)
     (expect,) = torch.autograd.grad((rows[i] * weights).sum(), rows)
     torch.testing.assert_close(got, expect)
-    np.testing.assert_allclose(got, reference.segment_sum(weights.numpy(), index, num_segments=num_segments), atol=1e-12)
+    np.testing.assert_allclose(got, twins.segment.segment_sum(weights.numpy(), index, num_segments=num_segments), atol=1e-12)
 
     x = torch.from_numpy(values).requires_grad_()
     weights = torch.from_numpy(rng.normal(size=rows.shape))
     (got,) = torch.autograd.grad((segment_sum(x, i, num_segments=num_segments) * weights).sum(), x)
     (expect,) = torch.autograd.grad((torch.zeros_like(rows).index_add(0, i, x) * weights).sum(), x)
     torch.testing.assert_close(got, expect)
-    np.testing.assert_array_equal(got, reference.gather(weights.numpy(), index))
+    np.testing.assert_array_equal(got, twins.segment.gather(weights.numpy(), index))
 
 
 def operations(index, num_segments):

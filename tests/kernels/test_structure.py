@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import twins.structure
 from hypothesis import example, given
 from hypothesis import strategies as st
 from rdkit import Chem, rdBase
 
-from kernels import reference, structure
+from molstream.kernels.chemistry import structure
 
 LIMITS = structure.Limits(max_degree=10, max_charge=5, max_radicals=4, max_valence=8, num_stereo=7)
 SMILES = [
@@ -90,7 +91,7 @@ def check(binaries: list[bytes], orders: list[str], maps: list[list[int]]) -> li
     columns = decode(binaries, orders, maps)
     for k, (binary, order, own) in enumerate(zip(binaries, orders, maps, strict=True)):
         mapped = own if max(own, default=-1) >= 0 else []
-        expected = reference.decode_molecule(binary, order, mapped, limits=LIMITS, max_atoms=1000)
+        expected = twins.structure.decode_molecule(binary, order, mapped, limits=LIMITS, max_atoms=1000)
         if expected is None:
             assert columns.status[k] == structure.UNREAD
             continue
@@ -276,7 +277,7 @@ def test_all_pairs_of_pieces_are_scanned_as_the_twin_scans_them():
 def check_scan(batch: list[str]) -> None:
     scan = structure.scan_smiles(batch)
     for k, text in enumerate(batch):
-        kind, plain, maps = reference.scan_smiles(text)
+        kind, plain, maps = twins.structure.scan_smiles(text)
         assert KINDS[int(scan.kinds[k])] == kind, text
         assert scan.plain[scan.plain_ptr[k] : scan.plain_ptr[k + 1]] == plain
         assert scan.maps[scan.map_ptr[k] : scan.map_ptr[k + 1]].tolist() == maps
@@ -289,7 +290,7 @@ def test_no_kernel_reads_or_writes_beyond_its_arrays(tmp_path):
 import random
 from tests.kernels.test_structure import *
 draw = random.Random(0)
-assert not hasattr(structure._numba.decode_molecules, "py_func")
+assert not hasattr(structure._structure.decode_molecules, "py_func")
 for smiles in [*SMILES[:9], SMILES[12]]:
     binary, order = molecule(smiles)
     cases = [binary[:n] for n in range(0, len(binary), 1 + len(binary) // 200)]
@@ -321,6 +322,10 @@ for _ in range(2000):
     structure.scan_smiles(["".join(draw.choice(PIECES.split()) for _ in range(draw.randrange(6)))])
 """
     root = Path(__file__).parents[2]
-    env = os.environ | {"NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(root), "PYTHONWARNINGS": "error::RuntimeWarning"}
+    env = os.environ | {
+        "NUMBA_DISABLE_JIT": "1",
+        "PYTHONPATH": os.pathsep.join(map(str, [root, root / "tests"])),
+        "PYTHONWARNINGS": "error::RuntimeWarning",
+    }
     done = subprocess.run([sys.executable, "-c", code], env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from kernels.threads import run_parts
+from molstream.kernels.nn.threads import run_parts
 
 
 def test_every_part_is_done_once_and_the_first_on_this_thread():
@@ -58,7 +58,7 @@ def test_a_forked_process_has_threads_of_its_own(run_python, tmp_path):
     script = tmp_path / "fork.py"
     script.write_text(
         "import os, warnings\n"
-        "from kernels.threads import run_parts\n"
+        "from molstream.kernels.nn.threads import run_parts\n"
         "warnings.simplefilter('ignore')\n"
         "def count():\n"
         "    done = []\n"

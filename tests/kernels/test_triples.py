@@ -5,14 +5,14 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import twins.triples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels import reference
-from kernels._numba_labels import BITMAP, DELTA, DENSE, RAW, ROWS, TABLE
-from kernels.collate import collate_rows, count_labels
-from kernels.labels import SparseLabels, densify_labels, sparsify_labels
-from kernels.triples import LabelRows, collate_triples, concat_rows, list_labels
+from molstream.kernels.codec._labels import BITMAP, DELTA, DENSE, RAW, ROWS, TABLE
+from molstream.kernels.codec.labels import SparseLabels, densify_labels, sparsify_labels
+from molstream.kernels.packing.collate import collate_rows, count_labels
+from molstream.kernels.packing.triples import LabelRows, collate_triples, concat_rows, list_labels
 
 DTYPES = [np.float32, np.float16]
 SHARES = [0, 0.01, 0.02, 0.04, 0.3, 1]
@@ -150,7 +150,7 @@ def test_labels_nobody_would_write_are_listed_as_the_dense_form_reads_them(case,
 def test_listed_labels_equal_their_twin(case, selects, data):
     sparse, num_molecules = case
     tasks = draw_tasks(data.draw, sparse.encoding.size) if selects else None
-    got, expect = list_labels(sparse, num_molecules, tasks=tasks), reference.list_labels(sparse, num_molecules, tasks=tasks)
+    got, expect = list_labels(sparse, num_molecules, tasks=tasks), twins.triples.list_labels(sparse, num_molecules, tasks=tasks)
     assert np.diff(got.ptr).tolist() == [len(own) for own in expect]
     assert list(zip(got.task.tolist(), got.value.tolist(), strict=True)) == [label for own in expect for label in own]
 
@@ -315,7 +315,7 @@ def test_a_value_outside_its_table_is_refused_whether_selected_or_not(planes, ta
     if planes:
         good = sparse._replace(values=np.array([0, 0, 1], np.uint8))
         expect = [[(1, 6.0)], [(0, 5.0), (1, 7.0)]]
-        assert reference.list_labels(good, 2) == expect
+        assert twins.triples.list_labels(good, 2) == expect
         assert list_labels(good, 2).value.tolist() == [6, 5, 7]
 
 
@@ -413,7 +413,7 @@ def test_triples_of_a_pack_are_its_dense_labels_scattered(case, data):
     np.testing.assert_array_equal(counts, counts_expected)
     assert real.sum() == counts.sum()
     assert (np.diff(graph) >= 0).all()
-    twin = reference.collate_triples(members, rows, **shape)
+    twin = twins.triples.collate_triples(members, rows, **shape)
     for array, expected in zip((graph, task, value, counts), twin, strict=True):
         np.testing.assert_array_equal(array, np.array(expected, array.dtype))
     assert [array.dtype for array in (graph, task, value, counts)] == [np.int32, np.int32, np.float32, np.int32]

@@ -14,15 +14,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rdkit import Chem
 
-from shards import InputError, OutputError, SchemaError, ShardError, ShardSet
-from shards.build import BuildOptions, WorkOptions, build
-from shards.datasets import TableSpec, preset_dataset
-from shards.errors import StorageError
-from shards.manifest import Dropped, Statistics
-from shards.options import parse_label_dtypes
-from shards.spill import Spill
-from shards.splits import SplitFractions
-from shards.verify import verify
+from molstream.shards.build.build import BuildOptions, WorkOptions, build
+from molstream.shards.build.options import parse_label_dtypes
+from molstream.shards.build.spill import Spill
+from molstream.shards.errors import InputError, OutputError, SchemaError, ShardError, StorageError
+from molstream.shards.format.manifest import Dropped, Statistics
+from molstream.shards.format.reader import ShardSet
+from molstream.shards.format.verify import verify
+from molstream.shards.inputs.datasets import TableSpec, preset_dataset
+from molstream.shards.splits.rules import SplitFractions
 
 ATTACKS = runpy.run_path(str(Path(__file__).parents[1] / "attacks" / "molecules.py"))
 GRAPH, ATOM = ([t.name for t in preset_dataset("pm6").tasks if t.level == level] for level in ("graph", "atom"))
@@ -226,10 +226,10 @@ def test_the_same_input_gives_the_same_bytes(sample_table, sample_set, sample_op
 def test_how_rows_are_cut_into_ranges_batches_and_runs_changes_no_byte(
     sample_table, sample_set, sample_options, tmp_path, folder_bytes, monkeypatch
 ):
-    monkeypatch.setattr("shards.tables.RANGE_ROWS", 70)
-    monkeypatch.setattr("shards.tables.MIN_RANGE_ROWS", 70)
-    monkeypatch.setattr("shards.mapper.BATCH_ROWS", 13)
-    monkeypatch.setattr("shards.spill.MAX_RUN_ROWS", 30)
+    monkeypatch.setattr("molstream.shards.inputs.tables.RANGE_ROWS", 70)
+    monkeypatch.setattr("molstream.shards.inputs.tables.MIN_RANGE_ROWS", 70)
+    monkeypatch.setattr("molstream.shards.build.map.BATCH_ROWS", 13)
+    monkeypatch.setattr("molstream.shards.build.spill.MAX_RUN_ROWS", 30)
     runs = []
 
     def look_at_spills(phase, done, total):
@@ -543,9 +543,9 @@ def test_an_output_that_holds_anything_is_not_touched(tmp_path, sample_table, sa
 def test_an_interruption_anywhere_can_be_gone_on_from(
     tmp_path, sample_table, sample_set, sample_options, folder_bytes, monkeypatch
 ):
-    monkeypatch.setattr("shards.tables.RANGE_ROWS", 100)
-    monkeypatch.setattr("shards.tables.MIN_RANGE_ROWS", 100)
-    monkeypatch.setattr("shards.mapper.BATCH_ROWS", 100)
+    monkeypatch.setattr("molstream.shards.inputs.tables.RANGE_ROWS", 100)
+    monkeypatch.setattr("molstream.shards.inputs.tables.MIN_RANGE_ROWS", 100)
+    monkeypatch.setattr("molstream.shards.build.map.BATCH_ROWS", 100)
     calls = []
     build([str(sample_table)], tmp_path / "whole", sample_options(), lambda *call: calls.append(call))
     assert {phase for phase, _, _ in calls} == {"check", "featurize", "write"}

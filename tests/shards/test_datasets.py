@@ -17,12 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 from rdkit import Chem
 
-from shards import InputError, SchemaError, ShardSet
-from shards.build import BuildOptions, WorkOptions, build
-from shards.datasets import DATASETS, TableSpec, merge_tasks, parse_task_kinds, preset_dataset, resolve_dataset
-from shards.errors import LimitError
-from shards.manifest import Dropped
-from shards.verify import verify
+from molstream.shards.build.build import BuildOptions, WorkOptions, build
+from molstream.shards.errors import InputError, LimitError, SchemaError
+from molstream.shards.format.manifest import Dropped
+from molstream.shards.format.reader import ShardSet
+from molstream.shards.format.verify import verify
+from molstream.shards.inputs.datasets import DATASETS, TableSpec, merge_tasks, parse_task_kinds, preset_dataset, resolve_dataset
 
 _spec = importlib.util.spec_from_file_location("lookalikes", Path(__file__).parents[1] / "lookalikes.py")
 lk = importlib.util.module_from_spec(_spec)
@@ -615,8 +615,8 @@ def test_long_text_is_cut_in_the_message(refuse):
 
 @pytest.mark.parametrize("files", [1, 3])
 def test_a_fault_far_down_the_input_leaves_nothing_either(refuse, monkeypatch, files):
-    monkeypatch.setattr("shards.tables.RANGE_ROWS", 10)
-    monkeypatch.setattr("shards.tables.MIN_RANGE_ROWS", 10)
+    monkeypatch.setattr("molstream.shards.inputs.tables.RANGE_ROWS", 10)
+    monkeypatch.setattr("molstream.shards.inputs.tables.MIN_RANGE_ROWS", 10)
     rows = ["CO,1\n"] * 30
     contents = {f"{k}.csv": "smiles,y\n" + "".join(rows) for k in range(files - 1)}
     contents["last.csv"] = "smiles,y\n" + "".join(rows) + "CO,x\n"

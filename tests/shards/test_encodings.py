@@ -6,7 +6,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from kernels.positional import (
+from molstream.kernels.chemistry.positional import (
     dequantize_laplacian,
     dequantize_walk,
     laplacian,
@@ -14,11 +14,12 @@ from kernels.positional import (
     quantize_walk,
     random_walk,
 )
-from shards import FormatError, InputError, ShardSet
-from shards.build import BuildOptions, WorkOptions, build
-from shards.types import Molecules
-from shards.verify import verify
-from streamer.wds import BlockDecoder
+from molstream.shards.build.build import BuildOptions, WorkOptions, build
+from molstream.shards.errors import FormatError, InputError
+from molstream.shards.format.reader import ShardSet
+from molstream.shards.format.verify import verify
+from molstream.shards.molecules import Molecules
+from molstream.streamer.webdataset import BlockDecoder
 
 BOTH = ("rw16", "lap8")
 
@@ -136,7 +137,7 @@ def test_a_shard_set_whose_index_has_other_groups_than_its_manifest_is_refused(e
     import json
     import shutil
 
-    from shards.manifest import Manifest, _seal
+    from molstream.shards.format.manifest import Manifest, _seal
 
     shutil.copytree(encoded_set.path, tmp_path / "set")
     index = (sample_set.path / "index.parquet").read_bytes()

@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rdkit import Chem, rdBase
 
-import shards.featurize as module
-from kernels import structure
-from shards import FeaturizeError, schema
-from shards.featurize import ATOM_MAP, TRIAL, Structures, featurize, parse_molecule
+import molstream.shards.chemistry.parser as module
+from molstream.kernels.chemistry import structure
+from molstream.shards import schema
+from molstream.shards.chemistry.parser import ATOM_MAP, TRIAL, Structures, featurize, parse_molecule
+from molstream.shards.errors import FeaturizeError
 
 ATTACKS = runpy.run_path(str(Path(__file__).parents[1] / "attacks" / "molecules.py"))
 ACCEPTED = [text for text, reason in ATTACKS["MOLECULES"] if reason is None]
@@ -128,7 +129,7 @@ def test_any_text_is_a_molecule_or_a_reason(text):
 
 def test_a_chain_too_long_for_rdkit_is_rejected_before_it_overflows_the_stack():
     code = (
-        "from shards.featurize import FeaturizeError, parse_molecule, schema\n"
+        "from molstream.shards.chemistry.parser import FeaturizeError, parse_molecule, schema\n"
         "assert len(parse_molecule('C' * schema.MAX_ATOMS).atom_codes) == schema.MAX_ATOMS\n"
         "for n in (schema.MAX_ATOMS + 1, 60_000):\n"
         "    try: parse_molecule('C' * n)\n"

@@ -9,7 +9,7 @@ import time
 import psutil
 import pytest
 
-from shards.featurizer import Featurizer, shared_featurizer
+from molstream.shards.chemistry.guarded import Featurizer, shared_featurizer
 
 MIB = 1 << 20
 
@@ -146,7 +146,7 @@ def test_the_child_does_not_outlive_a_parent_that_is_killed(run_python, tmp_path
     script = tmp_path / "parent.py"
     script.write_text(
         "import os, signal, threading, time\n"
-        "from shards.featurizer import Featurizer\n"
+        "from molstream.shards.chemistry.guarded import Featurizer\n"
         "featurizer = Featurizer(molecule_s=600, molecule_bytes=1 << 30)\n"
         "featurizer.featurize(['C'])\n"
         "print(featurizer._child.pid, flush=True)\n"

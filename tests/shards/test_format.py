@@ -5,20 +5,36 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+import twins.tokens
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from kernels import reference
-from kernels.labels import SparseLabels, densify_labels
-from kernels.tokens import decode_tokens, encode_tokens
-from shards import FormatError, Molecules, format, schema
-from shards.types import LEVELS, Level, offsets
+from molstream.kernels.codec.labels import SparseLabels, densify_labels
+from molstream.kernels.codec.tokens import decode_tokens, encode_tokens
+from molstream.shards import schema
+from molstream.shards.errors import FormatError
+from molstream.shards.format import block
+from molstream.shards.format.block import (
+    GROUP_ARRAYS,
+    TAR_END,
+    Widths,
+    compress,
+    decode_arrays,
+    decode_block,
+    decompress,
+    encode_arrays,
+    encode_block,
+    groups_of,
+    tar_header,
+    tar_member,
+)
+from molstream.shards.molecules import LEVELS, Level, Molecules, offsets
 
 NUM_FEATURES, NUM_GRAPH, NUM_ATOM, NUM_BOND, NUM_PAIR = len(schema.ATOM_FEATURES), 3, 2, 2, 1
 NUM_TASKS: dict[Level, int] = {"graph": NUM_GRAPH, "atom": NUM_ATOM, "bond": NUM_BOND, "pair": NUM_PAIR}
-GROUPS = format.groups_of(NUM_TASKS, identifiers=True)
+GROUPS = groups_of(NUM_TASKS, identifiers=True)
 LABELS = tuple(f"{level}_labels" for level in LEVELS)
 FLOATS = st.floats(width=32, allow_nan=True, allow_infinity=True) | st.just(float("nan"))
 
@@ -106,8 +122,8 @@ def varied() -> Molecules:
 
 
 def decode(contents: dict[str, bytes], num_molecules: int, *, num_tasks: dict[Level, int] = NUM_TASKS) -> Molecules:
-    widths = format.Widths(atom_codes=(256,) * NUM_FEATURES, bond_codes=256, num_tasks=num_tasks)
-    return format.decode_block(contents, num_molecules=num_molecules, widths=widths)
+    widths = Widths(atom_codes=(256,) * NUM_FEATURES, bond_codes=256, num_tasks=num_tasks)
+    return decode_block(contents, num_molecules=num_molecules, widths=widths)
 
 
 def assert_same(found: Molecules, expected: Molecules) -> None:
@@ -153,20 +169,20 @@ def assert_well_formed(m: Molecules, num_molecules: int) -> None:
 
 @given(molecule_columns())
 def test_a_block_comes_back_as_it_was(molecules):
-    contents = format.encode_block(molecules, label_dtypes=dict.fromkeys(LEVELS, "f4"))
+    contents = encode_block(molecules, label_dtypes=dict.fromkeys(LEVELS, "f4"))
     assert tuple(contents) == GROUPS
-    again = decode({group: format.decompress(format.compress(c)) for group, c in contents.items()}, len(molecules))
+    again = decode({group: decompress(compress(c)) for group, c in contents.items()}, len(molecules))
     assert_same(again, molecules)
-    assert format.encode_block(again) == contents
+    assert encode_block(again) == contents
 
 
 def test_every_set_has_the_same_four_groups_and_others_as_it_needs_them_in_one_order():
-    assert format.groups_of(NUM_TASKS, pe=("lap8", "rw16"), identifiers=True) == tuple(format.GROUP_ARRAYS)
+    assert groups_of(NUM_TASKS, pe=("lap8", "rw16"), identifiers=True) == tuple(GROUP_ARRAYS)
     nothing = dict.fromkeys(LEVELS, 0)
-    assert format.groups_of(nothing) == format.GROUPS == ("sizes", "structure", "ids", "smiles")
+    assert groups_of(nothing) == block.GROUPS == ("sizes", "structure", "ids", "smiles")
     pm6 = nothing | {"graph": 62, "atom": 7}
-    assert format.groups_of(pm6) == ("sizes", "structure", "graph_labels", "atom_labels", "ids", "smiles")
-    assert format.groups_of(nothing | {"pair": 1}, pe=("lap8",), identifiers=True) == (
+    assert groups_of(pm6) == ("sizes", "structure", "graph_labels", "atom_labels", "ids", "smiles")
+    assert groups_of(nothing | {"pair": 1}, pe=("lap8",), identifiers=True) == (
         *("sizes", "structure", "lap8", "pair_labels"),
         *("ids", "smiles", "identifiers"),
     )
@@ -177,15 +193,15 @@ def test_columns_that_a_set_does_not_have_are_no_members(molecules, absent, as_e
     # labels of no tasks at all are no labels
     empty = {name: None if getattr(molecules, name).ndim == 1 else getattr(molecules, name)[:, :0] for name in absent}
     molecules = replace(molecules, **dict.fromkeys(absent))
-    contents = format.encode_block(replace(molecules, **empty) if as_empty_columns else molecules)
+    contents = encode_block(replace(molecules, **empty) if as_empty_columns else molecules)
     num_tasks = {level: 0 if f"{level}_labels" in absent else n for level, n in NUM_TASKS.items()}
-    assert tuple(contents) == format.groups_of(num_tasks, identifiers="identifiers" not in absent)
+    assert tuple(contents) == groups_of(num_tasks, identifiers="identifiers" not in absent)
     assert_same(decode(contents, len(molecules), num_tasks=num_tasks), molecules)
 
 
 @given(molecule_columns(max_molecules=3), st.sets(st.sampled_from(GROUPS)))
 def test_any_groups_beside_the_sizes_can_be_read_alone(molecules, groups):
-    contents = {g: c for g, c in format.encode_block(molecules).items() if g in groups | {"sizes"}}
+    contents = {g: c for g, c in encode_block(molecules).items() if g in groups | {"sizes"}}
     again = decode(contents, len(molecules))
     assert_well_formed(again, len(molecules))
     for group in GROUPS[1:]:
@@ -210,14 +226,14 @@ def test_a_label_that_one_in_many_molecules_has_comes_back_from_a_row_list():
         ids=np.arange(n, dtype=np.uint64),
         smiles=np.array([""] * n, object),
     )
-    content = format.encode_block(molecules)["graph_labels"]
-    arrays = format.decode_arrays(content, group="graph_labels")
+    content = encode_block(molecules)["graph_labels"]
+    arrays = decode_arrays(content, group="graph_labels")
     assert arrays["encoding"].tolist() == [2, 1, 0]
     assert arrays["rows"].tolist() == [3, 150]
     # the last is constant
     assert arrays["planes"].tolist()[2] == 0
     assert arrays["values"].size == arrays["planes"] @ [2, 100, 200]
-    assert_same(decode(format.encode_block(molecules), n), molecules)
+    assert_same(decode(encode_block(molecules), n), molecules)
 
 
 def test_molecules_of_more_than_255_and_65535_atoms_take_wider_arrays():
@@ -235,18 +251,18 @@ def test_molecules_of_more_than_255_and_65535_atoms_take_wider_arrays():
         smiles=np.array(["C" * n, "C" * 300], object),
         identifiers=np.array(["", "\u00e9" * n], object),
     )
-    contents = format.encode_block(molecules)
-    assert format.decode_arrays(contents["sizes"], group="sizes")["num_atoms"].dtype == np.uint32
+    contents = encode_block(molecules)
+    assert decode_arrays(contents["sizes"], group="sizes")["num_atoms"].dtype == np.uint32
     for group in ("smiles", "identifiers"):
-        assert format.decode_arrays(contents[group], group=group)["lengths"].dtype == np.uint32
+        assert decode_arrays(contents[group], group=group)["lengths"].dtype == np.uint32
     assert_same(decode(contents, 2), molecules)
 
 
 def test_labels_of_bonds_and_pairs_are_two_columns_a_task():
     molecules = tiny()
-    contents = format.encode_block(molecules)
+    contents = encode_block(molecules)
     for level, counts in (("bond", [2, 0, 1, 1]), ("pair", [3, 2])):
-        arrays = format.decode_arrays(contents[f"{level}_labels"], group=f"{level}_labels")
+        arrays = decode_arrays(contents[f"{level}_labels"], group=f"{level}_labels")
         assert arrays["count"].tolist() == counts
         flat = molecules.labels(level).reshape(len(molecules.labels(level)), len(counts))
         ptr = molecules.label_ptr(level)
@@ -259,27 +275,27 @@ def test_labels_of_bonds_and_pairs_are_two_columns_a_task():
 def test_pairs_of_a_molecule_that_no_set_can_hold_are_refused_before_there_is_room_for_them():
     n = schema.MAX_ATOMS
     sizes = {k: np.array([k, 0, 0], np.uint16) for k in (n, n + 1)}
-    contents = {"pair_labels": format.encode_block(tiny())["pair_labels"]}
+    contents = {"pair_labels": encode_block(tiny())["pair_labels"]}
     for k, reason in ((n + 1, f"pairs of a molecule of {n + 1} atoms, more than {n}"), (n, "bytes of label values, expected")):
         arrays = {"num_atoms": sizes[k], "num_bonds": np.zeros(3, np.uint16)}
         with pytest.raises(FormatError, match=f"member pair_labels: .*{reason}"):
-            decode(contents | {"sizes": format.encode_arrays(arrays)}, 3)
+            decode(contents | {"sizes": encode_arrays(arrays)}, 3)
 
 
 def test_the_bytes_are_those_of_the_documented_layout():
     ids = np.array([1, 0x0102030405060708], np.uint64)
-    content = format.encode_arrays({"ids": ids}, shuffle=frozenset({"ids"}))
+    content = encode_arrays({"ids": ids}, shuffle=frozenset({"ids"}))
     head = b"MSA2" + bytes([1, 0, 0, 0])
     entry = b"ids".ljust(16, b"\0") + b"u8" + b"\1" + bytes(5) + (2).to_bytes(8, "little")
     planes = bytes([1, 8]) + bytes(v for k in range(7, 0, -1) for v in (0, k))
     assert content == head + entry + planes
-    sizes = format.encode_arrays({"num_atoms": np.array([3], np.uint16), "num_bonds": np.array([2], np.uint16)})
+    sizes = encode_arrays({"num_atoms": np.array([3], np.uint16), "num_bonds": np.array([2], np.uint16)})
     assert len(sizes) == 8 + 2 * 32 + 2 * 8
     assert sizes[8 + 64 :] == bytes([3, *[0] * 7, 2, *[0] * 7])
 
 
 def test_flipped_bits_everywhere_of_a_decoded_member_is_refused_or_harmless():
-    contents = format.encode_block(tiny())
+    contents = encode_block(tiny())
     refused = total = 0
     for group, content in contents.items():
         for at in range(len(content)):
@@ -300,7 +316,7 @@ def test_flipped_bits_everywhere_of_a_decoded_member_is_refused_or_harmless():
 
 @given(molecule_columns(max_molecules=3), st.data())
 def test_damage_to_decoded_members_never_ends_in_anything_but_a_format_error(molecules, data):
-    contents = format.encode_block(molecules)
+    contents = encode_block(molecules)
     group = data.draw(st.sampled_from(GROUPS))
     damaged = bytearray(contents[group])
     for _ in range(data.draw(st.integers(1, 4))):
@@ -316,10 +332,10 @@ def test_damage_to_decoded_members_never_ends_in_anything_but_a_format_error(mol
 @given(st.data())
 def test_damage_to_labels_of_every_coding_never_ends_in_anything_but_a_format_error(atom, data):
     molecules = varied()
-    contents = format.encode_block(molecules, label_dtypes={"graph": "f4", "atom": atom, "bond": "f4", "pair": atom})
+    contents = encode_block(molecules, label_dtypes={"graph": "f4", "atom": atom, "bond": "f4", "pair": atom})
     group = data.draw(st.sampled_from(LABELS))
-    head = 8 + 32 * len(format.GROUP_ARRAYS[group])
-    assert set(format.decode_arrays(contents[group], group=group)["coding"]) == {0, 1, 2}
+    head = 8 + 32 * len(GROUP_ARRAYS[group])
+    assert set(decode_arrays(contents[group], group=group)["coding"]) == {0, 1, 2}
     damaged = bytearray(contents[group])
     for _ in range(data.draw(st.integers(1, 3))):
         # mostly in what comes before the values: there is more to go wrong
@@ -335,7 +351,7 @@ def test_damage_to_labels_of_every_coding_never_ends_in_anything_but_a_format_er
 
 
 def test_every_truncation_of_a_decoded_member_is_refused():
-    contents = format.encode_block(tiny())
+    contents = encode_block(tiny())
     for group, content in contents.items():
         for size in range(len(content)):
             with pytest.raises(FormatError, match=f"member {group}: "):
@@ -347,14 +363,14 @@ def test_every_truncation_of_a_decoded_member_is_refused():
 @given(st.binary(max_size=200))
 def test_any_bytes_are_refused_as_arrays(content):
     with pytest.raises(FormatError, match=r"too short|starts with"):
-        format.decode_arrays(content, group="ids")
+        decode_arrays(content, group="ids")
 
 
 @given(st.binary(max_size=200))
 def test_any_directory_is_refused_or_read(tail):
     content = struct.pack("<4sHH", b"MSA2", len(tail) // 64, 0) + tail
     try:
-        format.decode_arrays(content, group="ids")
+        decode_arrays(content, group="ids")
     except FormatError as error:
         assert str(error)  # noqa: PT017
 
@@ -381,13 +397,13 @@ def test_any_directory_is_refused_or_read(tail):
     ],
 )
 def test_arrays_of_another_dtype_are_refused_before_they_are_summed(arrays, group):
-    contents = format.encode_block(tiny()) | {group: format.encode_arrays(arrays)}
+    contents = encode_block(tiny()) | {group: encode_arrays(arrays)}
     with pytest.raises(FormatError, match=rf"member {group}: array '\w+' of dtype '\w+'"):
         decode(contents, 3)
 
 
 def test_an_unknown_transform_is_refused():
-    contents = format.encode_block(tiny())
+    contents = encode_block(tiny())
     changed = bytearray(contents["ids"])
     assert changed[8 + 18] == 1
     changed[8 + 18] = 2
@@ -403,7 +419,7 @@ def with_tokens(tokens, steps=(1, 2), kinds=(0, 3), rows=range(NUM_FEATURES)) ->
         "bond_kinds": np.array(kinds, np.uint8),
         "tokens": np.array(tokens, np.uint8),
     }
-    return format.encode_block(tiny()) | {"structure": format.encode_arrays(arrays)}
+    return encode_block(tiny()) | {"structure": encode_arrays(arrays)}
 
 
 def test_the_structure_is_told_atom_by_atom():
@@ -442,7 +458,7 @@ def test_tokens_are_read_as_the_twin_reads_them(molecules, data):
     columns = [getattr(molecules, name) for name in ("atom_ptr", "bond_ptr", "atom_codes", "bond_atoms", "bond_codes")]
     coded = encode_tokens(*columns)
     sizes = molecules.num_atoms.tolist(), molecules.num_bonds.tolist()
-    for found, twin, column in zip(decode_tokens(coded, *columns[:2]), reference.decode_tokens(coded, *sizes), columns[2:]):
+    for found, twin, column in zip(decode_tokens(coded, *columns[:2]), twins.tokens.decode_tokens(coded, *sizes), columns[2:]):
         assert np.array_equal(found, column)
         assert np.array_equal(twin, column)
     # the same, each molecule at a place of its own
@@ -463,7 +479,7 @@ def test_tokens_are_read_as_the_twin_reads_them(molecules, data):
         return
     tokens[data.draw(st.integers(0, tokens.size - 1))] = data.draw(st.integers(0, len(coded.atom_rows) + 3))
     try:
-        twin = reference.decode_tokens(coded._replace(tokens=tokens), *sizes)
+        twin = twins.tokens.decode_tokens(coded._replace(tokens=tokens), *sizes)
     except ValueError:
         with pytest.raises(ValueError, match="tokens do not spell"):
             decode_tokens(coded._replace(tokens=tokens), *columns[:2])
@@ -474,33 +490,33 @@ def test_tokens_are_read_as_the_twin_reads_them(molecules, data):
 def test_bonds_in_another_order_cannot_be_stored():
     for bonds in ([[0, 1], [1, 2], [0, 1], [0, 2]], [[0, 1], [1, 0], [0, 2], [1, 2]], [[0, 2], [0, 1], [0, 2], [1, 2]]):
         with pytest.raises(ValueError, match="bonds are not sorted"):
-            format.encode_block(replace(tiny(), bond_atoms=np.array(bonds, np.uint16)))
+            encode_block(replace(tiny(), bond_atoms=np.array(bonds, np.uint16)))
 
 
 def test_labels_are_stored_in_the_precision_that_is_asked_for_each_level():
     molecules = replace(tiny(), **{name: np.float32(0.1) * getattr(tiny(), name) for name in LABELS})
     for halves in ((), ("atom",), ("graph", "bond"), ("pair",), LEVELS):
         dtypes = {level: "f2" if level in halves else "f4" for level in LEVELS}
-        contents = format.encode_block(molecules, label_dtypes=dtypes)
-        found = {level: format.decode_arrays(contents[f"{level}_labels"], group=f"{level}_labels")["table"] for level in LEVELS}
+        contents = encode_block(molecules, label_dtypes=dtypes)
+        found = {level: decode_arrays(contents[f"{level}_labels"], group=f"{level}_labels")["table"] for level in LEVELS}
         assert {level: table.dtype for level, table in found.items()} == {
             level: np.float16 if level in halves else np.float32 for level in LEVELS
         }
         again = decode(contents, 3)
         rounded = {f"{level}_labels": molecules.labels(level).astype(np.float16).astype(np.float32) for level in halves}
         assert_same(again, replace(molecules, **rounded))
-        assert format.encode_block(again, label_dtypes=dtypes) == contents
+        assert encode_block(again, label_dtypes=dtypes) == contents
     for level in LEVELS:
         with pytest.raises(ValueError, match="more than float16 can"):
-            format.encode_block(
+            encode_block(
                 replace(tiny(), **{f"{level}_labels": tiny().labels(level) * 1e5}), label_dtypes=dict.fromkeys(LEVELS, "f2")
             )
 
 
 def test_counts_that_contradict_each_other_are_refused():
-    contents = format.encode_block(tiny())
+    contents = encode_block(tiny())
     for picks in ([0, 1], [0, 2]):
-        other = format.encode_block(tiny().take(np.array(picks)))
+        other = encode_block(tiny().take(np.array(picks)))
         for group in GROUPS:
             # of these two only the first has bonds: bitmaps say the same whether one molecule without labels follows or two
             if (group, picks) != ("bond_labels", [0, 1]):
@@ -515,12 +531,12 @@ def test_counts_that_contradict_each_other_are_refused():
 
 
 def test_a_zstd_frame_announces_its_size_and_checks_its_content():
-    frame = format.compress(b"molecules" * 50)
+    frame = compress(b"molecules" * 50)
     parameters = zstandard.get_frame_parameters(frame)
     assert parameters.content_size == 450
     assert parameters.has_checksum
-    assert format.decompress(frame) == b"molecules" * 50
-    assert format.decompress(format.compress(b"")) == b""
+    assert decompress(frame) == b"molecules" * 50
+    assert decompress(compress(b"")) == b""
     for bad, reason in (
         (b"", "not a zstd frame"),
         (b"plain text", "not a zstd frame"),
@@ -531,23 +547,23 @@ def test_a_zstd_frame_announces_its_size_and_checks_its_content():
         (bytes.fromhex("28b52ffd" + "e0") + (2**31 + 1).to_bytes(8, "little") + bytes(3), "announces 2147483649 bytes"),
     ):
         with pytest.raises(FormatError, match=reason):
-            format.decompress(bad)
+            decompress(bad)
 
 
 def test_a_frame_is_cut_where_planes_begin_and_read_as_any_other():
     rng = np.random.default_rng(0)
     planes = {"ids": (rng.integers(0, 3, 4096) << 8 | rng.integers(0, 256, 4096)).astype(np.uint64)}
-    content = format.encode_arrays(planes, shuffle=frozenset({"ids"}))
+    content = encode_arrays(planes, shuffle=frozenset({"ids"}))
     head = 8 + 32
     assert content.cuts == tuple(head + 4096 * k for k in range(8))
-    cut, whole = format.compress(content), format.compress(bytes(content))
-    assert format.decompress(cut) == format.decompress(whole) == content
+    cut, whole = compress(content), compress(bytes(content))
+    assert decompress(cut) == decompress(whole) == content
     assert zstandard.get_frame_parameters(cut).content_size == len(content)
     # the first plane is noise, the second takes log2(3) bits
     assert len(cut) < len(whole) - 100
     # planes shorter than a block should be are not cut
-    short = format.encode_arrays({"ids": planes["ids"][:200]}, shuffle=frozenset({"ids"}))
-    assert format.compress(short) == format.compress(bytes(short))
+    short = encode_arrays({"ids": planes["ids"][:200]}, shuffle=frozenset({"ids"}))
+    assert compress(short) == compress(bytes(short))
 
 
 def test_the_stdlib_reads_a_shard_and_finds_the_documented_members(sample_set):
@@ -564,15 +580,15 @@ def test_the_stdlib_reads_a_shard_and_finds_the_documented_members(sample_set):
             assert info.isreg()
         where = [int(index.members[f"{g}_offset"][b]) for b in rows for g in groups]
         assert [m.offset_data for m in members] == where
-        assert path.read_bytes().endswith(format.TAR_END)
+        assert path.read_bytes().endswith(TAR_END)
         assert path.stat().st_size == members[-1].offset_data + -(-members[-1].size // 512) * 512 + 1024
 
 
 @given(st.binary(max_size=1100))
 def test_a_member_is_a_header_its_data_and_zeros(data):
-    member = format.tar_member("train-00000-0000.ids.zst", data)
+    member = tar_member("train-00000-0000.ids.zst", data)
     assert len(member) % 512 == 0
-    with tarfile.open(fileobj=io.BytesIO(member + format.TAR_END), mode="r:") as tar:
+    with tarfile.open(fileobj=io.BytesIO(member + TAR_END), mode="r:") as tar:
         info = tar.next()
         assert (info.name, info.size) == ("train-00000-0000.ids.zst", len(data))
         assert tar.extractfile(info).read() == data
@@ -585,4 +601,4 @@ def test_the_bytes_of_a_tar_header_do_not_depend_on_the_version_of_tarfile():
     size, time = b"00000001234\0", b"00000000000\0"
     rest = (b"0" + bytes(100) + b"ustar\x0000").ljust(356, b"\0")
     checksum = b"%06o\0 " % sum(name + owner + size + time + b" " * 8 + rest)
-    assert format.tar_header("train-00000-0000.ids.zst", 0o1234) == name + owner + size + time + checksum + rest
+    assert tar_header("train-00000-0000.ids.zst", 0o1234) == name + owner + size + time + checksum + rest

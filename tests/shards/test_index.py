@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards import ChecksumError, FormatError, Molecules, index
-from shards.format import GROUP_ARRAYS, GROUPS, encode_block
-from shards.index import GROUP_ROWS, Index
-from shards.types import offsets
+from molstream.shards.errors import ChecksumError, FormatError
+from molstream.shards.format import index
+from molstream.shards.format.block import GROUP_ARRAYS, GROUPS, encode_block
+from molstream.shards.format.index import GROUP_ROWS, Index
+from molstream.shards.molecules import Molecules, offsets
 
 SOME = ("sizes", "structure", "graph_labels", "atom_labels", "ids", "smiles")
 COUNTS = (

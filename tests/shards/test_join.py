@@ -17,14 +17,15 @@ import pytest
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdCIPLabeler
 
-from shards import FormatError, InputError, OutputError, ShardSet
-from shards.build import BuildOptions, WorkOptions, build
-from shards.datasets import TableSpec
-from shards.featurize import match_atoms
-from shards.manifest import Join, JoinedTable
-from shards.merger import merge_partition
-from shards.splits import SplitFractions
-from shards.verify import verify
+from molstream.shards.build.build import BuildOptions, WorkOptions, build
+from molstream.shards.build.join import merge_partition
+from molstream.shards.chemistry.parser import match_atoms
+from molstream.shards.errors import FormatError, InputError, OutputError
+from molstream.shards.format.manifest import Join, JoinedTable
+from molstream.shards.format.reader import ShardSet
+from molstream.shards.format.verify import verify
+from molstream.shards.inputs.datasets import TableSpec
+from molstream.shards.splits.rules import SplitFractions
 
 _spec = importlib.util.spec_from_file_location("lookalikes", Path(__file__).parents[1] / "lookalikes.py")
 lk = importlib.util.module_from_spec(_spec)
@@ -331,8 +332,8 @@ def small_ranges(monkeypatch):
     """small_ranges(rows): cut the input into ranges of so many rows."""
 
     def cut(rows: int) -> None:
-        monkeypatch.setattr("shards.tables.RANGE_ROWS", rows)
-        monkeypatch.setattr("shards.tables.MIN_RANGE_ROWS", rows)
+        monkeypatch.setattr("molstream.shards.inputs.tables.RANGE_ROWS", rows)
+        monkeypatch.setattr("molstream.shards.inputs.tables.MIN_RANGE_ROWS", rows)
 
     return cut
 
@@ -342,7 +343,7 @@ def test_how_rows_are_cut_into_ranges_and_batches_changes_no_byte(
     levels, whole, tmp_path, folder_bytes, monkeypatch, small_ranges, rows
 ):
     small_ranges(rows)
-    monkeypatch.setattr("shards.mapper.BATCH_ROWS", rows // 3)
+    monkeypatch.setattr("molstream.shards.build.map.BATCH_ROWS", rows // 3)
     build_tables(levels, tmp_path / "set", join="smiles")
     assert folder_bytes(tmp_path / "set") == folder_bytes(whole.path)
 
@@ -367,7 +368,7 @@ def test_a_join_that_is_stopped_among_its_partitions_goes_on_and_ends_with_the_s
         done.append(number)
         return merge_partition(job, number, on_rows)
 
-    monkeypatch.setattr("shards.build.merge_partition", stop)
+    monkeypatch.setattr("molstream.shards.build.build.merge_partition", stop)
     with pytest.raises(KeyboardInterrupt):
         build_tables(levels, out, join="smiles")
     assert len(list((out / ".building").glob("*-join-*.spill"))) == finished
@@ -375,7 +376,7 @@ def test_a_join_that_is_stopped_among_its_partitions_goes_on_and_ends_with_the_s
         ShardSet(out)
     with pytest.raises(OutputError, match=r"holds an unfinished build with join smiles \(now inchi\); run it with that to go on"):
         build_tables(levels, out, join="inchi")
-    monkeypatch.setattr("shards.build.merge_partition", merge_partition)
+    monkeypatch.setattr("molstream.shards.build.build.merge_partition", merge_partition)
     calls = []
     options = BuildOptions(
         tables=tuple(t.spec for t in levels), atom_labels="f32", shard_molecules=SHARD, block_molecules=32, join="smiles"
@@ -629,7 +630,7 @@ def test_joined_by_smiles_each_form_is_a_molecule(forms, tmp_path):
 
 def test_forms_join_alike_however_rows_are_cut_and_batched(forms, form_sets, tmp_path, folder_bytes, small_ranges, monkeypatch):
     small_ranges(3)
-    monkeypatch.setattr("shards.mapper.BATCH_ROWS", 2)
+    monkeypatch.setattr("molstream.shards.build.map.BATCH_ROWS", 2)
     cut = build_forms(forms.files, forms.specs, tmp_path / "cut")
     assert folder_bytes(cut.path) == folder_bytes(form_sets[0].path)
 

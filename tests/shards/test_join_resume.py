@@ -9,9 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from shards import FormatError, InputError, ShardSet
-from shards.build import WorkOptions, build
-from shards.verify import verify
+from molstream.shards.build.build import WorkOptions, build
+from molstream.shards.errors import FormatError, InputError
+from molstream.shards.format.reader import ShardSet
+from molstream.shards.format.verify import verify
 
 KILL = Path(__file__).parents[1] / "attacks" / "kill_build.py"
 JOINED = runpy.run_path(str(KILL))["JOINED"]
@@ -43,8 +44,8 @@ def reference(sample_table, assays, tmp_path_factory, run_python):
 
 @pytest.fixture
 def small_ranges(monkeypatch):
-    monkeypatch.setattr("shards.tables.RANGE_ROWS", 80)
-    monkeypatch.setattr("shards.tables.MIN_RANGE_ROWS", 80)
+    monkeypatch.setattr("molstream.shards.inputs.tables.RANGE_ROWS", 80)
+    monkeypatch.setattr("molstream.shards.inputs.tables.MIN_RANGE_ROWS", 80)
 
 
 @pytest.mark.usefixtures("small_ranges")

@@ -10,17 +10,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from shards import FormatError, InputError, SchemaError, ShardSet
-from shards.build import BuildOptions, WorkOptions, build
-from shards.datasets import TableSpec
-from shards.errors import LimitError, StorageError
-from shards.featurize import match_atoms
-from shards.format import Widths, compress, decode_block, encode_block
-from shards.mapper import MAX_PAIR_ATOMS
-from shards.spill import Spill
-from shards.tables import TableReader, iter_smiles
-from shards.types import Molecules
-from shards.verify import verify
+from molstream.shards.build.build import BuildOptions, WorkOptions, build
+from molstream.shards.build.map import MAX_PAIR_ATOMS
+from molstream.shards.build.spill import Spill
+from molstream.shards.chemistry.parser import match_atoms
+from molstream.shards.errors import FormatError, InputError, LimitError, SchemaError, StorageError
+from molstream.shards.format.block import Widths, compress, decode_block, encode_block
+from molstream.shards.format.reader import ShardSet
+from molstream.shards.format.verify import verify
+from molstream.shards.inputs.datasets import TableSpec
+from molstream.shards.inputs.tables import TableReader, iter_smiles
+from molstream.shards.molecules import Molecules
 
 OWN = TableSpec(dataset="table")
 
@@ -35,8 +35,8 @@ def write_csv(path, columns: dict[str, list]):
 
 @pytest.fixture
 def small_ranges(monkeypatch):
-    monkeypatch.setattr("shards.tables.RANGE_ROWS", 80)
-    monkeypatch.setattr("shards.tables.MIN_RANGE_ROWS", 80)
+    monkeypatch.setattr("molstream.shards.inputs.tables.RANGE_ROWS", 80)
+    monkeypatch.setattr("molstream.shards.inputs.tables.MIN_RANGE_ROWS", 80)
 
 
 def stop_before_writing(phase, done, total):
@@ -85,10 +85,10 @@ def test_finished_work_outlives_a_disk_that_fails_for_a_while(sample_table, tmp_
 def test_spills_that_are_cut_into_other_partitions_are_not_used(sample_table, tmp_path, monkeypatch, folder_bytes):
     out, options = tmp_path / "set", BuildOptions(shard_molecules=60)
     # a version that counts partitions in another way and says nothing of it
-    monkeypatch.setattr("shards.plan.Plan.map_id", "0123456789abcdef")
-    monkeypatch.setattr("shards.output.Output._compare", lambda *args: None)
+    monkeypatch.setattr("molstream.shards.build.plan.Plan.map_id", "0123456789abcdef")
+    monkeypatch.setattr("molstream.shards.build.output.Output._compare", lambda *args: None)
     with monkeypatch.context() as other:
-        other.setattr("shards.plan.Plan.shards_of", lambda plan, split: 2)
+        other.setattr("molstream.shards.build.plan.Plan.shards_of", lambda plan, split: 2)
         with pytest.raises(KeyboardInterrupt):
             build([str(sample_table)], out, options, stop_before_writing)
         assert {Spill(p).num_partitions for p in (out / ".building").glob("*.spill")} == {6}
@@ -120,7 +120,7 @@ def test_molecules_whose_pairs_take_too_much_are_rejected_and_cost_no_memory(tmp
 
 
 def test_a_member_that_could_not_be_read_again_is_not_written(monkeypatch):
-    monkeypatch.setattr("shards.format.MAX_MEMBER_BYTES", 100)
+    monkeypatch.setattr("molstream.shards.format.block.MAX_MEMBER_BYTES", 100)
     with pytest.raises(LimitError, match=r"101 bytes in one piece, at most 100 can be read; build with fewer --block-molecules"):
         compress(bytes(101))
 
@@ -137,7 +137,7 @@ def test_labels_that_would_take_all_memory_are_refused_before_they_are_made(monk
         smiles=np.array(["CC"], object),
     )
     contents = encode_block(molecules)
-    monkeypatch.setattr("shards.format.MAX_DENSE_BYTES", 19)
+    monkeypatch.setattr("molstream.shards.format.block.MAX_DENSE_BYTES", 19)
     with pytest.raises(FormatError, match=r"member graph_labels: labels of shape \(1, 5\), more than 19 bytes"):
         decode_block(contents, num_molecules=1, widths=Widths(atom_codes=(9,) * 7, bond_codes=9, num_tasks={"graph": 5}))
 
@@ -146,7 +146,7 @@ def test_labels_that_would_take_all_memory_are_refused_before_they_are_made(monk
 def test_lines_without_an_end_are_refused(tmp_path, monkeypatch, name):
     import gzip
 
-    monkeypatch.setattr("shards.tables.MAX_LINE", 1000)
+    monkeypatch.setattr("molstream.shards.inputs.tables.MAX_LINE", 1000)
     data = b"smiles\n" + b"C" * 5000
     (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
     with pytest.raises(SchemaError, match="a line of more than 1,000 characters"):
@@ -163,7 +163,7 @@ def test_reading_a_table_leaves_the_limit_of_the_csv_module_as_it_was(tmp_path):
 
 
 def labels_of(path, spec, join="", splits="1,0,0"):
-    from shards.splits import SplitFractions
+    from molstream.shards.splits.rules import SplitFractions
 
     options = BuildOptions(tables=(spec,), join=join, split_fractions=SplitFractions.parse(splits))
     build([str(path)], path.parent / "set", options, work=WorkOptions(max_reject_fraction=0.9))
@@ -221,7 +221,7 @@ def test_atoms_are_matched_with_their_stereo():
 
 
 def test_json_lists_of_a_batch_come_as_arrays(tmp_path):
-    from shards.tables import check_input, cut_ranges
+    from molstream.shards.inputs.tables import check_input, cut_ranges
 
     cells = ["[1, null, NaN]", "", "[]", "[2]", "null"]
     path = write_csv(tmp_path / "a.csv", {"smiles": ["C"] * 5, "x": cells})

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from shards import ChecksumError, FormatError
-from shards.manifest import Manifest, fingerprint
-from shards.schema import ATOM_FEATURES, BOND_FEATURES
+from molstream.shards.errors import ChecksumError, FormatError
+from molstream.shards.format.manifest import Manifest, fingerprint
+from molstream.shards.schema import ATOM_FEATURES, BOND_FEATURES
 
 
 def test_a_manifest_comes_back_as_it_was(sample_set):

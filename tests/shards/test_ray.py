@@ -8,9 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from shards import InputError, ShardSet
-from shards.build import WorkOptions, build
-from shards.verify import verify
+from molstream.shards.build.build import WorkOptions, build
+from molstream.shards.errors import InputError
+from molstream.shards.format.reader import ShardSet
+from molstream.shards.format.verify import verify
 
 LOSE = Path(__file__).parents[1] / "attacks" / "lose_node.py"
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -31,14 +32,14 @@ def test_a_build_that_loses_a_node_ends_with_the_same_bytes(sample_table, tmp_pa
 def test_the_command_starts_a_ray_of_its_own(sample_table, sample_set, tmp_path, run_python, folder_bytes):
     call = ["build", sample_table, "--split-fractions", "80,10,10", "--block-molecules", 32, "--shard-molecules", 100]
     for name, more in (("ray", ["--engine", "ray", "--workers", 2]), ("local", [])):
-        done = run_python("-m", "tools.main", *call, "--out", tmp_path / name, *more)
+        done = run_python("-m", "molstream", *call, "--out", tmp_path / name, *more)
         assert done.returncode == 0, done.stderr[-3000:]
     assert folder_bytes(tmp_path / "ray") == folder_bytes(tmp_path / "local")
 
 
 def test_an_address_where_no_ray_is_is_one_line(sample_table, tmp_path, run_python):
     call = ["build", sample_table, "--out", tmp_path / "out", "--engine", "ray", "--ray-address", "127.0.0.1:1"]
-    done = run_python("-m", "tools.main", *call)
+    done = run_python("-m", "molstream", *call)
     assert done.returncode == 2
     assert "molstream: error: Ray at 127.0.0.1:1: cannot be reached: " in done.stderr.splitlines()[-1]
     assert not (tmp_path / "out").exists()

@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards import ChecksumError, FormatError, InputError, ShardSet, format
-from shards.build import BuildOptions, build
+from molstream.shards.build.build import BuildOptions, build
+from molstream.shards.errors import ChecksumError, FormatError, InputError
+from molstream.shards.format.block import decode_arrays, encode_arrays, encode_block
+from molstream.shards.format.reader import ShardSet
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +84,7 @@ def test_members_are_the_bytes_at_their_place_in_the_shard(sample_set):
 
 def test_far_members_are_read_by_reads_of_their_own(sample_set, monkeypatch):
     whole = sample_set.read_members(0, ("sizes", "smiles"))
-    monkeypatch.setattr("shards.reader.MAX_GAP", 0)
+    monkeypatch.setattr("molstream.shards.format.reader.MAX_GAP", 0)
     assert sample_set.read_members(0, ("sizes", "smiles")) == whole
 
 
@@ -199,11 +201,11 @@ def test_a_split_that_is_not_there_is_named(sample_set):
 
 def test_a_code_beyond_its_feature_is_refused_before_it_indexes_a_table(sample_set):
     contents = sample_set.read_contents(0)
-    arrays = format.decode_arrays(contents["structure"], group="structure")
+    arrays = decode_arrays(contents["structure"], group="structure")
     for name, at, value in (("atom_rows", 0, 119), ("atom_rows", -1, 2), ("bond_kinds", 0, 70)):
         codes = arrays[name].copy()
         codes[at] = value
-        damaged = contents | {"structure": format.encode_arrays(arrays | {name: codes})}
+        damaged = contents | {"structure": encode_arrays(arrays | {name: codes})}
         with pytest.raises(FormatError, match=r"train-00000\.tar, block 0, member structure: a code is outside"):
             sample_set.decode(0, damaged)
 
@@ -213,11 +215,11 @@ def test_contents_of_another_block_are_refused(sample_set):
     rows = np.arange(len(molecules))
     rows[molecules.num_atoms.argmax()] = molecules.num_atoms.argmin()
     with pytest.raises(FormatError, match=r"block 0: num_atoms \d+, the index says"):
-        sample_set.decode(0, format.encode_block(molecules.take(rows)))
+        sample_set.decode(0, encode_block(molecules.take(rows)))
 
 
 def test_arrays_that_were_not_transformed_cannot_be_written_to(sample_set):
-    arrays = format.decode_arrays(sample_set.read_contents(0)["sizes"], group="sizes")
+    arrays = decode_arrays(sample_set.read_contents(0)["sizes"], group="sizes")
     with pytest.raises(ValueError, match="read-only"):
         arrays["num_atoms"][0] = 1
     assert np.array_equal(arrays["num_atoms"], sample_set.read_block(0).num_atoms)

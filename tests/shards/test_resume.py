@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from shards import FormatError, InputError, OutputError, SchemaError, ShardSet
-from shards.build import BuildOptions, WorkOptions, build
-from shards.errors import LimitError, WorkerError
-from shards.verify import verify
+from molstream.shards.build.build import BuildOptions, WorkOptions, build
+from molstream.shards.errors import FormatError, InputError, LimitError, OutputError, SchemaError, WorkerError
+from molstream.shards.format.reader import ShardSet
+from molstream.shards.format.verify import verify
 
 ATTACKS = Path(__file__).parents[1] / "attacks"
 KILL = ATTACKS / "kill_build.py"
@@ -51,8 +51,8 @@ def reference(sample_table, tmp_path_factory, run_python):
 def test_a_build_killed_at_any_moment_of_writing_ends_with_the_same_bytes(
     reference, sample_table, tmp_path, folder_bytes, run_python, monkeypatch
 ):
-    monkeypatch.setattr("shards.tables.RANGE_ROWS", 80)
-    monkeypatch.setattr("shards.tables.MIN_RANGE_ROWS", 80)
+    monkeypatch.setattr("molstream.shards.inputs.tables.RANGE_ROWS", 80)
+    monkeypatch.setattr("molstream.shards.inputs.tables.MIN_RANGE_ROWS", 80)
     whole, num_moments = reference
     expected = folder_bytes(whole)
     draw, found = random.Random(20), []
@@ -78,7 +78,7 @@ def test_a_build_killed_at_any_moment_of_writing_ends_with_the_same_bytes(
 def test_a_build_with_two_workers_killed_at_random_times_ends_with_the_same_bytes(sample_table, tmp_path, folder_bytes):
     table = pa.concat_tables([pq.read_table(sample_table)] * 60)
     pq.write_table(table, tmp_path / "many.parquet", row_group_size=2_000)
-    call = ["-m", "tools.main", "build", str(tmp_path / "many.parquet"), "--shard-molecules", "2000", "--out"]
+    call = ["-m", "molstream", "build", str(tmp_path / "many.parquet"), "--shard-molecules", "2000", "--out"]
     root = Path(__file__).parents[2]
     start = time.monotonic()
     subprocess.run([sys.executable, *call, str(tmp_path / "whole")], check=True, capture_output=True, cwd=root)
@@ -109,9 +109,9 @@ FULL_DISK = """
 import json, os, subprocess, sys
 from pathlib import Path
 sys.path[:] = json.loads(sys.argv[1])
-from shards import tables
-from shards.build import build
-from shards.errors import OutputError, StorageError
+from molstream.shards.inputs import tables
+from molstream.shards.build.build import build
+from molstream.shards.errors import OutputError, StorageError
 OPTIONS = __import__("runpy").run_path(sys.argv[4])["OPTIONS"]
 tables.RANGE_ROWS = tables.MIN_RANGE_ROWS = 80
 table, disk = sys.argv[2], Path(sys.argv[3])
@@ -213,8 +213,8 @@ def test_an_unfinished_build_of_other_options_or_files_is_refused(sample_table, 
 
 def test_an_unfinished_build_that_cut_its_rows_otherwise_is_refused(sample_table, tmp_path, sample_options, monkeypatch):
     unfinished(sample_table, tmp_path / "out", sample_options())
-    monkeypatch.setattr("shards.tables.RANGE_ROWS", 80)
-    monkeypatch.setattr("shards.tables.MIN_RANGE_ROWS", 80)
+    monkeypatch.setattr("molstream.shards.inputs.tables.RANGE_ROWS", 80)
+    monkeypatch.setattr("molstream.shards.inputs.tables.MIN_RANGE_ROWS", 80)
     with pytest.raises(OutputError, match="unfinished build of another version of molstream; go on with that, or remove"):
         build([str(sample_table)], tmp_path / "out", sample_options())
 
@@ -278,8 +278,8 @@ def test_too_many_rejects_stop_the_build_which_can_be_gone_on_from(pm6_table, tm
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_rejects_are_added_up_over_ranges_and_runs(pm6_table, tmp_path, monkeypatch, workers):
-    monkeypatch.setattr("shards.tables.RANGE_ROWS", 10)
-    monkeypatch.setattr("shards.tables.MIN_RANGE_ROWS", 10)
+    monkeypatch.setattr("molstream.shards.inputs.tables.RANGE_ROWS", 10)
+    monkeypatch.setattr("molstream.shards.inputs.tables.MIN_RANGE_ROWS", 10)
     path = pm6_table([{"ordered_smiles": "CO" if k % 10 else "restricted"} for k in range(60)])
     work = WorkOptions(max_reject_fraction=0.05, workers=workers)
     for _ in range(2):
@@ -358,8 +358,8 @@ def test_labels_in_f16_are_the_nearest_ones_and_statistics_are_theirs(sample_tab
 
 
 def test_two_workers_write_the_same_bytes(sample_table, sample_set, sample_options, tmp_path, folder_bytes, monkeypatch):
-    monkeypatch.setattr("shards.tables.RANGE_ROWS", 60)
-    monkeypatch.setattr("shards.tables.MIN_RANGE_ROWS", 60)
+    monkeypatch.setattr("molstream.shards.inputs.tables.RANGE_ROWS", 60)
+    monkeypatch.setattr("molstream.shards.inputs.tables.MIN_RANGE_ROWS", 60)
     build([str(sample_table)], tmp_path / "set", sample_options(), work=WorkOptions(workers=2))
     assert folder_bytes(tmp_path / "set") == folder_bytes(sample_set.path)
 
@@ -377,7 +377,7 @@ def die_once(job, task, report):
 
 
 def test_a_worker_that_dies_is_replaced_and_a_task_that_always_kills_is_given_up(tmp_path):
-    from shards.engine import LocalEngine
+    from molstream.shards.workers.local import LocalEngine
 
     function = runpy_function(tmp_path)
     with LocalEngine(2) as engine:

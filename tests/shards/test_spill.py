@@ -7,13 +7,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shards import FormatError, ShardSet
-from shards.options import BuildOptions
-from shards.plan import Plan
-from shards.spill import REJECT_SCHEMA, Spill, Widths, write_spill
-from shards.splits import SPLITS, SplitFractions, Splits
-from shards.tables import InputFile, cut_ranges
-from shards.types import COLUMNS, concat_molecules
+from molstream.shards.build.options import BuildOptions
+from molstream.shards.build.plan import Plan
+from molstream.shards.build.spill import REJECT_SCHEMA, Spill, Widths, write_spill
+from molstream.shards.errors import FormatError
+from molstream.shards.format.reader import ShardSet
+from molstream.shards.inputs.tables import InputFile, cut_ranges
+from molstream.shards.molecules import COLUMNS, concat_molecules
+from molstream.shards.splits.rules import SPLITS, SplitFractions, Splits
 
 WIDTHS = Widths(num_tasks={"graph": 62, "atom": 7, "bond": 0, "pair": 0}, identifiers=False, identity=False)
 ALL_WIDTHS = Widths(num_tasks={"graph": 62, "atom": 7, "bond": 3, "pair": 2}, identifiers=True, identity=True)

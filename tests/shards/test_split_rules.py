@@ -17,12 +17,12 @@ import pytest
 from rdkit import Chem
 from rdkit.Chem.Scaffolds import MurckoScaffold
 
-from shards import InputError, OutputError, SchemaError, ShardSet
-from shards.build import BuildOptions, WorkOptions, build
-from shards.datasets import TableSpec
-from shards.errors import LimitError
-from shards.splits import SplitFractions
-from shards.verify import verify
+from molstream.shards.build.build import BuildOptions, WorkOptions, build
+from molstream.shards.errors import InputError, LimitError, OutputError, SchemaError
+from molstream.shards.format.reader import ShardSet
+from molstream.shards.format.verify import verify
+from molstream.shards.inputs.datasets import TableSpec
+from molstream.shards.splits.rules import SplitFractions
 
 _spec = importlib.util.spec_from_file_location("lookalikes", Path(__file__).parents[1] / "lookalikes.py")
 lk = importlib.util.module_from_spec(_spec)
@@ -216,8 +216,8 @@ def test_lists_that_do_not_fit_move_no_position_either(looks, build_look):
 
 
 def test_position_splits_are_the_same_bytes_with_one_worker_and_with_two(looks, build_look, folder_bytes, monkeypatch):
-    monkeypatch.setattr("shards.tables.RANGE_ROWS", 25)
-    monkeypatch.setattr("shards.tables.MIN_RANGE_ROWS", 25)
+    monkeypatch.setattr("molstream.shards.inputs.tables.RANGE_ROWS", 25)
+    monkeypatch.setattr("molstream.shards.inputs.tables.MIN_RANGE_ROWS", 25)
     options = {"splits": "position", "split_seed": 42, "split_fractions": fractions("60,20,20")}
     one = build_look(looks["pm6"], "one", **options)
     two = build_look(looks["pm6"], "two", workers=2, **options)
@@ -352,9 +352,9 @@ def test_a_table_without_faults_may_be_left_out_in_part_with_no_reject_allowed(l
 def test_how_rows_are_cut_changes_no_byte_where_a_file_leaves_some_out(partly, build_look, folder_bytes, monkeypatch):
     look, _, path = partly
     whole = build_look(look, "whole", split_file=path)
-    monkeypatch.setattr("shards.tables.RANGE_ROWS", 7)
-    monkeypatch.setattr("shards.tables.MIN_RANGE_ROWS", 7)
-    monkeypatch.setattr("shards.mapper.BATCH_ROWS", 3)
+    monkeypatch.setattr("molstream.shards.inputs.tables.RANGE_ROWS", 7)
+    monkeypatch.setattr("molstream.shards.inputs.tables.MIN_RANGE_ROWS", 7)
+    monkeypatch.setattr("molstream.shards.build.map.BATCH_ROWS", 3)
     assert folder_bytes(build_look(look, "cut", split_file=path).path) == folder_bytes(whole.path)
 
 

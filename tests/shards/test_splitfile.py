@@ -17,9 +17,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.permutation import python_shuffle
-from shards import InputError, SchemaError
-from shards.splitfile import NO_SPLIT, read_split_file
+from molstream.kernels.rng.permutation import python_shuffle
+from molstream.shards.errors import InputError, SchemaError
+from molstream.shards.splits.files import NO_SPLIT, read_split_file
 
 ROWS = {"train": [7, 0, 3, 9], "val": [2], "test": [5, 1]}
 NAMES = ("train", "val", "test")
@@ -164,12 +164,12 @@ def test_what_pandas_makes_of_columns_of_several_lengths_is_read(tmp_path):
 @pytest.mark.parametrize("kind", ["npy", *ROW_FORMATS])
 def test_long_files_are_read_in_parts(tmp_path, monkeypatch, kind):
     for name, size in {
-        "splitfile.CHUNK_ROWS": 7,
+        "files.CHUNK_ROWS": 7,
         "assignment.CHUNK_ROWS": 5,
-        "splitfile.CHUNK_BYTES": 50,
-        "splitfile.CSV_ROWS": 6,
+        "files.CHUNK_BYTES": 50,
+        "files.CSV_ROWS": 6,
     }.items():
-        monkeypatch.setattr(f"shards.{name}", size)
+        monkeypatch.setattr(f"molstream.shards.splits.{name}", size)
     draw = random.Random(3)
     names = [draw.choice(["train", "train", "val", "test", ""]) for _ in range(300)]
     rows = {name: draw.sample(found, len(found)) for name in NAMES if (found := [r for r, n in enumerate(names) if n == name])}
@@ -527,7 +527,7 @@ def test_a_json_of_anything_else_is_refused(tmp_path, text, message):
 
 
 def test_a_json_that_would_fill_memory_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("shards.splitfile.MAX_JSON_BYTES", 20 << 20)
+    monkeypatch.setattr("molstream.shards.splits.files.MAX_JSON_BYTES", 20 << 20)
     with open(tmp_path / "a.json", "wb") as file:
         file.truncate((20 << 20) + 1)
     assert refusal(tmp_path / "a.json") == "more than 20 MiB of JSON, which takes far more to read; save it as .npz or .parquet"

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards import InputError
-from shards.splits import SPLITS, SplitFractions
+from molstream.shards.errors import InputError
+from molstream.shards.splits.rules import SPLITS, SplitFractions
 
 
 @pytest.mark.parametrize(

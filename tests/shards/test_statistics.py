@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from shards import Molecules
-from shards.schema import BOND_TYPES, encode_bond
-from shards.statistics import HISTOGRAMS, Moments, count_structure, flat_labels, merge_histograms
+from molstream.shards.format.statistics import HISTOGRAMS, Moments, count_structure, flat_labels, merge_histograms
+from molstream.shards.molecules import Molecules
+from molstream.shards.schema import BOND_TYPES, encode_bond
 
 LABELS = hnp.arrays(
     np.float32,

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards import InputError, SchemaError
-from shards.datasets import TableSpec, preset_dataset
-from shards.tables import TableReader, check_input, cut_ranges, iter_smiles, natural_key, resolve_inputs
+from molstream.shards.errors import InputError, SchemaError
+from molstream.shards.inputs.datasets import TableSpec, preset_dataset
+from molstream.shards.inputs.tables import TableReader, check_input, cut_ranges, iter_smiles, natural_key, resolve_inputs
 
 PM6 = preset_dataset("pm6")
 SPEC = TableSpec(dataset="pm6")
@@ -46,8 +46,8 @@ def test_the_columns_are_those_of_the_sample_files(data_dir):
 @pytest.mark.parametrize("batch_rows", [7, 64, 1000])
 def test_ranges_hold_the_same_rows_in_whatever_order_they_are_read(tmp_path, sample_table, monkeypatch, group_rows, batch_rows):
     pq.write_table(pq.read_table(sample_table), tmp_path / "a.parquet", row_group_size=group_rows)
-    monkeypatch.setattr("shards.tables.RANGE_ROWS", 40)
-    monkeypatch.setattr("shards.tables.MIN_RANGE_ROWS", 40)
+    monkeypatch.setattr("molstream.shards.inputs.tables.RANGE_ROWS", 40)
+    monkeypatch.setattr("molstream.shards.inputs.tables.MIN_RANGE_ROWS", 40)
     found, dataset = check_input(str(tmp_path / "a.parquet"), SPEC)
     ranges = cut_ranges([found])
     assert len(ranges) == {300: 8, 70: 9}[group_rows]

@@ -16,9 +16,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shards import InputError, SchemaError
-from shards.pickled import MAX_OBJECTS, decode_pickle
-from shards.torchfile import read_torch_file
+from molstream.shards.errors import InputError, SchemaError
+from molstream.shards.splits.pickled import MAX_OBJECTS, decode_pickle
+from molstream.shards.splits.torchfile import read_torch_file
 
 PROTOCOLS = [2, 3, 4, 5]
 RUNS = "only dicts, lists, tuples, text, numbers, arrays and tensors of numbers are read; if you trust the file, load it where"
@@ -387,7 +387,7 @@ def test_a_pickle_of_an_old_or_no_protocol_is_refused():
 
 
 def test_more_objects_than_a_file_of_numbers_has_are_refused_quickly(monkeypatch):
-    monkeypatch.setattr("shards.pickled.MAX_OBJECTS", 1000)
+    monkeypatch.setattr("molstream.shards.splits.pickled.MAX_OBJECTS", 1000)
     with pytest.raises(
         SchemaError, match="holds more than 1,000 objects that are not whole numbers in a list of such; save arrays"
     ):

@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shards import ShardSet, Task, TaskSet, schema
-from shards.encodings import COLUMNS_OF_ENCODING
-from shards.format import GROUP_ARRAYS, LABEL_DTYPES, groups_of
-from shards.index import encode_index
-from shards.manifest import INDEX, MANIFEST, Manifest, Statistics, fingerprint
-from shards.statistics import count_structure
-from shards.types import Molecules, offsets
-from shards.writer import write_atomic, write_shard
+from molstream.shards import schema
+from molstream.shards.chemistry.encodings import COLUMNS_OF_ENCODING
+from molstream.shards.format.block import GROUP_ARRAYS, LABEL_DTYPES, groups_of
+from molstream.shards.format.index import encode_index
+from molstream.shards.format.manifest import INDEX, MANIFEST, Manifest, Statistics, fingerprint
+from molstream.shards.format.reader import ShardSet
+from molstream.shards.format.statistics import count_structure
+from molstream.shards.format.writer import write_atomic, write_shard
+from molstream.shards.molecules import Molecules, Task, TaskSet, offsets
 
 TASKS = (
     Task(name="g", level="graph", kind="regression", unit="1", source="made"),

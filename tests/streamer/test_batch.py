@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from shards import ShardError
-from streamer import Batch, Budget, Loader, StreamConfig
+from molstream.shards.errors import ShardError
+from molstream.streamer.batch import Batch
+from molstream.streamer.config import Budget, StreamConfig
+from molstream.streamer.loader import Loader
 
 
 def loader_for(shard_set, **options) -> Loader:
@@ -112,7 +114,7 @@ def test_threads_end_when_a_loop_breaks_or_raises(made_sets):
 def test_a_damaged_block_ends_the_stream_by_name(made_sets, tmp_path):
     import shutil
 
-    from shards import ShardSet
+    from molstream.shards.format.reader import ShardSet
 
     folder = tmp_path / "damaged"
     shutil.copytree(made_sets["many"].path, folder)
@@ -243,8 +245,8 @@ def test_batches_that_are_kept_are_never_written_to_again(made_sets):
 
 def test_what_was_in_memory_before_does_not_show(made_sets, monkeypatch):
     """Neither memory of batches nor of windows comes cleared, so every byte must be written."""
-    from streamer.batch import Layout
-    from streamer.memory import WindowMemory
+    from molstream.streamer.batch import Layout
+    from molstream.streamer.buffers import WindowMemory
 
     def run() -> list[dict[str, bytes]]:
         config = StreamConfig(budget=Budget.suggest(made_sets["tails"], atoms=256), num_lanes=3, window_molecules=30)

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from shards import ShardSet
-from shards.build import build
-from shards.encodings import encode_positions
-from streamer import Budget, Loader, StreamConfig
+from molstream.shards.build.build import build
+from molstream.shards.chemistry.encodings import encode_positions
+from molstream.shards.format.reader import ShardSet
+from molstream.streamer.config import Budget, StreamConfig
+from molstream.streamer.loader import Loader
 
 COLUMNS = ("walks", "eigenvectors", "eigenvalues")
 DTYPES = {"walks": (torch.uint8, 16), "eigenvectors": (torch.int8, 8), "eigenvalues": (torch.float16, 8)}

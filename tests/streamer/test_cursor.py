@@ -8,8 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streamer import Budget, Cursor, CursorError, Loader, StreamConfig
-from streamer import plan as plan_module
+from molstream.streamer import plan as plan_module
+from molstream.streamer.config import Budget, StreamConfig
+from molstream.streamer.cursor import Cursor
+from molstream.streamer.errors import CursorError
+from molstream.streamer.loader import Loader
 
 
 @pytest.fixture(scope="module")

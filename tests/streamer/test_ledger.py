@@ -13,10 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kernels.hashing import mix_key
-from kernels.permutation import shuffled
-from streamer import Budget, Cursor, Loader, Step, StreamConfig
-from streamer.ledger import LedgerWriter
+from molstream.kernels.rng.hashing import mix_key
+from molstream.kernels.rng.permutation import shuffled
+from molstream.streamer.config import Budget, StreamConfig
+from molstream.streamer.cursor import Cursor
+from molstream.streamer.ledger import LedgerWriter
+from molstream.streamer.loader import Loader, Step
 
 GOLDEN_ORDER = "11e769b77a439f35"
 SHAPES = ["many", "one_block", "singles", "lonely", "tails"]

@@ -11,14 +11,15 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shards import Molecules, ShardSet, Task
-from shards.build import BuildOptions, WorkOptions, build
-from shards.datasets import TableSpec
-from shards.types import LEVELS
-from streamer import Budget, BudgetError, CursorError, Loader, StreamConfig
-from streamer.errors import CallError
-from streamer.stats import StreamStats
-from streamer.window import window_bytes
+from molstream.shards.build.build import BuildOptions, WorkOptions, build
+from molstream.shards.format.reader import ShardSet
+from molstream.shards.inputs.datasets import TableSpec
+from molstream.shards.molecules import LEVELS, Molecules, Task
+from molstream.streamer.config import Budget, StreamConfig
+from molstream.streamer.errors import BudgetError, CallError, CursorError
+from molstream.streamer.loader import Loader
+from molstream.streamer.stats import StreamStats
+from molstream.streamer.window import window_bytes
 
 _spec = importlib.util.spec_from_file_location("lookalikes", Path(__file__).parents[1] / "lookalikes.py")
 lk = importlib.util.module_from_spec(_spec)

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamer import Budget, Loader, StreamConfig
-from streamer.loader import _Lane
-from streamer.memory import ALIGNMENT, WindowMemory, align
-from streamer.window import load_window
+from molstream.streamer.buffers import ALIGNMENT, WindowMemory, align
+from molstream.streamer.config import Budget, StreamConfig
+from molstream.streamer.loader import Loader, _Lane
+from molstream.streamer.window import load_window
 
 SHAPES = {"a": ((5, 3), np.uint8), "b": ((7,), np.float32), "c": ((0, 4), np.float16), "d": ((2, 2), np.uint64)}
 

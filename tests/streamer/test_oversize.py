@@ -9,10 +9,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shards import ShardSet
-from streamer import Budget, BudgetError, Loader, Plan, StreamConfig
-from streamer.ledger import LedgerWriter
-from streamer.stats import StreamStats
+from molstream.shards.format.reader import ShardSet
+from molstream.streamer.config import Budget, StreamConfig
+from molstream.streamer.errors import BudgetError
+from molstream.streamer.ledger import LedgerWriter
+from molstream.streamer.loader import Loader
+from molstream.streamer.plan import Plan
+from molstream.streamer.stats import StreamStats
 
 
 def sizes_of(shard_set: ShardSet) -> dict[int, tuple[int, int]]:

@@ -6,9 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kernels.packing import num_packs
-from shards import Molecules
-from streamer import Budget, Loader, Plan, StreamConfig
+from molstream.kernels.packing.packs import num_packs
+from molstream.shards.molecules import Molecules
+from molstream.streamer.config import Budget, StreamConfig
+from molstream.streamer.loader import Loader
+from molstream.streamer.plan import Plan
 
 # fmt: off
 GOLDEN_BLOCKS = [4, 9, 12, 17, 34, 27, 6, 3, 13, 19, 10, 28, 33, 24, 22, 26, 35, 15, 16, 29, 32, 11, 31, 0, 30, 1, 14, 20, 8,

@@ -12,12 +12,16 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kernels.labels import SparseLabels
-from shards import ShardSet, Task, reader
-from shards.format import TAR_BLOCK, decode_arrays
-from streamer import Budget, Loader, Selection, StreamConfig
-from streamer.errors import CallError
-from streamer.plan import Plan
+from molstream.kernels.codec.labels import SparseLabels
+from molstream.shards.format import reader
+from molstream.shards.format.block import TAR_BLOCK, decode_arrays
+from molstream.shards.format.reader import ShardSet
+from molstream.shards.molecules import Task
+from molstream.streamer.config import Budget, StreamConfig
+from molstream.streamer.errors import CallError
+from molstream.streamer.loader import Loader
+from molstream.streamer.plan import Plan
+from molstream.streamer.selection import Selection
 
 
 def loader_for(shard_set: ShardSet, *, lanes: int = 2, window: int = 60, **options) -> Loader:

@@ -7,11 +7,11 @@ import time
 import numpy as np
 import pytest
 
-from shards import ShardSet
-from streamer import Budget, Loader, StreamConfig
-from streamer.loader import NUM_STEPS_AHEAD
-from streamer.stages import STAGES, Stages
-from streamer.stats import StreamStats, rss_bytes
+from molstream.shards.format.reader import ShardSet
+from molstream.streamer.config import Budget, StreamConfig
+from molstream.streamer.loader import NUM_STEPS_AHEAD, Loader
+from molstream.streamer.stages import STAGES, Stages
+from molstream.streamer.stats import StreamStats, rss_bytes
 
 FRACTIONS = ("data_wait_fraction", "queue_fraction", "atom_fill_fraction", "edge_fill_fraction", "graph_fill_fraction")
 

@@ -6,8 +6,10 @@ from dataclasses import fields
 import pytest
 import webdataset
 
-from shards import FormatError, Molecules, format
-from streamer.wds import BlockDecoder
+from molstream.shards.errors import FormatError
+from molstream.shards.format.block import compress
+from molstream.shards.molecules import Molecules
+from molstream.streamer.webdataset import BlockDecoder
 
 
 def read_samples(shard_set, transform=None) -> list:
@@ -60,6 +62,6 @@ def test_a_damaged_sample_is_refused(sample_set):
     with pytest.raises(FormatError, match="not a zstd frame"):
         decoder(sample | {"atom_labels.zst": bytes(damaged)})
     with pytest.raises(FormatError, match=r"member sizes: .*too short"):
-        decoder(sample | {"sizes.zst": format.compress(b"MSA2")})
+        decoder(sample | {"sizes.zst": compress(b"MSA2")})
     with pytest.raises(KeyError, match=r"smiles\.zst"):
         decoder({k: v for k, v in sample.items() if k != "smiles.zst"})

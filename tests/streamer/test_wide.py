@@ -9,8 +9,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shards import ShardSet, Task
-from streamer import Budget, BudgetError, CursorError, Loader, StreamConfig
+from molstream.shards.format.reader import ShardSet
+from molstream.shards.molecules import Task
+from molstream.streamer.config import Budget, StreamConfig
+from molstream.streamer.errors import BudgetError, CursorError
+from molstream.streamer.loader import Loader
 
 
 def loader_for(shard_set: ShardSet, budget: Budget, **options) -> Loader:

@@ -7,10 +7,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from shards import ShardSet
-from shards.build import BuildOptions, build
-from shards.datasets import TableSpec
-from streamer import Budget, CursorError, Loader, Selection, StreamConfig
+from molstream.shards.build.build import BuildOptions, build
+from molstream.shards.format.reader import ShardSet
+from molstream.shards.inputs.datasets import TableSpec
+from molstream.streamer.config import Budget, StreamConfig
+from molstream.streamer.errors import CursorError
+from molstream.streamer.loader import Loader
+from molstream.streamer.selection import Selection
 
 NAMES = [*(f"assay_{k:03d}" for k in range(299)), "assay_pIC50[nM]"]
 

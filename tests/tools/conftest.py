@@ -16,9 +16,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from shards.build import BuildOptions, build
-from shards.sample import sample_path
-from shards.splits import SplitFractions
+from molstream.shards.build.build import BuildOptions, build
+from molstream.shards.sample import sample_path
+from molstream.shards.splits.rules import SplitFractions
 
 ROOT = Path(__file__).resolve().parents[2]
 ERROR = "molstream: error: "
@@ -51,7 +51,7 @@ class Done:
 
 
 def run_main(*argv: object) -> Done:
-    from tools.main import main
+    from molstream.tools.main import main
 
     out, err = io.StringIO(), io.StringIO()
     handler = signal.getsignal(signal.SIGTERM)
@@ -89,7 +89,7 @@ def start(tmp_path) -> Callable[..., subprocess.Popen]:
 
     def run(*argv: object) -> subprocess.Popen:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tools.main", *map(str, argv)],
+            [sys.executable, "-m", "molstream", *map(str, argv)],
             env=os.environ | {"PYTHONPATH": str(ROOT)},
             cwd=tmp_path,
             stdout=subprocess.PIPE,

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from shards import ShardSet
+from molstream.shards.format.reader import ShardSet
 
 
 def test_a_table_becomes_a_shard_set_and_the_counts_are_printed(succeed, table, tmp_path):

@@ -14,10 +14,10 @@ import pytest
 import typer
 from rdkit import Chem
 
-from shards import ShardSet
-from shards.build import BuildOptions, WorkOptions, build
-from shards.datasets import DATASETS, TableSpec
-from tools import main
+from molstream.shards.build.build import BuildOptions, WorkOptions, build
+from molstream.shards.format.reader import ShardSet
+from molstream.shards.inputs.datasets import DATASETS, TableSpec
+from molstream.tools import main
 
 _spec = importlib.util.spec_from_file_location("lookalikes", Path(__file__).parents[1] / "lookalikes.py")
 lk = importlib.util.module_from_spec(_spec)

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from rdkit import Chem
 
-from shards import ShardSet
+from molstream.shards.format.reader import ShardSet
 
 
 def test_every_row_comes_out_once_as_json(molecules):

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from shards import InputError
-from tools import main
+from molstream.shards.errors import InputError
+from molstream.tools import main
 
 OPTIONS = {
     "build": "INPUT... --out --dataset --smiles-column --id-column --graph-columns --atom-columns --bond-columns --pair-columns "
@@ -54,8 +54,8 @@ def test_the_help_of_a_subcommand_lists_every_option_with_what_it_does(succeed, 
 
 
 def test_the_help_names_every_recipe_and_every_data_set(succeed):
-    from shards.datasets import DATASETS
-    from trainers.recipes import RECIPES
+    from molstream.shards.inputs.datasets import DATASETS
+    from molstream.trainers.recipes import RECIPES
 
     for name, choices in (("pretrain", RECIPES), ("build", DATASETS)):
         text = " ".join(succeed(name, "--help").out.split())
@@ -145,7 +145,7 @@ def test_a_traceback_is_shown_with_debug_only(start):
 
 
 def test_our_own_mistakes_keep_their_traceback(monkeypatch, shard_set):
-    monkeypatch.setattr("shards.ShardSet.__init__", lambda self, path: {}["no such key"])
+    monkeypatch.setattr("molstream.shards.format.reader.ShardSet.__init__", lambda self, path: {}["no such key"])
     with pytest.raises(KeyError, match="no such key"):
         main.main(["cat", str(shard_set)])
 
@@ -154,7 +154,7 @@ def test_an_interrupt_ends_in_one_line_and_130(molstream, monkeypatch, shard_set
     def interrupt(self, path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("shards.ShardSet.__init__", interrupt)
+    monkeypatch.setattr("molstream.shards.format.reader.ShardSet.__init__", interrupt)
     done = molstream("cat", shard_set)
     assert (done.code, done.err) == (130, "molstream: stopped\n")
 
@@ -182,5 +182,5 @@ def test_output_to_a_pipe_has_no_colours_and_no_bars(start, shard_set):
 
 
 def test_the_installed_command_is_this_main():
-    text = (Path(main.__file__).parents[1] / "pyproject.toml").read_text()
-    assert 'molstream = "tools.main:main"' in text
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    assert 'molstream = "molstream.tools.main:main"' in text

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from tools import curves
-from tools.curves import MAX_POINTS, plot_run
-from trainers.log import LOG, read_log
+from molstream.tools import curves
+from molstream.tools.curves import MAX_POINTS, plot_run
+from molstream.trainers.runs.log import LOG, read_log
 
 
 def check_png(path) -> None:

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from shards import ShardSet
-from shards.manifest import Manifest
+from molstream.shards.format.manifest import Manifest
+from molstream.shards.format.reader import ShardSet
 
 
 @pytest.fixture(scope="session")

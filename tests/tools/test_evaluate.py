@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from shards import ShardSet
-from shards.manifest import Manifest
-from trainers.checkpoint import list_checkpoints
-from trainers.metrics import CLASSES, REGRESSION
+from molstream.shards.format.manifest import Manifest
+from molstream.shards.format.reader import ShardSet
+from molstream.trainers.metrics.metrics import CLASSES, REGRESSION
+from molstream.trainers.runs.checkpoint import list_checkpoints
 
 
 def test_all_tasks_are_written_with_out(succeed, shard_set, run, tmp_path):

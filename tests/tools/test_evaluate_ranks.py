@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from shards import ShardSet
+from molstream.shards.format.reader import ShardSet
 
 CLASSES = ("auroc", "ap", "accuracy")
 
@@ -42,7 +42,7 @@ def test_several_processes_say_what_one_says_and_say_it_once(request, torchrun, 
     call = ("eval", shard_set, "--checkpoint", run, "--split", split)
     alone = succeed(*call, "--out", tmp_path / "alone.json")
     files = ("--out", tmp_path / "all.json", "--out", tmp_path / "all.parquet")
-    code, out, err = torchrun(processes, "-m", "tools.main", *call, *files)
+    code, out, err = torchrun(processes, "-m", "molstream", *call, *files)
     assert code == 0, err
     found, expected = (json.loads((tmp_path / name).read_text()) for name in ("all.json", "alone.json"))
     check_same(found, expected)
@@ -57,7 +57,7 @@ def test_the_packs_are_shared_by_the_processes(torchrun, kinds_set, kinds_run, t
     script = tmp_path / "count.py"
     script.write_text(
         "import os, sys\n"
-        "from trainers.metrics import Metrics\n"
+        "from molstream.trainers.metrics.metrics import Metrics\n"
         "add = Metrics.add\n"
         "number = 0\n"
         "def count(self, predictions, targets):\n"
@@ -65,7 +65,7 @@ def test_the_packs_are_shared_by_the_processes(torchrun, kinds_set, kinds_run, t
         "    number += int(targets['graph'][1].sum())\n"
         "    return add(self, predictions, targets)\n"
         "Metrics.add = count\n"
-        "from tools.main import main\n"
+        "from molstream.tools.main import main\n"
         "try:\n"
         "    main(sys.argv[1:])\n"
         "finally:\n"
@@ -88,7 +88,7 @@ def damage(shard_set: Path, flip, split: str) -> None:
 def test_data_that_is_damaged_ends_all_processes(torchrun, run, copy_set, flip, tmp_path):
     damage(copy_set, flip, "train")
     call = ("eval", copy_set, "--checkpoint", run, "--split", "train", "--out", tmp_path / "all.json")
-    code, out, err = torchrun(2, "-m", "tools.main", *call)
+    code, out, err = torchrun(2, "-m", "molstream", *call)
     assert code != 0
     assert "train-00000.tar, block 0, member graph_labels: damaged" in err
     assert out == ""
@@ -104,7 +104,7 @@ def test_a_process_that_fails_alone_ends_the_others(torchrun, kinds_set, kinds_r
     script = tmp_path / "alone.py"
     script.write_text(
         "import os, sys\n"
-        "from tools.main import main\n"
+        "from molstream.tools.main import main\n"
         "good, bad, *rest = sys.argv[1:]\n"
         f"main(['eval', bad if os.environ['RANK'] == '{failing}' else good, *rest])\n"
     )
@@ -118,7 +118,7 @@ def test_a_process_that_fails_alone_ends_the_others(torchrun, kinds_set, kinds_r
 
 @SLOW
 def test_a_call_that_is_refused_ends_all_processes(torchrun, shard_set, run):
-    code, out, err = torchrun(2, "-m", "tools.main", "eval", shard_set, "--checkpoint", run, "--split", "dev")
+    code, out, err = torchrun(2, "-m", "molstream", "eval", shard_set, "--checkpoint", run, "--split", "dev")
     assert (code != 0, out) == (True, "")
     assert "no split 'dev', it holds train, val, test" in err
     assert "Error initializing" not in err

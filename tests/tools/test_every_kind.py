@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from shards import ShardSet
-from trainers.config import Layer
+from molstream.shards.format.reader import ShardSet
+from molstream.trainers.config import Layer
 
 
 def check_counts(results: dict, shard_set: ShardSet, split: str) -> None:
@@ -63,8 +63,8 @@ def test_a_run_on_every_kind_and_level_goes_on_where_it_was(succeed, kinds_set, 
     run, stops = tmp_path / "run", iter([False, True, True])
     call = ("pretrain", kinds_set, "--out", run, "--recipe", "smoke", "--steps", 3, "--set", "atoms_a_pack=128")
     with monkeypatch.context() as patch:
-        patch.setattr("tools.stop.StopFlag.is_set", lambda self: next(stops))
-        from tools.main import main
+        patch.setattr("molstream.tools.stop.StopFlag.is_set", lambda self: next(stops))
+        from molstream.tools.main import main
 
         with pytest.raises(SystemExit, match="130"):
             main([str(word) for word in call])

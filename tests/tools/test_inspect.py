@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from rdkit import Chem
 
-from shards import ShardSet
-from shards.manifest import Manifest
+from molstream.shards.format.manifest import Manifest
+from molstream.shards.format.reader import ShardSet
 
 
 def test_the_json_says_what_the_manifest_and_the_molecules_say(succeed, shard_set, molecules):

@@ -13,8 +13,8 @@ import psutil
 import pytest
 import torch
 
-from trainers.checkpoint import list_checkpoints, load_checkpoint
-from trainers.launch import count_processes
+from molstream.trainers.distributed.launch import count_processes
+from molstream.trainers.runs.checkpoint import list_checkpoints, load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 SLOW = pytest.mark.slow
@@ -121,14 +121,14 @@ def environment(**variables: object) -> dict[str, str]:
 @SLOW
 def test_torchrun_and_accelerate_launch_are_joined(torchrun, shard_set, tmp_path, alone):
     call = ("pretrain", shard_set, *F64, "--steps", 60, "--device", "cpu", "--out")
-    code, out, err = torchrun(3, "-m", "tools.main", *call, tmp_path / "torchrun")
+    code, out, err = torchrun(3, "-m", "molstream", *call, tmp_path / "torchrun")
     assert code == 0, err
     assert out.count("val: ") == 1
     check_losses(tmp_path / "torchrun", alone)
     launch = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", 2, "--num_machines", 1, "--mixed_precision", "no")
     launch = (*launch, "--num_cpu_threads_per_process", 1, "--main_process_ip", "127.0.0.1", "--main_process_port", free_port())
     done = subprocess.run(
-        [sys.executable, *map(str, (*launch, "--module", "tools.main", *call, tmp_path / "accelerate"))],
+        [sys.executable, *map(str, (*launch, "--module", "molstream", *call, tmp_path / "accelerate"))],
         env=environment(),
         cwd=tmp_path,
         capture_output=True,
@@ -154,7 +154,7 @@ def test_tasks_that_srun_would_start_find_each_other(shard_set, tmp_path, alone)
             [
                 sys.executable,
                 "-m",
-                "tools.main",
+                "molstream",
                 *map(str, ("pretrain", shard_set, *F64, "--steps", 60, "--out", tmp_path / "run")),
             ],
             env=environment(

@@ -20,8 +20,8 @@ pytest.importorskip("matplotlib")
 
 import itertools
 
-from tools import page, plots
-from tools.page import render_page
+from molstream.tools import page, plots
+from molstream.tools.page import render_page
 
 MOLECULES, ATOMS = 83_700_000, 1_180_000_000
 
@@ -482,7 +482,7 @@ def test_the_same_facts_give_the_same_page_in_another_process_and_with_another_m
     facts = tmp_path / "facts.py"
     facts.write_text(repr(made_up_facts()))
     (tmp_path / "matplotlibrc").write_text("axes.labelsize: 30\nxtick.labelsize: 3\npath.sketch: 1, 100, 2\nbackend: svg\n")
-    program = "import ast, sys; from tools.page import render_page; "
+    program = "import ast, sys; from molstream.tools.page import render_page; "
     program += "sys.stdout.buffer.write(render_page(ast.literal_eval(open('facts.py').read())).encode())"
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "7", "MATPLOTLIBRC": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=env, capture_output=True, timeout=100, check=False)
@@ -500,7 +500,7 @@ def test_facts_are_left_as_they_are_and_may_come_from_json(pages):
 
 
 def test_importing_the_page_imports_neither_jinja2_nor_matplotlib():
-    program = "import sys, tools.page; print({'jinja2', 'matplotlib'} & set(sys.modules))"
+    program = "import sys, molstream.tools.page; print({'jinja2', 'matplotlib'} & set(sys.modules))"
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=100, check=True)
     assert done.stdout == "set()\n"

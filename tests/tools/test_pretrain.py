@@ -5,9 +5,9 @@ import shlex
 import signal
 import time
 
-from shards import ShardSet
-from trainers.checkpoint import list_checkpoints, read_checkpoint
-from trainers.recipes import RECIPES
+from molstream.shards.format.reader import ShardSet
+from molstream.trainers.recipes import RECIPES
+from molstream.trainers.runs.checkpoint import list_checkpoints, read_checkpoint
 
 
 def test_a_run_leaves_checkpoints_a_log_and_results_and_says_what_is_next(succeed, molstream, shard_set, tmp_path):
@@ -190,7 +190,7 @@ def test_a_set_without_labels_is_refused(molstream, succeed, tmp_path):
 
 
 def test_the_command_is_named_by_the_program_not_by_its_folder(monkeypatch):
-    from tools.pretrain import program
+    from molstream.tools.pretrain import program
 
     monkeypatch.setattr("shutil.which", lambda name: None)
     for path, expected in (("/x/molstream/tools/main.py", "molstream"), ("/x/bin/molstream", "/x/bin/molstream")):

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from trainers.config import Recipe, describe_fields
-from trainers.recipes import RECIPES, get_recipe
+from molstream.trainers.config import Recipe, describe_fields
+from molstream.trainers.recipes import RECIPES, get_recipe
 
 TINY = "hidden=16 num_layers=1 encoder_hidden=16 encoder_out=8 bond_hidden=8 head_hidden=8 atoms_a_pack=512 num_lanes=2".split()
 

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from shards import ShardSet
-from streamer import Budget
-from streamer.ledger import LedgerWriter
+from molstream.shards.format.reader import ShardSet
+from molstream.streamer.config import Budget
+from molstream.streamer.ledger import LedgerWriter
 
 SMALL = ("--lanes", 4, "--budget", "24,256,640", "--window-molecules", 64)
 """Several windows, packs and steps of a small set."""

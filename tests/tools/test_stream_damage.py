@@ -8,12 +8,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from shards import FormatError, ShardSet
-from shards.build import BuildOptions, build
-from shards.manifest import Manifest
-from shards.sample import sample_path
-from shards.splits import SplitFractions
-from streamer import Budget, Loader, StreamConfig
+from molstream.shards.build.build import BuildOptions, build
+from molstream.shards.errors import FormatError
+from molstream.shards.format.manifest import Manifest
+from molstream.shards.format.reader import ShardSet
+from molstream.shards.sample import sample_path
+from molstream.shards.splits.rules import SplitFractions
+from molstream.streamer.config import Budget, StreamConfig
+from molstream.streamer.loader import Loader
 
 ARGUMENTS = ("--lanes", 4, "--budget", "24,256,640", "--window-molecules", 16)
 
@@ -214,7 +216,7 @@ def test_a_disk_that_fails_is_named(my_set, monkeypatch):
 
     loader = Loader(ShardSet(my_set), StreamConfig(budget=Budget.parse("24,256,640"), num_lanes=2))
     monkeypatch.setattr(ShardSet, "check_shards", lambda self, split: None)
-    monkeypatch.setattr("shards.reader.os.pread", fail)
+    monkeypatch.setattr("molstream.shards.format.reader.os.pread", fail)
     with pytest.raises(FormatError, match=r"train-\d+\.tar, block \d+: cannot be read: Input/output error"):
         list(loader)
 

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shards import ShardSet
-from streamer import Budget, Plan, StreamConfig
+from molstream.shards.format.reader import ShardSet
+from molstream.streamer.config import Budget, StreamConfig
+from molstream.streamer.plan import Plan
 
 BUDGET = "8,72,176"
 WINDOW = 8

@@ -5,8 +5,7 @@ import json
 import pytest
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 
-import trainers.log
-from trainers.log import read_log
+from molstream.trainers.runs.log import read_log
 
 
 @pytest.fixture
@@ -99,7 +98,7 @@ def test_two_trackers_and_none_of_them_twice(succeed, shard_set, tmp_path, recor
 
 
 def test_a_stopped_run_proposes_to_go_on_with_its_trackers(molstream, shard_set, tmp_path, recorders, monkeypatch):
-    monkeypatch.setattr("tools.stop.StopFlag.is_set", lambda self: True)
+    monkeypatch.setattr("molstream.tools.stop.StopFlag.is_set", lambda self: True)
     done = molstream("pretrain", shard_set, "--out", tmp_path / "run", "--recipe", "smoke", "--tracker", "recorder")
     assert done.code == 130
     assert done.lines[-1].endswith(f"--out {tmp_path / 'run'} --resume --tracker recorder")
@@ -121,7 +120,7 @@ def test_a_tracker_that_accelerate_does_not_know_is_refused(molstream, shard_set
 def test_a_tracker_whose_package_is_not_installed_is_refused_and_said_how_to_get(
     molstream, shard_set, tmp_path, monkeypatch, everything_in, recorders, directory
 ):
-    monkeypatch.setattr(trainers.log, "get_available_trackers", list)
+    monkeypatch.setattr("molstream.trainers.runs.log.get_available_trackers", list)
     before = everything_in(tmp_path)
     call = ("pretrain", *([shard_set] if directory else []), "--out", tmp_path / "run", "--recipe", "smoke")
     for name, package in (("wandb", "wandb"), ("comet_ml", "comet-ml")):

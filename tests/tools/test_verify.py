@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from shards import ShardSet
-from shards.format import TAR_BLOCK
-from shards.index import encode_table
-from shards.manifest import Manifest, Statistics
+from molstream.shards.format.block import TAR_BLOCK
+from molstream.shards.format.index import encode_table
+from molstream.shards.format.manifest import Manifest, Statistics
+from molstream.shards.format.reader import ShardSet
 
 GROUPS = ("sizes", "structure", "graph_labels", "atom_labels", "ids", "smiles")
 

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from shards import ShardSet
-from shards.build import BuildOptions, WorkOptions, build
-from shards.datasets import TableSpec
-from shards.sample import sample_path
-from shards.splits import SplitFractions
-from trainers.checkpoint import load_checkpoint
-from trainers.config import Recipe
-from trainers.recipes import smoke
-from trainers.trainer import pretrain
+from molstream.shards.build.build import BuildOptions, WorkOptions, build
+from molstream.shards.format.reader import ShardSet
+from molstream.shards.inputs.datasets import TableSpec
+from molstream.shards.sample import sample_path
+from molstream.shards.splits.rules import SplitFractions
+from molstream.trainers.config import Recipe
+from molstream.trainers.recipes import smoke
+from molstream.trainers.runs.checkpoint import load_checkpoint
+from molstream.trainers.training.trainer import pretrain
 
 
 class Silent:

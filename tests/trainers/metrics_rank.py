@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from trainers.metrics import Metrics
-from trainers.spec import DataSpec
+from molstream.trainers.metrics.metrics import Metrics
+from molstream.trainers.spec import DataSpec
 
 
 def main(folder: Path, rank: int) -> None:

@@ -11,9 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
-import trainers
-from streamer import Loader, StreamConfig
-from trainers.checkpoint import (
+import molstream
+from molstream.streamer.config import StreamConfig
+from molstream.streamer.loader import Loader
+from molstream.trainers.errors import CheckpointError, RunError
+from molstream.trainers.jobs.evaluate import evaluate_checkpoint
+from molstream.trainers.models.export import load_weights
+from molstream.trainers.models.network import load_network
+from molstream.trainers.runs.checkpoint import (
     CHECKPOINTS,
     add_validation,
     best_checkpoint,
@@ -22,11 +27,7 @@ from trainers.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from trainers.errors import CheckpointError, RunError
-from trainers.evaluate import evaluate_checkpoint
-from trainers.model import load_network
-from trainers.pretrained import load_weights
-from trainers.trainer import pretrain
+from molstream.trainers.training.trainer import pretrain
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -201,15 +202,15 @@ def test_the_network_alone_is_that_of_the_run(sample_set, tiny, tmp_path, ema_de
     pretrain(sample_set, run, replace(tiny, ema_decay=ema_decay), resume=False)
     shutil.copytree(run / "model", tmp_path / "alone")
     assert sorted(p.name for p in (tmp_path / "alone").iterdir()) == ["model.json", "model.safetensors"]
-    encoder = trainers.load_encoder(tmp_path / "alone")
+    encoder = molstream.load_encoder(tmp_path / "alone")
     assert not encoder.training
     network = load_network(load_checkpoint(run))
     batch = batch_of(sample_set, encoder)
     with torch.no_grad():
         atoms, graphs = encoder(batch)
         assert torch.equal(graphs, network.encode(batch)[1])
-        assert torch.equal(graphs, trainers.load_encoder(run)(batch)[1])
-        assert torch.equal(graphs, trainers.load_encoder(list_checkpoints(run)[0])(batch)[1])
+        assert torch.equal(graphs, molstream.load_encoder(run)(batch)[1])
+        assert torch.equal(graphs, molstream.load_encoder(list_checkpoints(run)[0])(batch)[1])
         assert (atoms.shape[1], graphs.shape) == (32, (len(batch.graph_mask_G), 32))
         predicted, normalised = encoder.predict(batch), network(batch)
     for head in encoder.spec.heads:
@@ -237,10 +238,12 @@ def test_a_damaged_network_is_refused(sample_set, tiny, tmp_path, damage):
         damage, "damaged, or of another"
     )
     with pytest.raises(CheckpointError, match=message):
-        trainers.load_encoder(run / "model")
+        molstream.load_encoder(run / "model")
 
 
 def test_an_encoder_loads_without_the_trainer():
-    code = "import sys, trainers; trainers.load_encoder; print([m for m in sys.modules if m.startswith(('accelerate', 'rdkit'))])"
+    code = (
+        "import sys, molstream; molstream.load_encoder; print([m for m in sys.modules if m.startswith(('accelerate', 'rdkit'))])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"

@@ -5,12 +5,12 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from shards.datasets import preset_dataset
-from shards.schema import ATOM_FEATURES, BOND_FEATURES
-from trainers.config import Recipe, describe_fields
-from trainers.model import Network
-from trainers.recipes import RECIPES, get_recipe, smoke
-from trainers.spec import DataSpec, HeadSpec
+from molstream.shards.inputs.datasets import preset_dataset
+from molstream.shards.schema import ATOM_FEATURES, BOND_FEATURES
+from molstream.trainers.config import Recipe, describe_fields
+from molstream.trainers.models.network import Network
+from molstream.trainers.recipes import RECIPES, get_recipe, smoke
+from molstream.trainers.spec import DataSpec, HeadSpec
 
 
 def head(task_set, prefix="") -> HeadSpec:

@@ -7,14 +7,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from shards import ShardSet
-from shards.build import BuildOptions, build
-from shards.datasets import TableSpec
-from shards.mapper import featurize_smiles as featurize
-from shards.sample import sample_path
-from shards.splits import SplitFractions
-from trainers import embed
-from trainers.embed import embed_shard_set, embed_table
+from molstream.shards.build.build import BuildOptions, build
+from molstream.shards.build.map import featurize_smiles as featurize
+from molstream.shards.format.reader import ShardSet
+from molstream.shards.inputs.datasets import TableSpec
+from molstream.shards.sample import sample_path
+from molstream.shards.splits.rules import SplitFractions
+from molstream.trainers.jobs import embed
+from molstream.trainers.jobs.embed import embed_shard_set, embed_table
 
 
 def vectors_of(folder) -> np.ndarray:

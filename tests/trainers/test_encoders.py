@@ -4,9 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from kernels.positional import dequantize_laplacian, dequantize_walk
-from streamer import Budget, Loader, StreamConfig
-from trainers.encoders import AtomEncoder, BondTable, FeatureEncoder, LaplacianEncoder, WalkEncoder, group_and_period
+from molstream.kernels.chemistry.positional import dequantize_laplacian, dequantize_walk
+from molstream.streamer.config import Budget, StreamConfig
+from molstream.streamer.loader import Loader
+from molstream.trainers.models.encoders import (
+    AtomEncoder,
+    BondTable,
+    FeatureEncoder,
+    LaplacianEncoder,
+    WalkEncoder,
+    group_and_period,
+)
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from streamer import Loader, StreamConfig
-from trainers.checkpoint import load_checkpoint
-from trainers.evaluate import evaluate_checkpoint, plan_budget
-from trainers.loss import count_labels
-from trainers.model import build_network
-from trainers.spec import DataSpec
-from trainers.trainer import Trainer, pretrain
+from molstream.streamer.config import StreamConfig
+from molstream.streamer.loader import Loader
+from molstream.trainers.jobs.evaluate import evaluate_checkpoint, plan_budget
+from molstream.trainers.models.loss import count_labels
+from molstream.trainers.models.network import build_network
+from molstream.trainers.runs.checkpoint import load_checkpoint
+from molstream.trainers.spec import DataSpec
+from molstream.trainers.training.trainer import Trainer, pretrain
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")]
 CUDA = torch.device("cuda")

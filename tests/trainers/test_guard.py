@@ -6,14 +6,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kernels.hashing import mix_key
-from streamer import Loader, StreamConfig
-from trainers.checkpoint import load_checkpoint
-from trainers.evaluate import plan_budget
-from trainers.guard import MOST_IN_A_ROW, NONFINITE, Guard
-from trainers.loss import Loss
-from trainers.spec import DataSpec
-from trainers.trainer import pretrain
+from molstream.kernels.rng.hashing import mix_key
+from molstream.streamer.config import StreamConfig
+from molstream.streamer.loader import Loader
+from molstream.trainers.jobs.evaluate import plan_budget
+from molstream.trainers.models.loss import Loss
+from molstream.trainers.runs.checkpoint import load_checkpoint
+from molstream.trainers.spec import DataSpec
+from molstream.trainers.training.nonfinite import MOST_IN_A_ROW, NONFINITE, Guard
+from molstream.trainers.training.trainer import pretrain
 
 
 class _InfiniteGradient(torch.autograd.Function):

@@ -8,9 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from kernels.segment import Edges, segment_sum
-from trainers.layers import CONVOLUTIONS, GCN, GIN, GINE, POOL_SCALE, GatedGCN, Graph, MPNNBlock, State, build_layer
-from trainers.recipes import smoke
+from molstream.kernels.nn.segment import Edges, segment_sum
+from molstream.trainers.models.layers import (
+    CONVOLUTIONS,
+    GCN,
+    GIN,
+    GINE,
+    POOL_SCALE,
+    GatedGCN,
+    Graph,
+    MPNNBlock,
+    State,
+    build_layer,
+)
+from molstream.trainers.recipes import smoke
 
 DOUBLE = torch.float64
 

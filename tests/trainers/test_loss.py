@@ -7,15 +7,16 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from kernels.permutation import shuffled
-from streamer import Budget, Loader, StreamConfig
-from streamer.batch import Layout
-from streamer.window import Window, collate
-from trainers.config import LOSSES
-from trainers.evaluate import plan_budget
-from trainers.loss import ERRORS, Loss, Targets, count_labels, label_columns, match
-from trainers.model import build_network
-from trainers.spec import DataSpec
+from molstream.kernels.rng.permutation import shuffled
+from molstream.streamer.batch import Layout
+from molstream.streamer.config import Budget, StreamConfig
+from molstream.streamer.loader import Loader
+from molstream.streamer.window import Window, collate
+from molstream.trainers.config import LOSSES
+from molstream.trainers.jobs.evaluate import plan_budget
+from molstream.trainers.models.loss import ERRORS, Loss, Targets, count_labels, label_columns, match
+from molstream.trainers.models.network import build_network
+from molstream.trainers.spec import DataSpec
 
 
 def batches_of(shard_set, molecules, packs: list[np.ndarray], budget: Budget):
@@ -143,7 +144,7 @@ def plain_error(head, t, p, label):
 
 
 def test_rows_of_both_directions_belong_to_the_same_ends(levels_set, tiny):
-    from trainers.heads import find_ends
+    from molstream.trainers.models.heads import find_ends
 
     spec = DataSpec.of(levels_set)
     batch = next(iter(Loader(levels_set, StreamConfig(budget=plan_budget(levels_set, spec, tiny), num_lanes=1)))).batches[0]

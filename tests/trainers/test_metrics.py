@@ -21,9 +21,9 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from trainers.histograms import NUM_BINS, NUM_ENDS
-from trainers.metrics import CLASSES, REGRESSION, Metrics, TaskMetrics, summarize
-from trainers.spec import DataSpec, HeadSpec
+from molstream.trainers.metrics.histograms import NUM_BINS, NUM_ENDS
+from molstream.trainers.metrics.metrics import CLASSES, REGRESSION, Metrics, TaskMetrics, summarize
+from molstream.trainers.spec import DataSpec, HeadSpec
 
 KINDS = {"energy": ("regression", 0), "toxic": ("binary", 2), "grade": ("ordinal", 3), "family": ("multiclass", 4)}
 SEEDS = st.integers(0, 2**31)

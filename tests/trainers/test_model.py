@@ -5,18 +5,19 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kernels.segment import Edges
-from streamer import Loader, StreamConfig
-from trainers.evaluate import plan_budget
-from trainers.layers import POOL_SCALE, Graph
-from trainers.loss import Loss, Targets, count_labels
-from trainers.model import build_network
-from trainers.spec import DataSpec
+from molstream.kernels.nn.segment import Edges
+from molstream.streamer.config import StreamConfig
+from molstream.streamer.loader import Loader
+from molstream.trainers.jobs.evaluate import plan_budget
+from molstream.trainers.models.layers import POOL_SCALE, Graph
+from molstream.trainers.models.loss import Loss, Targets, count_labels
+from molstream.trainers.models.network import build_network
+from molstream.trainers.spec import DataSpec
 
 
 @pytest.fixture(scope="module")
 def batch(sample_set):
-    from trainers.recipes import smoke
+    from molstream.trainers.recipes import smoke
 
     config = StreamConfig(budget=plan_budget(sample_set, DataSpec.of(sample_set), smoke()), num_lanes=1)
     return next(iter(Loader(sample_set, config))).batches[0]

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from streamer import Loader, StreamConfig
-from trainers.evaluate import plan_budget
-from trainers.loss import Loss, Targets, count_labels
-from trainers.model import Network, base_shapes, build_network
-from trainers.optim import build_optimizer, learning_rate, set_learning_rate
-from trainers.recipes import smoke
-from trainers.spec import DataSpec
+from molstream.streamer.config import StreamConfig
+from molstream.streamer.loader import Loader
+from molstream.trainers.jobs.evaluate import plan_budget
+from molstream.trainers.models.loss import Loss, Targets, count_labels
+from molstream.trainers.models.network import Network, base_shapes, build_network
+from molstream.trainers.recipes import smoke
+from molstream.trainers.spec import DataSpec
+from molstream.trainers.training.optim import build_optimizer, learning_rate, set_learning_rate
 
 
 def test_the_learning_rate_warms_up_and_falls_to_zero():

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainers.checkpoint import load_checkpoint
-from trainers.errors import RunError
-from trainers.ranks import Ranks, join_slurm
-from trainers.recipes import smoke
-from trainers.run import RESULTS
-from trainers.trainer import pretrain
+from molstream.trainers.distributed.ranks import Ranks, join_slurm
+from molstream.trainers.errors import RunError
+from molstream.trainers.recipes import smoke
+from molstream.trainers.runs.checkpoint import load_checkpoint
+from molstream.trainers.runs.folder import RESULTS
+from molstream.trainers.training.trainer import pretrain
 
 SCRIPT = Path(__file__).with_name("train_rank.py")
 SLOW = pytest.mark.slow
@@ -156,7 +156,7 @@ def test_a_process_alone_agrees_with_itself():
     ],
 )
 def test_variables_of_a_launcher_that_make_no_sense_are_named(monkeypatch, variables, message):
-    from trainers.ranks import joined
+    from molstream.trainers.distributed.ranks import joined
 
     for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)

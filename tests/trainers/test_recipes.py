@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from shards import ShardSet
-from shards.build import BuildOptions, WorkOptions, build
-from shards.datasets import TableSpec
-from shards.splits import SplitFractions
-from trainers.checkpoint import load_checkpoint
-from trainers.evaluate import evaluate_checkpoint
-from trainers.recipes import get_recipe
-from trainers.trainer import pretrain
+from molstream.shards.build.build import BuildOptions, WorkOptions, build
+from molstream.shards.format.reader import ShardSet
+from molstream.shards.inputs.datasets import TableSpec
+from molstream.shards.splits.rules import SplitFractions
+from molstream.trainers.jobs.evaluate import evaluate_checkpoint
+from molstream.trainers.recipes import get_recipe
+from molstream.trainers.runs.checkpoint import load_checkpoint
+from molstream.trainers.training.trainer import pretrain
 
 _spec = importlib.util.spec_from_file_location("lookalikes", Path(__file__).parents[1] / "lookalikes.py")
 lk = importlib.util.module_from_spec(_spec)

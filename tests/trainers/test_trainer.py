@@ -11,18 +11,20 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from shards.build import BuildOptions, build
-from shards.datasets import TableSpec
-from shards.splits import SplitFractions
-from streamer import Loader, ShardSet, StreamConfig
-from trainers.checkpoint import CHECKPOINTS, list_checkpoints, load_checkpoint, newest_checkpoint, write_checkpoint
-from trainers.evaluate import evaluate_checkpoint, plan_budget
-from trainers.loss import Targets
-from trainers.model import build_network
-from trainers.recipes import smoke
-from trainers.run import read_recipe
-from trainers.spec import DataSpec
-from trainers.trainer import pretrain
+from molstream.shards.build.build import BuildOptions, build
+from molstream.shards.format.reader import ShardSet
+from molstream.shards.inputs.datasets import TableSpec
+from molstream.shards.splits.rules import SplitFractions
+from molstream.streamer.config import StreamConfig
+from molstream.streamer.loader import Loader
+from molstream.trainers.jobs.evaluate import evaluate_checkpoint, plan_budget
+from molstream.trainers.models.loss import Targets
+from molstream.trainers.models.network import build_network
+from molstream.trainers.recipes import smoke
+from molstream.trainers.runs.checkpoint import CHECKPOINTS, list_checkpoints, load_checkpoint, newest_checkpoint, write_checkpoint
+from molstream.trainers.runs.folder import read_recipe
+from molstream.trainers.spec import DataSpec
+from molstream.trainers.training.trainer import pretrain
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -112,7 +114,7 @@ def test_a_damaged_checkpoint_is_recognised_and_the_one_before_is_used(sample_se
 
 
 def test_a_half_written_checkpoint_is_never_seen(sample_set, tiny, tmp_path, reporter, monkeypatch):
-    import trainers.checkpoint as module
+    import molstream.trainers.runs.checkpoint as module
 
     run = tmp_path / "run"
     pretrain(sample_set, run, replace(tiny, num_steps=4, eval_steps=2), resume=False, reporter=reporter)
@@ -299,8 +301,8 @@ def test_listed_labels_train_and_are_all_evaluated(sample_set, tiny, tmp_path, r
 def test_embeddings_of_a_table_read_encodings_and_do_not_depend_on_the_order_of_atoms(sample_set, tiny, tmp_path, reporter):
     from rdkit import Chem
 
-    from shards.mapper import featurize_smiles
-    from trainers.embed import embed_table
+    from molstream.shards.build.map import featurize_smiles
+    from molstream.trainers.jobs.embed import embed_table
 
     pretrain(sample_set, tmp_path / "run", replace(tiny, encodings=("rw16",)), resume=False, reporter=reporter)
     smiles = ["CC(=O)Oc1ccccc1C(=O)O", "CN1C=NC2=C1C(=O)N(C(=O)N2C)C", "C1CC1CO"]
@@ -313,7 +315,7 @@ def test_embeddings_of_a_table_read_encodings_and_do_not_depend_on_the_order_of_
 
 
 def test_log_lines_cover_every_step_whatever_the_validations_between(sample_set, tiny, tmp_path, reporter, monkeypatch):
-    import trainers.meter as module
+    import molstream.trainers.training.meter as module
 
     seen = []
     monkeypatch.setattr(module.Meter, "add", lambda self, *args, add=module.Meter.add: (seen.append(self), add(self, *args)))
@@ -406,7 +408,7 @@ def test_without_a_compiler_a_run_says_so_and_goes_on(sample_set, tiny, tmp_path
 def test_memory_that_a_step_has_freed_is_used_again():
     code = """
 import resource, torch
-from trainers.device import keep_freed_memory
+from molstream.trainers.distributed.device import keep_freed_memory
 torch.set_num_threads(1)
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

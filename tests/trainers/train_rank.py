@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
-from shards import ShardSet
-from trainers.config import Recipe
-from trainers.ranks import joined
-from trainers.trainer import pretrain
+from molstream.shards.format.reader import ShardSet
+from molstream.trainers.config import Recipe
+from molstream.trainers.distributed.ranks import joined
+from molstream.trainers.training.trainer import pretrain
 
 torch.set_num_threads(1)
 with joined() as ranks:

@@ -1,0 +1,1 @@
+"""Columns to bytes and back: byte planes, structure as tokens, sparse labels."""

@@ -1,0 +1,1 @@
+"""Molecules into packs and packs into batches: planning, packing, collation."""

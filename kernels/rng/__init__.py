@@ -1,0 +1,1 @@
+"""Seeded pseudo-randomness: hashes, permutations, shuffles."""

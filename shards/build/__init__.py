@@ -1,0 +1,1 @@
+"""Building a shard set out of core: plan, map, join, reduce."""

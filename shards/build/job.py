@@ -1,0 +1,90 @@
+"""A running build, as every worker sees it: the plan, how the work is done, and where the pieces lie."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+
+from molstream.kernels.rng.hashing import hash_u64
+from molstream.shards.build.options import WorkOptions
+from molstream.shards.build.plan import Plan
+from molstream.shards.build.spill import Widths
+from molstream.shards.errors import LimitError
+from molstream.shards.format.block import shard_name
+from molstream.shards.format.manifest import BUILDING
+from molstream.shards.molecules import Molecules
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    plan: Plan
+    work: WorkOptions
+    out: Path
+    """The folder that becomes the shard set; every worker can write to it."""
+
+    @property
+    def building(self) -> Path:
+        """Finished pieces of work until the set is committed."""
+        return self.out / BUILDING
+
+    def spill_path(self, number: int) -> Path:
+        """Of a range of rows. The name says which plan it belongs to: what a lost worker writes late is nobody's."""
+        return self.building / f"{self.plan.map_id}-{number:05d}.spill"
+
+    def merge_path(self, number: int) -> Path:
+        """Of a partition of joined tables."""
+        return self.building / f"{self.plan.map_id}-join-{number:05d}.spill"
+
+    def mapped(self) -> list[tuple[Path, Widths]]:
+        """Spill files of all ranges and what is in them."""
+        widths = [self.plan.widths(t) for t in range(len(self.plan.datasets))]
+        return [(self.spill_path(k), widths[self.plan.files[r.file].table]) for k, r in enumerate(self.plan.ranges)]
+
+    def reduced(self) -> list[tuple[Path, Widths]]:
+        """Spill files that are sorted by split."""
+        if not self.plan.options.join:
+            return self.mapped()
+        widths = self.plan.widths(None)
+        return [(self.merge_path(k), widths) for k in range(self.plan.merges)]
+
+    @property
+    def rows_path(self) -> Path:
+        """A byte a row: its split, where rows decide."""
+        return self.building / f"{self.plan.map_id}-splits.u1"
+
+    def assign_splits(self, molecules: Molecules) -> np.ndarray:
+        """Split number of each molecule, uint8 (N); NO_SPLIT for a row that the split file does not name."""
+        plan = self.plan
+        if plan.splits.rule == "rows":
+            return np.asarray(np.memmap(self.rows_path, np.uint8, "r")[molecules.ids.astype(np.int64)])
+        return plan.splits.by_hash(molecules, plan.options.split_fractions, key=plan.split_key)
+
+    def partition(self, molecules: Molecules, split: np.ndarray) -> np.ndarray:
+        """Number of the partition that each molecule of these splits is reduced in, int64 (N)."""
+        return self.plan.partition_of(split, hash_u64(self.plan.order_key, molecules.ids))
+
+    def facts_path(self, split: str, number: int) -> Path:
+        """Index rows and moments of a finished shard."""
+        return self.building / f"{self.plan.reduce_id}-{split}-{number:05d}.facts"
+
+    def shard_path(self, split: str, number: int) -> Path:
+        """Of a shard."""
+        return self.out / shard_name(split, number)
+
+    @property
+    def max_rejects(self) -> int:
+        """Rows that may be rejected."""
+        return int(self.work.max_reject_fraction * self.plan.num_rows)
+
+    def refuse_rejects(self, num_rejects: int, last: dict) -> NoReturn:
+        """Raise LimitError for more than `max_rejects`, of which `last` is one."""
+        raise LimitError(
+            f"{num_rejects:,} of {self.plan.num_rows:,} rows rejected so far, more than --max-reject-fraction "
+            f"{self.work.max_reject_fraction:g} allows; the last was row {last['row']}, SMILES {_short(last['smiles'])}: "
+            f"{last['reason']}; mend the input, or allow more and run again to go on from here"
+        )
+
+
+def _short(text: str | None) -> str:
+    return repr(text if text is None or len(text) <= 60 else text[:57] + "...")

@@ -1,0 +1,114 @@
+"""What decides the bytes of a shard set, besides its input; and how the work is done, which decides nothing."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from molstream.shards.errors import InputError
+from molstream.shards.format.block import ENCODINGS
+from molstream.shards.inputs.datasets import TableSpec
+from molstream.shards.molecules import LEVELS, Level
+from molstream.shards.splits.rules import SplitFractions
+
+LABEL_DTYPES = {"f32": "f4", "f16": "f2"}
+"""Names on the command line -> dtypes of the format."""
+JOINS = ("smiles", "inchi")
+
+
+def parse_label_dtypes(texts: list[str]) -> dict[str, Any]:
+    """'atom=f32', ... -> fields of BuildOptions. Raises InputError."""
+    fields = {}
+    for text in texts:
+        level, _, dtype = text.partition("=")
+        if level not in LEVELS or dtype not in LABEL_DTYPES or f"{level}_labels" in fields:
+            raise InputError(
+                f"label dtype {text!r}: expected {'=, '.join(LEVELS)}=, each at most once, and f32 or f16, like atom=f32"
+            )
+        fields[f"{level}_labels"] = dtype
+    return fields
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuildOptions:
+    """What decides the bytes of a shard set, besides its input."""
+
+    tables: tuple[TableSpec, ...] = (TableSpec(),)
+    """What the input is: one table, of one file or many, or several that are joined."""
+    join: Literal["", "smiles", "inchi"] = ""
+    """What makes rows, of several tables or of one, one molecule: the same stored SMILES or fixed-hydrogen InChI; '': nothing."""
+    splits: str = "skeleton"
+    """How molecules come into splits: 'skeleton', 'scaffold', 'position', or the name of a file that says so row by row."""
+    split_fractions: SplitFractions = field(default_factory=lambda: SplitFractions.parse("98,1,1"))
+    """Shares of train, val and test, where no file says."""
+    split_seed: int | None = None
+    """Of the splits; None: the seed."""
+    seed: int = 0
+    """Decides the order of molecules and which skeleton goes to which split."""
+    block_molecules: int = 0
+    """Molecules a block, about, the unit of reading; 0: 4096, less where a split would have fewer than 32 blocks, at least 64."""
+    shard_molecules: int = 49_152
+    """Molecules a shard, at most about: what is in memory at once while it is written. Fewer where there are very many tasks."""
+    graph_labels: Literal["f32", "f16"] = "f32"
+    """How labels of molecules are stored."""
+    atom_labels: Literal["f32", "f16"] = "f16"
+    """How labels of atoms are stored: f16 is what the paper's library uses; f32 loses nothing and takes a third more space."""
+    bond_labels: Literal["f32", "f16"] = "f32"
+    """How labels of bonds are stored."""
+    pair_labels: Literal["f32", "f16"] = "f32"
+    """How labels of pairs of atoms are stored."""
+    pe: tuple[str, ...] = ()
+    """Positional encodings to store: 'rw16', 'lap8'."""
+
+    def __post_init__(self) -> None:
+        if not self.tables:
+            raise InputError("no table")
+        if self.join not in ("", *JOINS):
+            raise InputError(f"join {self.join!r}: expected one of {', '.join(JOINS)}")
+        if len(self.tables) > 1 and not self.join:
+            raise InputError(f"{len(self.tables)} tables: expected one, or to be told what to join them by")
+        if self.block_molecules < 0 or self.shard_molecules < 1:
+            raise InputError("block_molecules must not be negative and shard_molecules at least 1")
+        for level in LEVELS:
+            if getattr(self, f"{level}_labels") not in LABEL_DTYPES:
+                raise InputError(
+                    f"{level}_labels {getattr(self, f'{level}_labels')!r}: expected one of {', '.join(LABEL_DTYPES)}"
+                )
+        known = tuple(ENCODINGS)
+        if list(self.pe) != [name for name in known if name in self.pe]:
+            raise InputError(
+                f"positional encodings {','.join(self.pe)!r}: expected some of {', '.join(known)}, in this order, once"
+            )
+
+    @property
+    def label_dtypes(self) -> dict[Level, str]:
+        """Dtype of the format for each level."""
+        return {level: LABEL_DTYPES[getattr(self, f"{level}_labels")] for level in LEVELS}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkOptions:
+    """How the work is done. The bytes of a shard set do not depend on it, but for rows that a limit rejects."""
+
+    workers: int = 1
+    """Processes that read, sort and write; each has a child that runs RDKit. On Ray: most tasks at once, 0 for no limit."""
+    engine: Literal["local", "ray"] = "local"
+    """Where workers run."""
+    ray_address: str | None = None
+    """An existing Ray cluster; None: a Ray of its own on this machine."""
+    max_reject_fraction: float = 0.1
+    """Share of rows that may be rejected before the build stops."""
+    molecule_s: float = 10.0
+    """CPU seconds that RDKit may spend on one molecule, in [0.1, 86400]."""
+    molecule_bytes: int = 1 << 30
+    """Memory that RDKit may take for one molecule, at least 64 MiB."""
+
+    def __post_init__(self) -> None:
+        if self.engine not in ("local", "ray"):
+            raise InputError(f"engine {self.engine!r}: expected local or ray")
+        if self.workers < (self.engine == "local"):
+            raise InputError(f"workers {self.workers}: expected at least 1")
+        if self.ray_address is not None and self.engine != "ray":
+            raise InputError("a Ray address is of no use without the engine ray")
+        if not 0 <= self.max_reject_fraction <= 1:
+            raise InputError(f"max_reject_fraction {self.max_reject_fraction}: expected 0 to 1")
+        if not 0.1 <= self.molecule_s <= 86_400 or self.molecule_bytes < 1 << 26:
+            raise InputError("limits a molecule: expected 0.1 to 86400 s and at least 64 MiB")

@@ -1,0 +1,170 @@
+"""The output folder of a build: claimed, cleaned of what no build of this plan can use, and committed by its manifest."""
+
+import fcntl
+import json
+import re
+import shutil
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+from molstream.shards.build.job import Job
+from molstream.shards.build.options import BuildOptions
+from molstream.shards.build.plan import Plan
+from molstream.shards.errors import OutputError, SchemaError, ShardError
+from molstream.shards.format.manifest import BUILDING, INDEX, MANIFEST, MAPPING, REJECTS, Manifest
+from molstream.shards.format.writer import sync_folder, write_atomic
+
+_OURS = re.compile(r"(\w+-\d{5,}\.tar|" + "|".join(map(re.escape, (INDEX, REJECTS, MAPPING, MANIFEST))) + r")(\.\w+\.part)?")
+PLAN = "plan.json"
+LOCK = "lock"
+
+
+class Output:
+    """Holds the folder's lock from entry to exit. What is finished outlives a failure; a folder in which nothing is, does not."""
+
+    def __init__(self, path: Path):
+        self.path, self.work = path, path / BUILDING
+        self.keep = True
+
+    def committed(self, options: BuildOptions) -> Manifest | None:
+        """The manifest, if a build with these options has finished here. Raises OutputError for any other set."""
+        if not (self.path / MANIFEST).exists():
+            return None
+        try:
+            manifest = Manifest.parse((self.path / MANIFEST).read_bytes())
+        except (ShardError, OSError) as error:
+            raise OutputError(f"{self.path}: already holds a shard set, and a damaged one; remove it first ({error})") from error
+        if differ := _differences(manifest.provenance["options"], json.loads(json.dumps(asdict(options)))):
+            raise OutputError(
+                f"{self.path}: already holds a shard set, built with {differ}; choose another folder or remove it first"
+            )
+        return manifest
+
+    def check_same(self, before: dict, now: dict) -> None:
+        """Hold the provenance of a finished build against another's. Raises OutputError where they differ."""
+        names = {kind: _differences(before.get(kind, {}), now[kind]) for kind in ("options", "splits", "versions")}
+        if before["inputs"] != now["inputs"]:
+            names["inputs"] = "other input"
+        if differ := " and ".join(text for text in names.values() if text):
+            raise OutputError(
+                f"{self.path}: already holds a shard set, built with {differ}; choose another folder or remove it first"
+            )
+        # left by a build that was killed after its commit
+        shutil.rmtree(self.work, ignore_errors=True)
+
+    def __enter__(self) -> "Output":
+        # innermost first; what is not there yet is removed again if nothing comes of it
+        self.made = [p for p in (self.path, *self.path.parents) if not p.exists()]
+        if self.path.exists() and not self.path.is_dir():
+            raise OutputError(f"{self.path}: a file, expected a folder to write to")
+        if not self.made and any(self.path.iterdir()) and not self.work.exists():
+            raise OutputError(f"{self.path}: not empty and not a shard set; choose another folder")
+        try:
+            self.work.mkdir(parents=True, exist_ok=True)
+            # the system lets go of the lock when the process ends, however it does
+            self.lock = (self.work / LOCK).open("w")
+        except OSError as error:
+            self._unmake()
+            raise OutputError(f"{self.path}: cannot be written to: {error.strerror or error}") from error
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.lock.close()
+            raise OutputError(f"{self.path}: another build is writing to it; wait for it or choose another folder") from error
+        return self
+
+    def claim(self, job: Job) -> None:
+        """Go on where an earlier build of the same plan stopped, or start.
+
+        Raises OutputError if finished work of other options is here, SchemaError if it is of other input.
+        """
+        path = self.work / PLAN
+        if path.exists() and self._has_work():
+            self._compare(json.loads(path.read_bytes()), job.plan)
+        mine = (f"{job.plan.map_id}-", f"{job.plan.reduce_id}-")
+        for found in self.work.iterdir():
+            if found.name not in (LOCK, PLAN) and (found.suffix == ".part" or not found.name.startswith(mine)):
+                found.unlink()
+        keep = {p.name.split("-", 1)[1].removesuffix(".facts") for p in self.work.glob(f"{job.plan.reduce_id}-*.facts")}
+        for found in self.path.iterdir():
+            if _OURS.fullmatch(found.name) and found.name.removesuffix(".tar") not in keep:
+                found.unlink()
+        write_atomic(path, json.dumps(job.plan.describe_map(), indent=1).encode())
+
+    def _compare(self, before: dict, plan: Plan) -> None:
+        now = json.loads(json.dumps(plan.describe_map()))
+        rest = f"remove {self.path} to start over"
+        other = f"{self.path}: holds an unfinished build of another version of molstream; go on with that, or {rest}"
+        if before["spills"][0] != now["spills"][0]:
+            raise OutputError(other)
+        for kind in ("options", "versions"):
+            if differ := _differences(before[kind], now[kind]):
+                raise OutputError(f"{self.path}: holds an unfinished build with {differ}; run it with that to go on, or {rest}")
+        if len(before["inputs"]) != len(now["inputs"]):
+            raise OutputError(
+                f"{self.path}: holds an unfinished build of {len(before['inputs'])} files, now {len(now['inputs'])}; "
+                f"name the same files in the same order to go on, or {rest}"
+            )
+        for was, file, source in zip(before["inputs"], now["inputs"], plan.files, strict=True):
+            if was["name"] != file["name"]:
+                raise OutputError(
+                    f"{self.path}: holds an unfinished build of {was['name']} where {file['name']} is now; "
+                    f"name the same files in the same order to go on, or {rest}"
+                )
+            if was != file:
+                raise SchemaError(
+                    f"{source.url}: has changed since the build in {self.path} began ({was['rows']:,} rows, SHA-256 "
+                    f"{was['sha256'][:12]}; now {file['rows']:,}, {file['sha256'][:12]}); restore it to go on, or {rest}"
+                )
+        if differ := _differences(before["splits"], now["splits"]):
+            raise OutputError(f"{self.path}: holds an unfinished build with other splits ({differ}); go on with these, or {rest}")
+        if before["spills"] != now["spills"]:
+            raise OutputError(other)
+
+    def _has_work(self) -> bool:
+        return any(self.work.glob("*.spill"))
+
+    def commit(self, manifest: Manifest) -> None:
+        """Make the folder a shard set."""
+        sync_folder(self.path)
+        write_atomic(self.path / MANIFEST, manifest.encode())
+        sync_folder(self.path)
+        self.close()
+
+    def close(self) -> None:
+        """Remove what only building needs."""
+        shutil.rmtree(self.work, ignore_errors=True)
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        if not (self.path / MANIFEST).exists() and not (self.keep and self._has_work()):
+            for path in self.path.iterdir():
+                if _OURS.fullmatch(path.name):
+                    path.unlink()
+            shutil.rmtree(self.work, ignore_errors=True)
+        self.lock.close()
+        self._unmake()
+
+    def _unmake(self) -> None:
+        for path in self.made:
+            with suppress(OSError):
+                path.rmdir()
+
+
+def _differences(before: dict, now: dict) -> str:
+    """'seed 0 (now 1)' for what differs."""
+    before, now = _flatten(before), _flatten(now)
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return ", ".join(f"{name} {before.get(name)} (now {now.get(name)})" for name in names)
+
+
+def _flatten(values: dict, prefix: str = "") -> dict:
+    """{'tables': [{'dataset': 'pm6'}]} -> {'tables.0.dataset': 'pm6'}."""
+    out: dict = {}
+    for name, value in values.items():
+        inner = dict(enumerate(value)) if isinstance(value, (list, tuple)) else value
+        nested = isinstance(inner, dict) and any(isinstance(v, dict) for v in inner.values())
+        out |= (
+            _flatten(inner, f"{prefix}{name}.") if nested or (prefix and isinstance(value, dict)) else {prefix + str(name): value}
+        )
+    return out

@@ -1,0 +1,81 @@
+"""The reduce phase: the molecules of one partition, from all spill files, become one shard."""
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+
+from molstream.kernels.rng.hashing import hash_u64
+from molstream.shards.build.job import Job
+from molstream.shards.build.spill import Spill
+from molstream.shards.chemistry.encodings import encode_positions
+from molstream.shards.format import index
+from molstream.shards.format.statistics import Moments, count_structure
+from molstream.shards.format.writer import write_parquet, write_shard
+from molstream.shards.molecules import Level, Molecules, concat_molecules
+
+MIN_UNEVEN = 64
+"""Molecules of a block below which all are equal."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardTask:
+    """One partition and the shard it becomes."""
+
+    partition: int
+    split: str
+    number: int
+
+
+def reduce_partition(job: Job, task: ShardTask, on_molecules: Callable[[int], None]) -> None:
+    """Write the shard, then its facts. `on_molecules` is told how many more molecules are written."""
+    plan = job.plan
+    num_tasks = plan.num_tasks
+    molecules = concat_molecules([m for path, widths in job.reduced() for m, _ in Spill(path).read(task.partition, widths)])
+    order = np.lexsort((molecules.ids, hash_u64(plan.order_key, molecules.ids)))
+    ends = block_ends(len(order), plan.block_size(task.split), first=task.number)
+    moments: list[bytes] = []
+    histograms: list[str] = []
+
+    def blocks() -> Iterator[Molecules]:
+        for rows in np.split(order, ends[:-1]):
+            block = _round_labels(molecules.take(rows), plan.options.label_dtypes)
+            block = replace(block, **encode_positions(block, plan.options.pe))
+            moments.append(Moments.of(block, num_tasks).encode())
+            histograms.append(json.dumps(count_structure(block)))
+            yield block
+            on_molecules(len(block))
+
+    rows = write_shard(job.out, task.split, task.number, blocks(), label_dtypes=plan.options.label_dtypes, scratch=job.building)
+    # what index and manifest are made of: the index rows, and each block's moments and histograms
+    schema = index.schema_of(plan.groups).append(pa.field("moments", pa.binary())).append(pa.field("histograms", pa.string()))
+    extra = [{"moments": m, "histograms": h} for m, h in zip(moments, histograms, strict=True)]
+    table = pa.Table.from_pylist([row | more for row, more in zip(rows, extra, strict=True)], schema)
+    write_parquet(job.facts_path(task.split, task.number), schema, [table])
+
+
+def block_ends(num_molecules: int, size: int, *, first: int) -> np.ndarray:
+    """Where each block of a shard ends: of about `size` molecules, but uneven, between three and five quarters of that.
+
+    A window of the stream is some blocks, and its packs are full if their atoms come just below a whole number of packs. Sums of
+    equal blocks would fall on the same few fractions of a pack again and again; sums of uneven ones fall anywhere, so that
+    there is a good end to find (`kernels.packing.packs.cut_windows`). `first` turns the sequence, so that shards differ. int64.
+    """
+    num_blocks = math.ceil(num_molecules / size)
+    # a low-discrepancy sequence: multiples of the golden ratio, as fractions of 2**16; small blocks have many sums anyway
+    turn = 40_503 * (np.arange(num_blocks) + 7 * first) % 65_536 if size >= MIN_UNEVEN else 0
+    weight = np.full(num_blocks, 98_304) + turn
+    return np.cumsum(weight) * num_molecules // weight.sum()
+
+
+def _round_labels(molecules: Molecules, dtypes: dict[Level, str]) -> Molecules:
+    """Labels as they will be read again: statistics are of stored values."""
+    rounded = {
+        f"{level}_labels": labels.astype(np.float16).astype(np.float32)
+        for level, dtype in dtypes.items()
+        if dtype == "f2" and (labels := molecules.labels(level)) is not None
+    }
+    return replace(molecules, **rounded)

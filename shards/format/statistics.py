@@ -1,0 +1,123 @@
+"""Count, mean and spread of each task, merged in a fixed order, so that every build of the same data agrees to the last bit."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from molstream.kernels.tables.moments import measure_columns
+from molstream.shards.molecules import LEVELS, Level, Molecules
+from molstream.shards.schema import BOND_TYPES, split_bond_codes
+
+
+@dataclass(slots=True)
+class Moments:
+    """Moments of T columns of labels in float64."""
+
+    count: np.ndarray
+    """int64 (T)."""
+    mean: np.ndarray
+    """float64 (T)."""
+    m2: np.ndarray
+    """float64 (T): sum of squared deviations from the mean."""
+    low: np.ndarray
+    """float64 (T): least label, infinity where there is none."""
+    high: np.ndarray
+    """float64 (T): largest label, minus infinity where there is none."""
+
+    @classmethod
+    def empty(cls, num_tasks: int) -> "Moments":
+        """Moments of no labels at all."""
+        return cls(
+            np.zeros(num_tasks, np.int64),
+            np.zeros(num_tasks),
+            np.zeros(num_tasks),
+            np.full(num_tasks, np.inf),
+            np.full(num_tasks, -np.inf),
+        )
+
+    @classmethod
+    def measure(cls, *levels: np.ndarray) -> "Moments":
+        """Of rows of labels, NaN where absent: (M, T) for each level; the tasks of all levels, one after another."""
+        parts = [measure_columns(labels) for labels in levels]
+        return cls(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+    @classmethod
+    def of(cls, molecules: Molecules, num_tasks: Mapping[Level, int]) -> "Moments":
+        """Of the labels of molecules, level by level; both directions of a bond or pair count, where both have a label."""
+        return cls.measure(*flat_labels(molecules, num_tasks))
+
+    @classmethod
+    def scatter(cls, part: "Moments", places: np.ndarray, num_tasks: int) -> "Moments":
+        """Moments of some tasks as those of `num_tasks`, of which they are number `places`."""
+        out = cls.empty(num_tasks)
+        for f in fields(cls):
+            getattr(out, f.name)[places] = getattr(part, f.name)
+        return out
+
+    def merge(self, other: "Moments") -> None:
+        """Merge in the moments of other rows (Chan, Golub and LeVeque 1983, equation 2.1)."""
+        total = np.maximum(self.count + other.count, 1)
+        delta = np.where(other.count > 0, other.mean - self.mean, 0)
+        self.m2 = self.m2 + other.m2 + delta**2 * (self.count * other.count / total)
+        self.mean = self.mean + delta * (other.count / total)
+        self.count = self.count + other.count
+        self.low, self.high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
+
+    @property
+    def std(self) -> np.ndarray:
+        """Population standard deviation (T); 1 where it would be 0 or there are no labels, so that nobody divides by 0."""
+        std = np.sqrt(self.m2 / np.maximum(self.count, 1))
+        return np.where(std > 0, std, 1.0)
+
+    def encode(self) -> bytes:
+        """To float64 columns, one after another (counts are exact up to 2**53)."""
+        return np.stack([getattr(self, f.name).astype(np.float64) for f in fields(self)]).tobytes()
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Moments":
+        """Inverse of `encode`."""
+        columns = np.frombuffer(data, np.float64).reshape(len(fields(cls)), -1)
+        return cls(columns[0].astype(np.int64), *columns[1:])
+
+
+def flat_labels(molecules: Molecules, num_tasks: Mapping[Level, int]) -> list[np.ndarray]:
+    """Label columns of each level as rows of all its tasks: float32 (M, T), both directions of bonds and pairs as rows."""
+    out = []
+    for level in LEVELS:
+        labels = molecules.labels(level)
+        if labels is None:
+            labels = np.empty((0, num_tasks[level]), np.float32)
+        out.append(np.concatenate([labels[..., 0], labels[..., 1]]) if labels.ndim == 3 else labels)
+    return out
+
+
+HISTOGRAMS = ("atoms", "bonds", "elements", "bond_types")
+
+
+def count_structure(molecules: Molecules) -> dict[str, dict[str, int]]:
+    """Histograms of a run of molecules: atoms and bonds a molecule, elements (atomic numbers) and types of bonds."""
+    columns = {
+        "atoms": molecules.num_atoms,
+        "bonds": molecules.num_bonds,
+        "elements": molecules.atom_codes[:, 0],
+        "bond_types": split_bond_codes(molecules.bond_codes)[0],
+    }
+    out = {}
+    for name, column in columns.items():
+        counts = np.bincount(column)
+        values = np.flatnonzero(counts)
+        keys = [BOND_TYPES[v] for v in values] if name == "bond_types" else values.tolist()
+        out[name] = {str(k): int(n) for k, n in zip(keys, counts[values], strict=True)}
+    return out
+
+
+def merge_histograms(parts: list[dict[str, dict[str, int]]]) -> dict[str, dict[str, int]]:
+    """The sum, keys in rising order (types of bonds in the order of their codes); {} is nothing yet."""
+    out = {}
+    for name in HISTOGRAMS:
+        total = sum((Counter(part.get(name)) for part in parts), Counter())
+        order = BOND_TYPES if name == "bond_types" else sorted(total, key=int)
+        out[name] = {key: total[key] for key in order if total[key]}
+    return out

@@ -1,0 +1,222 @@
+"""Columns of an input table -> arrays: numbers, classes, lists, from Arrow or from text. Errors name the row."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from molstream.shards.errors import SchemaError
+from molstream.shards.inputs.datasets import Dataset
+from molstream.shards.molecules import LEVELS, Level, Task, offsets
+
+MISSING = pa.array(["", "NA", "N/A", "null", "NULL", "None"], pa.large_string())
+"""Texts that say that there is no label; NaN says that it is not a number."""
+MISSING_LISTS = frozenset([*MISSING.to_pylist(), "NaN", "nan"])
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """One column of lists of a batch of rows: labels of atoms, bonds or pairs."""
+
+    values: np.ndarray
+    """float32, NaN where null, infinite or not a number."""
+    ptr: np.ndarray
+    """int64 (N + 1); a null list is empty."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rows:
+    """A batch of N input rows; a label that is no finite float32 is absent."""
+
+    first_row: int
+    """Global row number of the first."""
+    smiles: list[str | None]
+    identifiers: list[str | None] | None = None
+    """The user's own names, if a column of them is read."""
+    graph: np.ndarray
+    """float32 (N, T), NaN where absent."""
+    lists: dict[Level, list[Lists]] = field(default_factory=dict)
+    """Columns of the other levels, in the order of their tasks."""
+    infinite: np.ndarray
+    """int64 (T of all levels): labels of each task that were infinite, or are in float32."""
+    nan: np.ndarray
+    """int64 (T of all levels): labels that were not null but not a number."""
+
+
+def check_columns(url: str, schema: pa.Schema, dataset: Dataset) -> None:
+    """Hold the types of a table's columns against what they are read as. Raises SchemaError."""
+    expected = {dataset.smiles_column: "text"} | ({dataset.id_column: "text or whole numbers"} if dataset.id_column else {})
+    for name, task in zip(dataset.columns, dataset.tasks, strict=True):
+        expected[name] = "numbers" if task.level == "graph" else "lists of numbers, or their JSON text"
+    for name, what in expected.items():
+        dtype = schema.field(name).type
+        if name == dataset.smiles_column:
+            ok = _is_text(dtype) or pa.types.is_null(dtype)
+        elif name == dataset.id_column:
+            ok = _is_text(dtype) or pa.types.is_integer(dtype) or pa.types.is_null(dtype)
+        elif what == "numbers":
+            ok = _is_number(dtype)
+        else:
+            ok = (_is_list(dtype) and _is_number(dtype.value_type)) or _is_text(dtype) or pa.types.is_null(dtype)
+        if not ok:
+            raise SchemaError(f"{url}: column {name} is of type {dtype}, expected {what}")
+
+
+def _is_text(dtype: pa.DataType) -> bool:
+    if pa.types.is_dictionary(dtype):
+        return _is_text(dtype.value_type)
+    return pa.types.is_string(dtype) or pa.types.is_large_string(dtype)
+
+
+def _is_list(dtype: pa.DataType) -> bool:
+    return pa.types.is_list(dtype) or pa.types.is_large_list(dtype) or pa.types.is_fixed_size_list(dtype)
+
+
+def _is_number(dtype: pa.DataType) -> bool:
+    is_any = (pa.types.is_floating, pa.types.is_integer, pa.types.is_null, pa.types.is_boolean, pa.types.is_decimal)
+    return any(f(dtype) for f in is_any)
+
+
+def decode_rows(batch: pa.RecordBatch, dataset: Dataset, *, first_row: int, url: str) -> Rows:
+    """Columns of consecutive rows of a file; `first_row` is the global number of the first. Raises SchemaError."""
+    tasks = dataset.tasks
+    graph = np.empty((batch.num_rows, dataset.num_tasks("graph")), np.float32)
+    infinite, nan = np.zeros(len(tasks), np.int64), np.zeros(len(tasks), np.int64)
+    lists: dict[Level, list[Lists]] = {level: [] for level in LEVELS if level != "graph" and dataset.num_tasks(level)}
+    for t, (name, task) in enumerate(zip(dataset.columns, tasks, strict=True)):
+        column = _Column(batch.column(name), name, task, url, first_row, merge_classes=dataset.merge_classes)
+        if task.level == "graph":
+            graph[:, t], infinite[t], nan[t] = column.numbers()
+        else:
+            found, infinite[t], nan[t] = column.lists()
+            lists[task.level].append(found)
+    return Rows(
+        first_row=first_row,
+        smiles=_texts(batch.column(dataset.smiles_column)),
+        identifiers=_texts(batch.column(dataset.id_column)) if dataset.id_column else None,
+        graph=graph,
+        lists=lists,
+        infinite=infinite,
+        nan=nan,
+    )
+
+
+def _texts(array: pa.Array) -> list[str | None]:
+    return array.cast(pa.large_string()).to_pylist()
+
+
+def _trim(array: pa.Array) -> pa.Array:
+    return pc.utf8_trim_whitespace(array.cast(pa.large_string()))
+
+
+class _Column:
+    """One label column of a batch."""
+
+    def __init__(self, array: pa.Array, name: str, task: Task, url: str, first: int, *, merge_classes: bool):
+        self.array, self.name, self.task, self.url, self.first = array, name, task, url, first
+        self.merge_classes = merge_classes
+
+    def numbers(self) -> tuple[np.ndarray, int, int]:
+        """float32 (N), infinite labels, labels that are NaN."""
+        array = self._parse_numbers(self.array) if _is_text(self.array.type) else self.array
+        values, infinite, nan = _floats(array)
+        return self._check_classes(values, np.arange(len(values))), infinite, nan
+
+    def lists(self) -> tuple[Lists, int, int]:
+        """The same for a column of lists."""
+        array = self._parse_lists(self.array) if _is_text(self.array.type) else self.array
+        array = array.cast(pa.large_list(array.type.value_type if pa.types.is_nested(array.type) else pa.float32()))
+        sizes = array.value_lengths().fill_null(0).to_numpy()
+        values, infinite, nan = _floats(array.flatten())
+        values = self._check_classes(values, np.repeat(np.arange(len(sizes)), sizes)) if self.task.num_classes else values
+        return Lists(values, offsets(sizes)), infinite, nan
+
+    def _at(self, row: int) -> str:
+        return f"{self.url}: row {self.first + row}, column {self.name}"
+
+    def _parse_numbers(self, array: pa.Array) -> pa.Array:
+        text = _trim(array)
+        text = pc.if_else(pc.is_in(text, value_set=MISSING), pa.scalar(None, text.type), text)
+        try:
+            return text.cast(pa.float64())
+        except pa.ArrowInvalid:
+            return pa.array([self._parse_number(k, t) for k, t in enumerate(text.to_pylist())], pa.float64())
+
+    def _parse_number(self, row: int, text: str | None) -> float | None:
+        if text is None:
+            return None
+        if self.task.kind == "binary" and text.lower() in ("true", "false"):
+            return float(text.lower() == "true")
+        try:
+            # not what Python alone takes for a number, like 1_000
+            return float("" if "_" in text else text)
+        except ValueError:
+            raise SchemaError(f"{self._at(row)}: {_short(text)}, expected a number, or nothing where there is no label") from None
+
+    def _parse_lists(self, array: pa.Array) -> pa.Array:
+        # one at a time: as Python's numbers they take several times the memory
+        parts, sizes = [], []
+        for row, text in enumerate(_trim(array)):
+            cell = text.as_py()
+            found = [] if cell is None or cell in MISSING_LISTS else self._parse_list(row, cell)
+            parts.append(pa.array(found, pa.float64()))
+            sizes.append(len(found))
+        values = pa.concat_arrays(parts) if parts else pa.array([], pa.float64())
+        return pa.LargeListArray.from_arrays(pa.array(offsets(np.array(sizes, np.int64))), values)
+
+    def _parse_list(self, row: int, text: str) -> list[float | None]:
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, list) or not all(v is None or isinstance(v, (int, float)) for v in found):
+            raise SchemaError(f"{self._at(row)}: {_short(text)}, expected a JSON list of numbers, like [0.5, null, 1e-3]")
+        # a whole number may be larger than any float
+        return [None if v is None else math.copysign(math.inf, v > 0 or -1) if abs(v) > 1e308 else float(v) for v in found]
+
+    def _check_classes(self, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Classes are whole numbers in their range."""
+        if not self.task.num_classes:
+            return values
+        most = 4 if self.merge_classes else self.task.num_classes - 1
+        with np.errstate(invalid="ignore"):
+            wrong = ~np.isnan(values) & ((values < 0) | (values > most) | (values != np.floor(values)))
+        if wrong.any():
+            at = int(wrong.argmax())
+            raise SchemaError(
+                f"{self._at(int(rows[at]))}: {values[at]:g} is no class of a task with classes 0 to {most} ({self.task.kind}); "
+                f"mend the input, or use the data set or --task-kind that has this class"
+            )
+        return np.clip(values - 1, 0, 2) if self.merge_classes else values
+
+
+def _floats(array: pa.Array) -> tuple[np.ndarray, int, int]:
+    """Numbers -> float32 with NaN for whatever is no finite float32, and how many of these were infinite and NaN."""
+    if pa.types.is_boolean(array.type):
+        array = array.cast(pa.uint8())
+    elif pa.types.is_decimal(array.type):
+        array = array.cast(pa.float64())
+    # unsafe: whole numbers may be rounded, as float64 ones are
+    values = array.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
+    finite = np.isfinite(values)
+    if finite.all():
+        return values, 0, 0
+    infinite = np.isinf(values)
+    num_infinite = int(infinite.sum())
+    if num_infinite:
+        values = np.where(infinite, np.float32(np.nan), values)
+    return values, num_infinite, int(finite.size - finite.sum()) - num_infinite - array.null_count
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:37] + "...")
+
+
+def text_batch(columns: Mapping[str, int], rows: list[list[str | None]]) -> pa.RecordBatch:
+    """Columns of text of rows of a text table; `columns`: name -> place in a row."""
+    arrays = [pa.array([row[place] for row in rows], pa.large_string()) for place in columns.values()]
+    return pa.RecordBatch.from_arrays(arrays, names=list(columns))

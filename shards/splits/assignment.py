@@ -1,0 +1,140 @@
+"""Rows to splits: one byte for each row of a data set, written once.
+
+One decision: two splits that share a row, and a split that has one twice, are errors where the split is read, not a leak that is
+found later. The price: a row cannot be in two splits on purpose.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+
+from molstream.kernels.tables.assign import assign_rows
+from molstream.shards.errors import SchemaError
+from molstream.shards.splits.pickled import show
+
+NO_SPLIT = 255
+"""Assignment of a row that is in no split."""
+MAX_SPLITS = 254
+CHUNK_ROWS = 1 << 18
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
+_ALIASES = {"valid": "val", "validation": "val"}
+
+
+@dataclass(frozen=True, slots=True)
+class SplitFile:
+    """Which split each row belongs to."""
+
+    names: tuple[str, ...]
+    """In the order of the file; `train` is one of them."""
+    assignment: np.ndarray
+    """uint8 (num_rows): index into `names`, or NO_SPLIT."""
+
+
+class Assignment:
+    """Splits and their rows, as far as they are read. `where` is the file's name in messages; what is wrong is a SchemaError."""
+
+    def __init__(self, where: str, num_rows: int):
+        self.where, self.num_rows = where, num_rows
+        self.names: list[str] = []
+        self.assignment = np.full(num_rows, NO_SPLIT, np.uint8)
+        self._codes: dict[str, int] = {}
+
+    def fail(self, message: str, cause: BaseException | None = None) -> NoReturn:
+        raise SchemaError(f"{self.where}: {message}") from cause
+
+    def add(self, name: Any) -> int:
+        """The number of a split that the file announces: once."""
+        if name in self._codes:
+            self.fail(f"split {show(name)} is there twice")
+        if not isinstance(name, str) or not name.strip():
+            self.fail(
+                f"got {show(repr(name))} for the name of a split; if that is an index pandas wrote, leave it out: index=False"
+            )
+        return self.code(name)
+
+    def code(self, name: str) -> int:
+        """The number of a split by its name, in the order in which they come; NO_SPLIT for a blank."""
+        if name not in self._codes:
+            self._codes[name] = self._new_code(name.strip())
+        return self._codes[name]
+
+    def _new_code(self, name: str) -> int:
+        if not name:
+            return NO_SPLIT
+        if not _NAME.fullmatch(name):
+            self.fail(f"got {show(repr(name))} for the name of a split, expected a letter, then up to 31 letters, digits or _")
+        name = _ALIASES.get(name, name)
+        if name in self.names:
+            self.fail(f"two names for split {name}, such as valid and val")
+        if len(self.names) == MAX_SPLITS:
+            self.fail(f"more than {MAX_SPLITS} splits: {', '.join(self.names[:3])}, ...")
+        self.names.append(name)
+        return len(self.names) - 1
+
+    def put(self, rows: np.ndarray, codes: int | np.ndarray) -> None:
+        """Rows (any numbers, checked here) go to the split, or each to its own."""
+        if rows.ndim != 1:
+            self.fail(f"{self.title(codes, 0)}: an array of shape {rows.shape}, expected one dimension of row numbers")
+        if rows.dtype.kind not in "iu" and rows.dtype != np.float64:
+            self.fail(f"{self.title(codes, 0)}: values of type {rows.dtype}, expected row numbers: whole numbers, as integers")
+        for at in range(0, rows.size, CHUNK_ROWS):
+            part = rows[at : at + CHUNK_ROWS]
+            own = np.full(part.size, codes, np.uint8) if isinstance(codes, int) else codes[at : at + CHUNK_ROWS]
+            if part.dtype.kind == "f" and not (whole := np.isfinite(part) & (part == np.floor(part))).all():
+                k = int(whole.argmin())
+                self.fail(f"{self.title(own, k)}: {part[k].item()} is not a whole number, so no row number")
+            outside = (part < 0) | (part >= self.num_rows)
+            if outside.any():
+                k = int(outside.argmax())
+                self._refuse_outside(self.title(own, k), part[k].item())
+            part = part.astype(np.int64)
+            k = assign_rows(self.assignment, rows=part, codes=own, free=NO_SPLIT)
+            if k >= 0:
+                row = int(part[k])
+                one, other = int(self.assignment[row]), int(own[k])
+                if other in (one, NO_SPLIT):
+                    self.fail(f"{self.title(own, k)}: row {row} is there twice")
+                self.fail(f"row {row} is in two splits, {self.names[one]} and {self.names[other]}; splits must not overlap")
+
+    def put_list(self, rows: list | tuple, code: int) -> None:
+        """Whole numbers in a Python list."""
+        for row in rows:
+            if isinstance(row, bool) or not isinstance(row, int | np.integer):
+                self.fail(f"{self.title(code, 0)}: {_describe(row)} is not a whole number, so no row number")
+            if not 0 <= row < self.num_rows:
+                self._refuse_outside(self.title(code, 0), int(row))
+        self.put(np.array(rows, np.int64), code)
+
+    def put_next(self, codes: np.ndarray, first: int) -> int:
+        """Rows from `first` on, in order; returns the one after."""
+        if first + codes.size > self.num_rows:
+            self.fail(f"names splits for more than the {self.num_rows} rows of the data set")
+        self.assignment[first : first + codes.size] = codes
+        return first + codes.size
+
+    def check_length(self, length: int) -> None:
+        if length != self.num_rows:
+            self.fail(f"names a split for {length} rows, the data set has {self.num_rows}")
+
+    def _refuse_outside(self, title: str, row: float) -> NoReturn:
+        last = self.num_rows - 1
+        self.fail(f"{title}: row number {row} is not one of the {self.num_rows} rows of the data set, which are 0 to {last}")
+
+    def title(self, codes: int | np.ndarray, k: int) -> str:
+        code = codes if isinstance(codes, int) else int(codes[k])
+        return f"split {self.names[code]}" if code != NO_SPLIT else "no split"
+
+    def finish(self) -> SplitFile:
+        if "train" not in self.names:
+            self.fail(f"no split is called train; found {', '.join(self.names) or 'none'}")
+        if not (self.assignment == self.names.index("train")).any():
+            self.fail("split train has no rows")
+        return SplitFile(tuple(self.names), self.assignment)
+
+
+def _describe(value: object) -> str:
+    """A value for a message; of a container only its type, since its text may have no end."""
+    return show(repr(value)) if isinstance(value, str | int | float | np.generic | None) else f"a {type(value).__name__}"

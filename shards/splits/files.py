@@ -1,0 +1,353 @@
+"""Split files: which row of a data set belongs to which split, as the data set's authors published it.
+
+One decision: every format is read piece by piece into one `Assignment`, a byte for each row, which refuses a row that comes twice
+over. The price: nothing is read that says it in another way, such as by SMILES or as a mask.
+
+    .pt        torch.save of {split: row numbers}, lists, arrays or tensors; read by `shards/splits/torchfile.py`, never run
+    .npz       an array of row numbers for each split, under its name
+    .npy       for each row in order its split: a name, or 0, 1, 2 for train, val, test
+    .json      {split: [row numbers]}, up to 64 MiB
+    .csv       a column of row numbers for each split, the shorter ones filled up with blanks or nulls; or a column `split` of
+    .csv.gz    names: for each row in order, or with a column `row` of row numbers for any rows in any order
+    .parquet   the same
+
+Row numbers count from 0 over all tables of the input in their order. A blank or null name is a row in no split. Names are ASCII
+words that begin with a letter; `valid` and `validation` are `val`.
+"""
+
+import codecs
+import csv
+import gzip
+import json
+import re
+import struct
+import sys
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from molstream.shards.errors import InputError, ShardError
+from molstream.shards.splits.assignment import CHUNK_ROWS, NO_SPLIT, Assignment, SplitFile
+from molstream.shards.splits.pickled import show
+from molstream.shards.splits.rules import SPLITS
+from molstream.shards.splits.torchfile import read_torch_file
+
+MAX_JSON_BYTES = 64 << 20
+"""A number of a JSON file takes some 40 bytes while it is read."""
+MAX_LINE = 1 << 20
+"""Characters of a line of CSV."""
+CSV_ROWS = 1 << 12
+"""Lines at a time: Python's garbage collector takes three times as long over many more."""
+MAX_NAME_BYTES = 4096
+"""Of a name in an array of names, padding and all."""
+MAX_HEADER_BYTES = 10_000
+CHUNK_BYTES = 1 << 23
+
+_ROW_NUMBER = re.compile(r"(-?[0-9]{1,18})(?:\.0*)?")
+_NPY_HEADER = re.compile(
+    r"\{\s*'descr':\s*'([<>|=]?[A-Za-z][0-9]{1,9})',\s*'fortran_order':\s*(?:True|False),\s*"
+    r"'shape':\s*\(((?:[0-9]{1,18}L?(?:,\s*|(?=\))))*)\)\s*,?\s*\}\s*"
+)
+_UNREADABLE = (
+    pa.ArrowException,
+    csv.Error,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    LookupError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+)
+"""What the readers of other people raise for a damaged file."""
+
+
+def read_split_file(url: str, *, num_rows: int) -> SplitFile:
+    """Read the split of a data set of `num_rows` rows from a path or URL; the formats are in the module's docstring.
+
+    A split may be empty, but for train, and rows may be in none. Takes a byte for each row, and for .pt 8 for each row number and
+    the file; other formats go through piece by piece. Raises InputError for a file that is not there or of no known kind,
+    SchemaError for one that cannot be read, or says something else than at most one split for each of these rows.
+    """
+    name = urlsplit(url).path if "://" in url else url
+    extension = next((e for e in _READERS if name.lower().endswith(e)), None)
+    if extension is None:
+        raise InputError(f"{url}: not a kind of split file that is known; expected one of {' '.join(_READERS)}")
+    splits = Assignment(url, num_rows)
+    try:
+        opened = fsspec.open(url, "rb")
+    except (ValueError, ImportError) as error:
+        raise InputError(f"{url}: {error}") from error
+    try:
+        with opened as file:
+            try:
+                _READERS[extension](file, splits)
+            except ShardError:
+                raise
+            except _UNREADABLE as error:
+                splits.fail(f"not a readable {extension} file: {show(str(error) or type(error).__name__)}", error)
+    except FileNotFoundError as error:
+        raise InputError(f"{url}: no such file") from error
+    except IsADirectoryError as error:
+        raise InputError(f"{url}: a folder, expected a split file") from error
+    except OSError as error:
+        raise InputError(f"{url}: cannot be read: {error.strerror or error}") from error
+    return splits.finish()
+
+
+def _read_pt(file: Any, splits: Assignment) -> None:
+    _put_dict(read_torch_file(file, where=splits.where), splits)
+
+
+def _read_json(file: Any, splits: Assignment) -> None:
+    data = file.read(MAX_JSON_BYTES + 1)
+    if len(data) > MAX_JSON_BYTES:
+        splits.fail(f"more than {MAX_JSON_BYTES >> 20} MiB of JSON, which takes far more to read; save it as .npz or .parquet")
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in found:
+                splits.fail(f"split {show(name)} is there twice")
+            found[name] = value
+        return found
+
+    _put_dict(json.loads(data, object_pairs_hook=unique), splits)
+
+
+def _put_dict(found: Any, splits: Assignment) -> None:
+    if not isinstance(found, dict):
+        splits.fail(f"holds a value of type {type(found).__name__}, expected a dict of split names and row numbers")
+    while found:
+        # one by one, so that what is put down is also let go
+        name = next(iter(found))
+        rows = found.pop(name)
+        code = splits.add(name)
+        if isinstance(rows, np.ndarray):
+            splits.put(rows, code)
+        elif isinstance(rows, list | tuple):
+            splits.put_list(rows, code)
+        else:
+            splits.fail(f"split {show(name)}: a value of type {type(rows).__name__}, expected row numbers")
+
+
+def _read_npz(file: Any, splits: Assignment) -> None:
+    archive = zipfile.ZipFile(file)
+    for entry in archive.infolist():
+        code = splits.add(entry.filename.removesuffix(".npy"))
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            splits.fail(f"split {splits.names[code]}: compressed in a way that NumPy does not")
+        with archive.open(entry) as stream:
+            shape, dtype = _read_npy_header(stream, splits)
+            if len(shape) != 1 or dtype.kind not in "iuf" or not 0 <= shape[0] <= splits.num_rows:
+                splits.fail(
+                    f"split {splits.names[code]}: an array {dtype} of shape {shape}, expected one dimension of at most "
+                    f"{splits.num_rows} row numbers: whole numbers, as integers"
+                )
+            for part in _iter_npy(stream, shape[0], dtype, splits):
+                splits.put(part, code)
+
+
+def _read_npy(file: Any, splits: Assignment) -> None:
+    shape, dtype = _read_npy_header(file, splits)
+    if len(shape) != 1:
+        splits.fail(f"an array of shape {shape}, expected one dimension of {splits.num_rows} rows")
+    splits.check_length(shape[0])
+    if dtype.kind not in "iuSU" or not 0 < dtype.itemsize <= MAX_NAME_BYTES:
+        splits.fail(f"values of type {dtype}, expected for each row the name of its split, or 0, 1, 2 for train, val, test")
+    if dtype.kind in "iu":
+        for name in SPLITS:
+            splits.add(name)
+    first = 0
+    for part in _iter_npy(file, shape[0], dtype, splits):
+        if dtype.kind in "iu":
+            wrong = (part < 0) | (part >= len(SPLITS))
+            if wrong.any():
+                k = int(wrong.argmax())
+                splits.fail(f"row {first + k}: split number {part[k]}, expected 0, 1 or 2 for train, val, test")
+            codes = part.astype(np.uint8)
+        else:
+            codes = _codes_of_names(part, splits)
+        first = splits.put_next(codes, first)
+
+
+def _codes_of_names(names: np.ndarray, splits: Assignment) -> np.ndarray:
+    if names.dtype.kind == "U" and (names.view(f"{names.dtype.byteorder}u4") > sys.maxunicode).any():
+        splits.fail("names of characters that are none")
+    codes, left = np.empty(names.size, np.uint8), np.ones(names.size, bool)
+    while left.any():
+        name = names[int(left.argmax())]
+        same = names == name
+        codes[same] = splits.code(name.decode("latin-1") if isinstance(name, bytes) else str(name))
+        left &= ~same
+    return codes
+
+
+def _read_npy_header(stream: Any, splits: Assignment) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of an array of numbers or text. Not NumPy's own reader, which evaluates the header as Python."""
+    head = stream.read(8)
+    size = int.from_bytes(stream.read(2 if head[6:7] == b"\x01" else 4), "little")
+    header = stream.read(size).decode("latin-1") if size <= MAX_HEADER_BYTES else ""
+    match = _NPY_HEADER.fullmatch(header)
+    if head[:6] != b"\x93NUMPY" or (match is None and "|O" not in header):
+        splits.fail("not an array of numbers or text in the .npy format")
+    if match is None or "O" in match[1]:
+        splits.fail(
+            "an array of Python objects, which could run anything; save it as numbers or text, for example array.astype(str)"
+        )
+    try:
+        dtype = np.dtype(match[1])
+    except (TypeError, ValueError) as error:
+        splits.fail(f"values of type {match[1]}, which NumPy does not have", error)
+    return tuple(int(n) for n in re.findall("[0-9]+", match[2])), dtype
+
+
+def _iter_npy(stream: Any, size: int, dtype: np.dtype, splits: Assignment) -> Iterator[np.ndarray]:
+    while size:
+        num = min(size, max(1, CHUNK_BYTES // dtype.itemsize))
+        data = b""
+        while len(data) < num * dtype.itemsize and (more := stream.read(num * dtype.itemsize - len(data))):
+            data += more
+        if len(data) < num * dtype.itemsize:
+            splits.fail(f"breaks off {size * dtype.itemsize - len(data)} bytes before the end of an array")
+        yield np.frombuffer(data, dtype)
+        size -= num
+
+
+def _read_csv_gz(file: Any, splits: Assignment) -> None:
+    with gzip.GzipFile(fileobj=file) as unpacked:
+        _read_csv(unpacked, splits)
+
+
+def _read_csv(file: Any, splits: Assignment) -> None:
+    reader = csv.reader(_iter_lines(file, splits), strict=True)
+    names = [name.strip() for name in next(reader, [])]
+    codes, first = _add_columns(names, splits), 0
+    for columns in _iter_columns(reader, names, splits):
+        if codes:
+            for name, code in codes.items():
+                splits.put(_parse_row_numbers(columns[name], code, splits), code)
+        else:
+            own = np.array([splits.code(name) for name in columns["split"]], np.uint8)
+            if "row" in columns:
+                rows = _parse_row_numbers(columns["row"], own, splits)
+                if rows.size < own.size:
+                    splits.fail("a row whose number is blank")
+                splits.put(rows, own)
+            else:
+                first = splits.put_next(own, first)
+    if names == ["split"]:
+        splits.check_length(first)
+
+
+def _add_columns(names: list[str], splits: Assignment) -> dict[str, int]:
+    """Splits by their columns; none if the rows name their split."""
+    if "split" in names:
+        if sorted(names) not in (["split"], ["row", "split"]):
+            splits.fail(f"columns {show(', '.join(names))}: beside a column split there may be one called row, and no other")
+        return {}
+    return {name: splits.add(name) for name in names}
+
+
+def _iter_lines(file: Any, splits: Assignment) -> Iterator[str]:
+    """Lines of text, of which none can be as long as a hostile file likes, nor a field go over several."""
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    number, rest, data = 0, "", b"."
+    while data:
+        data = file.read(MAX_LINE)
+        lines = (rest + decoder.decode(data, final=not data)).split("\n")
+        rest = lines.pop() if data else ""
+        for line in lines if len(rest) < MAX_LINE else [rest]:
+            number += 1
+            if len(line) >= MAX_LINE or ('"' in line and line.count('"') % 2):
+                splits.fail(f"line {number}: longer than {MAX_LINE} characters, or a quote that is not closed")
+            yield line
+
+
+def _iter_columns(reader: Any, names: list[str], splits: Assignment) -> Iterator[dict[str, tuple[str, ...]]]:
+    """Some lines at a time; empty ones are left out."""
+    lines: list[list[str]] = []
+    for line in reader:
+        if len(line) not in (0, len(names)):
+            splits.fail(f"line {reader.line_num}: {len(line)} fields, expected {len(names)}: {show(', '.join(names))}")
+        if line:
+            lines.append(line)
+        if len(lines) == CSV_ROWS:
+            yield dict(zip(names, zip(*lines, strict=True), strict=True))
+            lines = []
+    if lines:
+        yield dict(zip(names, zip(*lines, strict=True), strict=True))
+
+
+def _parse_row_numbers(texts: tuple[str, ...], codes: int | np.ndarray, splits: Assignment) -> np.ndarray:
+    """Whole numbers, int64, without the blanks; '3.0' is one too, since pandas writes that where it fills up a column."""
+    filled = [text for text in texts if text]
+    joined = "".join(filled)
+    if not (joined.isascii() and joined.isdecimal() and max(map(len, filled)) <= 18):
+        filled = [text.strip() for text in filled if text.strip()]
+        for k, text in enumerate(filled):
+            if not (match := _ROW_NUMBER.fullmatch(text)):
+                splits.fail(f"{splits.title(codes, k)}: {show(repr(text))} is not a whole number, so no row number")
+            filled[k] = match[1]
+    return np.array([int(text) for text in filled], np.int64)
+
+
+def _read_parquet(file: Any, splits: Assignment) -> None:
+    parquet = pq.ParquetFile(file, pre_buffer=False)
+    names, first = list(parquet.schema_arrow.names), 0
+    codes = _add_columns(names, splits)
+    for name in names:
+        dtype = parquet.schema_arrow.field(name).type
+        if name == "split":
+            plain = dtype.value_type if pa.types.is_dictionary(dtype) else dtype
+            ok = pa.types.is_string(plain) or pa.types.is_large_string(plain)
+        else:
+            ok = pa.types.is_integer(dtype) or pa.types.is_float64(dtype) or pa.types.is_null(dtype)
+        if not ok:
+            splits.fail(f"column {show(name)} is of type {dtype}, expected {'names' if name == 'split' else 'whole numbers'}")
+    for name, code in codes.items():
+        for batch in parquet.iter_batches(CHUNK_ROWS, columns=[name], use_threads=False):
+            splits.put(_row_numbers(batch.column(0)), code)
+    if codes:
+        return
+    for batch in parquet.iter_batches(CHUNK_ROWS, use_threads=False):
+        found = batch.column("split")
+        found = found.dictionary_decode() if pa.types.is_dictionary(found.type) else found
+        found = found.dictionary_encode()
+        table = np.array([*(splits.code(name) for name in found.dictionary.to_pylist()), NO_SPLIT], np.uint8)
+        own = table[found.indices.fill_null(table.size - 1).to_numpy(zero_copy_only=False)]
+        if "row" in names:
+            rows = _row_numbers(batch.column("row"))
+            if rows.size < own.size:
+                splits.fail("a row whose number is null")
+            splits.put(rows, own)
+        else:
+            first = splits.put_next(own, first)
+    if names == ["split"]:
+        splits.check_length(first)
+
+
+def _row_numbers(column: pa.Array) -> np.ndarray:
+    """Without what is null, or NaN, which pandas writes in its place."""
+    rows = np.empty(0, np.int64) if pa.types.is_null(column.type) else column.drop_null().to_numpy(zero_copy_only=False)
+    return rows[~np.isnan(rows)] if rows.dtype.kind == "f" else rows
+
+
+_READERS: dict[str, Callable[[Any, Assignment], None]] = {
+    ".pt": _read_pt,
+    ".npz": _read_npz,
+    ".npy": _read_npy,
+    ".json": _read_json,
+    ".csv": _read_csv,
+    ".csv.gz": _read_csv_gz,
+    ".parquet": _read_parquet,
+}

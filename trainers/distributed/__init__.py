@@ -1,0 +1,1 @@
+"""Several processes and devices: process group, launcher, device."""

@@ -1,0 +1,1 @@
+"""Networks: encoders, layers, heads, losses, export."""

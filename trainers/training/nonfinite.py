@@ -1,0 +1,126 @@
+"""Steps that are not finite: noticed, named with their molecules in nonfinite.jsonl, then the run stops or goes on.
+
+    {"step": 1200, "epoch": 0, "loss_is_finite": false, "packs": [{"lane": 3, "ids": [17, 4711, ...]}]}
+
+Packs are those whose loss is not finite, or all of the step where only its gradient is not. No weight has changed, see
+trainers/training/step.py.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from molstream.streamer.loader import Loader
+from molstream.trainers.config import Recipe
+from molstream.trainers.distributed.ranks import Ranks
+from molstream.trainers.errors import TrainError
+from molstream.trainers.training.step import Report
+
+NONFINITE = "nonfinite.jsonl"
+MOST_IN_A_ROW = 20
+"""Steps that are skipped before a run is given up; losses scaled for fp16 overflow a few times at the start."""
+
+
+class Done(NamedTuple):
+    """A step that was handed to the device."""
+
+    step: int
+    """Of the run."""
+    epoch: int
+    step_of_epoch: int
+    lanes: list[int]
+    report: Report
+
+
+class Fault(NamedTuple):
+    """Why a run ends, and the step at which it does."""
+
+    done: Done
+    error: TrainError
+
+
+class Guard:
+    """Looks at steps once the device has done them: on a GPU one step later, so that it never waits for the host."""
+
+    def __init__(
+        self,
+        run: Path,
+        recipe: Recipe,
+        open_stream: Callable[[], Loader],
+        *,
+        ranks: Ranks,
+        device: torch.device,
+        num_skipped: int,
+    ):
+        """`open_stream`: the stream of the whole run, all lanes, with ids."""
+        self.run, self.recipe, self.open_stream, self.ranks = run, recipe, open_stream, ranks
+        self.delay = 1 if device.type == "cuda" and recipe.precision != "fp16" else 0
+        self.pending: list[Done] = []
+        self.num_skipped = num_skipped
+        """Steps of the run that changed nothing."""
+        self._in_a_row = 0
+
+    def add(self, done: Done) -> Fault | None:
+        """Hand over a step; returns it, or an earlier one, if it must end the run. Collective."""
+        self.pending.append(done)
+        return self.look(self.delay)
+
+    def look(self, delay: int = 0) -> Fault | None:
+        """Look at all steps but the last `delay`. Collective."""
+        while len(self.pending) > delay:
+            done = self.pending.pop(0)
+            if bool(done.report.is_finite):
+                self._in_a_row = 0
+                continue
+            self._in_a_row += 1
+            lanes = self._find_lanes(done)
+            is_overflow = self.recipe.precision == "fp16" and not lanes
+            if not is_overflow:
+                with self.ranks.together():
+                    if self.ranks.is_first:
+                        self._write(done, lanes)
+            if self._in_a_row > MOST_IN_A_ROW or (self.recipe.nonfinite == "stop" and not is_overflow):
+                self.pending.clear()
+                return Fault(done, self._explain(done, "loss" if lanes else "gradient"))
+            # in fp16 the scale of the loss was too large, and is halved
+            self.num_skipped += 1
+        return None
+
+    def _find_lanes(self, done: Done) -> list[int]:
+        """Lanes of all processes whose loss is not finite. Collective."""
+        flags = torch.zeros(self.recipe.num_lanes, dtype=torch.int64)
+        for lane, loss in zip(done.lanes, done.report.pack_losses.tolist(), strict=True):
+            if lane >= 0 and not math.isfinite(loss):
+                flags[lane] = 1
+        return self.ranks.sum(flags).nonzero().flatten().tolist()
+
+    def _write(self, done: Done, lanes: list[int]) -> None:
+        # the stream is a function of the cursor, so ids are read only now
+        with self.open_stream() as loader:
+            loader.seek(replace(loader.cursor, epoch=done.epoch, step=done.step_of_epoch))
+            item = next(iter(loader))
+        packs = [
+            {"lane": lane, "ids": [] if batch.ids is None else batch.ids.tolist()}
+            for lane, batch in zip(item.lanes, item.batches, strict=True)
+            if lane in lanes or not lanes
+        ]
+        line = {"step": done.step, "epoch": done.epoch, "loss_is_finite": not lanes, "packs": packs}
+        with (self.run / NONFINITE).open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def _explain(self, done: Done, what: str) -> TrainError:
+        if self._in_a_row > MOST_IN_A_ROW:
+            return TrainError(
+                f"{self.run}: {self._in_a_row} steps in a row were not finite, the last of them step {done.step}; start again in "
+                f"another folder with a lower learning_rate, or precision=f32"
+            )
+        return TrainError(
+            f"{self.run}: {what} is not finite at step {done.step}; this step changed no weights; its molecules are in "
+            f"{self.run / NONFINITE}; go on past it with --resume --set nonfinite=skip, or start again in another folder with a "
+            f"lower learning_rate"
+        )
