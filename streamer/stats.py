@@ -3,7 +3,7 @@
 import os
 import time
 
-from molstream.shards.molecules import LEVELS
+from molstream.shards.tasks import LEVELS
 from molstream.streamer.loader import NUM_STEPS_AHEAD, Loader, Step
 from molstream.streamer.stages import STAGES
 

@@ -37,6 +37,7 @@ MAY_IMPORT = {
         "kernels",
         # what a shard set is, which is handed in; never how one is written
         "shards.molecules",
+        "shards.tasks",
         "shards.format.reader",
         "accelerate",
         "torch",

@@ -55,11 +55,15 @@ def iter_records(shard_set, split: str | None, wanted: set[int] | None) -> Itera
 
 def _record(manifest, molecule) -> dict:
     """One molecule; `bonds` (atoms of each) where bonds have labels."""
+    from molstream.shards.columns import COLUMN_GROUPS
+
     record = {"id": int(molecule.ids[0]), "smiles": molecule.smiles[0]}
     if molecule.identifiers is not None and molecule.identifiers[0]:
         record["identifier"] = molecule.identifiers[0]
     if molecule.bond_labels is not None:
         record["bonds"] = molecule.bond_atoms.tolist()
+    shown = [column.name for group in COLUMN_GROUPS.values() if group.shown for column in group.columns]
+    record |= {name: molecule.columns[name].tolist() for name in shown if name in molecule.columns}
     lists = {"graph": lambda x: x, "atom": lambda x: x, "bond": _bond_list, "pair": _pair_list}
     for level, to_list in lists.items():
         labels = molecule.labels(level)

@@ -3,11 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from molstream.shards.columns import computed_groups
 from molstream.shards.errors import InputError
-from molstream.shards.format.block import ENCODINGS
 from molstream.shards.inputs.datasets import TableSpec
-from molstream.shards.molecules import LEVELS, Level
 from molstream.shards.splits.rules import SplitFractions
+from molstream.shards.tasks import LEVELS, Level
 
 LABEL_DTYPES = {"f32": "f4", "f16": "f2"}
 """Names on the command line -> dtypes of the format."""
@@ -72,7 +72,7 @@ class BuildOptions:
                 raise InputError(
                     f"{level}_labels {getattr(self, f'{level}_labels')!r}: expected one of {', '.join(LABEL_DTYPES)}"
                 )
-        known = tuple(ENCODINGS)
+        known = computed_groups()
         if list(self.pe) != [name for name in known if name in self.pe]:
             raise InputError(
                 f"positional encodings {','.join(self.pe)!r}: expected some of {', '.join(known)}, in this order, once"

@@ -14,8 +14,10 @@ from molstream.shards.build.build import BuildOptions, WorkOptions, build
 from molstream.shards.build.map import MAX_PAIR_ATOMS
 from molstream.shards.build.spill import Spill
 from molstream.shards.chemistry.parser import match_atoms
+from molstream.shards.columns import Widths
 from molstream.shards.errors import FormatError, InputError, LimitError, SchemaError, StorageError
-from molstream.shards.format.block import Widths, compress, decode_block, encode_block
+from molstream.shards.format.arrays import compress
+from molstream.shards.format.block import decode_block, encode_block
 from molstream.shards.format.reader import ShardSet
 from molstream.shards.format.verify import verify
 from molstream.shards.inputs.datasets import TableSpec
@@ -120,7 +122,7 @@ def test_molecules_whose_pairs_take_too_much_are_rejected_and_cost_no_memory(tmp
 
 
 def test_a_member_that_could_not_be_read_again_is_not_written(monkeypatch):
-    monkeypatch.setattr("molstream.shards.format.block.MAX_MEMBER_BYTES", 100)
+    monkeypatch.setattr("molstream.shards.format.arrays.MAX_MEMBER_BYTES", 100)
     with pytest.raises(LimitError, match=r"101 bytes in one piece, at most 100 can be read; build with fewer --block-molecules"):
         compress(bytes(101))
 
@@ -137,7 +139,7 @@ def test_labels_that_would_take_all_memory_are_refused_before_they_are_made(monk
         smiles=np.array(["CC"], object),
     )
     contents = encode_block(molecules)
-    monkeypatch.setattr("molstream.shards.format.block.MAX_DENSE_BYTES", 19)
+    monkeypatch.setattr("molstream.shards.format.codings.MAX_DENSE_BYTES", 19)
     with pytest.raises(FormatError, match=r"member graph_labels: labels of shape \(1, 5\), more than 19 bytes"):
         decode_block(contents, num_molecules=1, widths=Widths(atom_codes=(9,) * 7, bond_codes=9, num_tasks={"graph": 5}))
 

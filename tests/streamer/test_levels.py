@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from molstream.shards.build.build import BuildOptions, WorkOptions, build
 from molstream.shards.format.reader import ShardSet
 from molstream.shards.inputs.datasets import TableSpec
-from molstream.shards.molecules import LEVELS, Molecules, Task
+from molstream.shards.molecules import Molecules
+from molstream.shards.tasks import LEVELS, Task
 from molstream.streamer.config import Budget, StreamConfig
 from molstream.streamer.errors import BudgetError, CallError, CursorError
 from molstream.streamer.loader import Loader
@@ -59,7 +60,7 @@ def label(molecules: Molecules) -> Molecules:
         column = rng.normal(size=(rows, 2, 2) if level in ("bond", "pair") else (rows, 2)).astype(np.float32)
         column[rng.random(column.shape) < 0.3] = np.nan
         labels[f"{level}_labels"] = column
-    return replace(molecules, **labels)
+    return molecules.replace(**labels)
 
 
 @pytest.fixture(scope="module")
