@@ -8,9 +8,12 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
+
+if TYPE_CHECKING:
+    from molstream.trainers.config import Recipe
 
 
 class Device(str, Enum):
@@ -76,12 +79,7 @@ def pretrain(
     started = read_recipe(out) if resume else None
     if started and directory is None and not (out / "shards" / "manifest.json").exists():
         raise InputError(f"{out}: this run was started on a shard set that is not in it; name it: molstream pretrain DIR ...")
-    chosen = (started if started and recipe is None else get_recipe(recipe or "sample")).override(assignments or [])
-    if started and chosen.precision == "auto":
-        # what it was resolved to, on whatever device that was
-        chosen = replace(chosen, precision=started.precision)
-    if steps is not None:
-        chosen = replace(chosen, num_steps=steps)
+    chosen = choose_recipe(recipe, assignments or [], steps=steps, started=started)
     check_trackers(trackers or ())
     if (number := count_processes(processes, device.value, chosen.num_lanes)) > 1:
         raise typer.Exit(launch(context.find_root().obj, number))
@@ -96,6 +94,17 @@ def pretrain(
     again += [f"--device {device.value}"] if device != Device.auto else []
     again += [f"--processes {processes}"] if processes is not None else []
     report(outcome, shard_set, directory, out, again)
+
+
+def choose_recipe(name: str | None, assignments: list[str], *, steps: int | None, started: "Recipe | None") -> "Recipe":
+    """The recipe that was named, else that of the run that is resumed, else `sample`, with the fields that were given."""
+    from molstream.trainers.recipes import get_recipe
+
+    chosen = (started if started and name is None else get_recipe(name or "sample")).override(assignments)
+    if started and chosen.precision == "auto":
+        # the run keeps the precision it was resolved to, on whatever device that was
+        chosen = replace(chosen, precision=started.precision)
+    return chosen if steps is None else replace(chosen, num_steps=steps)
 
 
 def run(
