@@ -1,4 +1,4 @@
-"""Pack tables of molecules and labels into a shard set. Stopped or killed, the same command goes on from where it was."""
+"""Pack tables of molecules and labels into a shard set. If a build is stopped or killed, the same command continues it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,7 +20,7 @@ def build(
         typer.Argument(metavar="INPUT...", help="Parquet, CSV, TSV or SMILES files (.gz), globs or URLs, read in natural order."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder to write; must not exist, be empty, or hold an unfinished build.")
+        Path | None, typer.Option("--out", help="Folder to write. It must be new or empty, or hold an unfinished build.")
     ] = None,
     *,
     tables: TableArguments,

@@ -21,44 +21,47 @@ class TableArguments:
         str | None,
         typer.Option(
             "--dataset",
-            help="Which columns the input has: pm6 (default), pcqm4m, pcba, l1000 (5 classes), l1000_3 (3 classes), "
-            "l1000_5to3 (5 made 3), qm9, tox21, zinc, or table: whatever the options below say.",
+            help="The data set, which decides the columns: pm6 (default), pcqm4m, pcba, l1000 (5 classes), l1000_3 (3 classes), "
+            "l1000_5to3 (5 mapped to 3), qm9, tox21, zinc, or table: the columns that the options below name.",
         ),
     ] = None
     smiles_column: Annotated[
-        str, typer.Option("--smiles-column", help="Column of SMILES. [default: the data set's; of a table, smiles and the like]")
+        str,
+        typer.Option("--smiles-column", help="Column of SMILES. [default: the data set's; of a table, smiles or similar]"),
     ] = ""
     id_column: Annotated[
-        str, typer.Option("--id-column", help="Column of your own names of molecules, to find again in cat, rejects and exports.")
+        str, typer.Option("--id-column", help="Column of your own identifiers, which cat, rejects and exports then show.")
     ] = ""
     graph_columns: Annotated[
         list[str] | None,
         typer.Option(
             "--graph-columns",
             metavar="C,C",
-            help="Columns that label molecules, names or patterns like 'y_*', separated by commas; may be given several times.",
+            help="Columns that label molecules: names or patterns like 'y_*', separated by commas; may be repeated.",
         ),
     ] = None
     atom_columns: Annotated[
         list[str] | None,
-        typer.Option("--atom-columns", metavar="C,C", help="Columns of lists (or their JSON) that label atoms."),
+        typer.Option("--atom-columns", metavar="C,C", help="Columns that label atoms: one list per molecule, or its JSON text."),
     ] = None
     bond_columns: Annotated[
         list[str] | None,
         typer.Option(
-            "--bond-columns", metavar="C,C", help="... that label bonds, in the order RDKit reads them; one or two a bond."
+            "--bond-columns",
+            metavar="C,C",
+            help="Columns that label bonds, in RDKit's reading order: one or two labels per bond.",
         ),
     ] = None
     pair_columns: Annotated[
         list[str] | None,
-        typer.Option("--pair-columns", metavar="C,C", help="... that label pairs of n atoms: n*n or n*(n-1)/2."),
+        typer.Option("--pair-columns", metavar="C,C", help="Columns that label pairs of atoms: n*n or n*(n-1)/2 for n atoms."),
     ] = None
     task_kind: Annotated[
         list[str] | None,
         typer.Option(
             "--task-kind",
             metavar="C=KIND",
-            help="What labels are: C=binary, C=ordinal:N, C=multiclass:N or C=regression (default); C a name or pattern.",
+            help="Kind of labels: C=binary, C=ordinal:N, C=multiclass:N or C=regression (default); C is a name or pattern.",
         ),
     ] = None
     table: Annotated[
@@ -66,13 +69,13 @@ class TableArguments:
         typer.Option(
             "--table",
             metavar="[NAME:]DATASET=FILES",
-            help="Instead of INPUT: a table to join with others, molecule by molecule; NAME goes before the names of its tasks. "
-            "FILES: a pattern, or several separated by commas.",
+            help="A table to join with others, molecule by molecule, instead of INPUT. NAME goes before the names of its tasks. "
+            "FILES is a pattern, or several names separated by commas.",
         ),
     ] = None
     join: Annotated[
         JoinName | None,
-        typer.Option("--join", help="What makes rows one molecule. [default: smiles with --table, else every row is one]"),
+        typer.Option("--join", help="Which rows are one molecule. [default: smiles with --table, else each row is a molecule]"),
     ] = None
 
     @property
@@ -124,15 +127,15 @@ class SplitArguments:
         typer.Option(
             "--splits",
             metavar="RULE|FILE",
-            help="skeleton: isomers stay together; scaffold: Murcko's; position: rows shuffled as Python does; or a file that "
-            "says which row goes where (.pt, .npy, .npz, .csv, .parquet, .json).",
+            help="skeleton keeps isomers together; scaffold uses Murcko's; position shuffles rows as Python does; or a file that "
+            "gives the split of each row (.pt, .npy, .npz, .csv, .parquet, .json).",
         ),
     ] = "skeleton"
     split_fractions: Annotated[
         str | None, typer.Option("--split-fractions", help="Shares of train,val,test. [default: 98,1,1]")
     ] = None
     split_seed: Annotated[
-        int | None, typer.Option("--split-seed", min=0, max=2**63 - 1, help="Of the splits. [default: that of --seed]")
+        int | None, typer.Option("--split-seed", min=0, max=2**63 - 1, help="Seed of the splits. [default: --seed]")
     ] = None
 
     @property
@@ -165,23 +168,25 @@ class SplitArguments:
 class ContentArguments:
     """What is stored, in which order and in which portions."""
 
-    seed: Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Decides order and splits.")] = 0
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Seed of the order and the splits.")] = 0
     label_dtype: Annotated[
         list[str] | None,
         typer.Option(
             "--label-dtype",
             metavar="LEVEL=DTYPE",
-            help="How labels are stored: graph=, atom=, bond= or pair= and f32 or f16. [default: f16 for atoms, else f32]",
+            help="How labels are stored: graph=, atom=, bond= or pair=, with f32 or f16. [default: f16 for atoms, else f32]",
         ),
     ] = None
     pe: Annotated[str, typer.Option("--pe", help="Positional encodings to store: rw16, lap8 or rw16,lap8.")] = ""
     shard_molecules: Annotated[
-        int, typer.Option("--shard-molecules", min=1, help="Molecules a shard, about; what a worker holds in memory at once.")
+        int, typer.Option("--shard-molecules", min=1, help="Approximate molecules per shard; a worker holds one shard in memory.")
     ] = 49_152
     block_molecules: Annotated[
         int,
         typer.Option(
-            "--block-molecules", min=0, help="Molecules a block, about; the unit of reading; 0: 4096, fewer in a small set."
+            "--block-molecules",
+            min=0,
+            help="Approximate molecules per block, the unit of reading; 0: 4096, or fewer.",
         ),
     ] = 0
 
@@ -205,22 +210,24 @@ class WorkArguments:
     workers: Annotated[
         int | None,
         typer.Option(
-            "--workers", min=1, help="Processes that build, each with one that runs RDKit. [default: 1; on Ray no limit]"
+            "--workers", min=1, help="Processes that build; each starts one more for RDKit. [default: 1; on Ray no limit]"
         ),
     ] = None
-    engine: Annotated[EngineName, typer.Option("--engine", help="Where they run: here, or on a Ray cluster.")] = LOCAL
+    engine: Annotated[EngineName, typer.Option("--engine", help="Where workers run: on this machine or on Ray.")] = LOCAL
     ray_address: Annotated[
-        str | None, typer.Option("--ray-address", metavar="A", help="An existing Ray cluster; otherwise a local one is started.")
+        str | None,
+        typer.Option("--ray-address", metavar="A", help="An existing Ray cluster; otherwise a local one starts."),
     ] = None
     max_reject_fraction: Annotated[
         float,
-        typer.Option("--max-reject-fraction", min=0, max=1, help="Stop when more of the rows than this cannot be molecules."),
+        typer.Option("--max-reject-fraction", min=0, max=1, help="Stop when a larger share of the rows than this is rejected."),
     ] = 0.1
     molecule_s: Annotated[
-        float, typer.Option("--molecule-s", help="CPU seconds RDKit may spend on one molecule before it is rejected.")
+        float, typer.Option("--molecule-s", help="CPU seconds that RDKit may spend on one molecule before it is rejected.")
     ] = 10.0
     molecule_mib: Annotated[
-        int, typer.Option("--molecule-mib", min=64, help="MiB of memory RDKit may take for one molecule before it is rejected.")
+        int,
+        typer.Option("--molecule-mib", min=64, help="MiB that RDKit may take for one molecule before it is rejected."),
     ] = 1024
 
     def parse(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Stream batches without training: rates, padding and memory; with --ledger, which molecule came when."""
+"""Stream batches without training, and print rates, padding and memory. --ledger records which molecule came when."""
 
 import json
 from dataclasses import dataclass
@@ -23,33 +23,40 @@ DEFAULT_ATOMS = 8192
 class BatchArguments:
     """Which molecules and labels are in which batch."""
 
-    split: Annotated[str, typer.Option("--split", help="Which split.")] = "train"
-    lanes: Annotated[int, typer.Option("--lanes", help="Packs of a step: with the budget the batch size.")] = 8
+    split: Annotated[str, typer.Option("--split", help="Split to stream.")] = "train"
+    lanes: Annotated[int, typer.Option("--lanes", help="Packs per step; lanes times budget is the batch size.")] = 8
     budget: Annotated[
         str | None,
         typer.Option(
             "--budget",
             metavar="G,A,E",
-            help="Batch shape: graphs, atoms, directed edges; G,A,E,pairs=N for pair-level labels; default: for 8192 atoms.",
+            help="Shape of a pack: graphs, atoms, directed edges; G,A,E,pairs=N for pair-level labels; default: for 8192 atoms.",
         ),
     ] = None
     list_labels: Annotated[
         bool,
         typer.Option(
-            "--list-labels", help="Graph labels as (graph, task, value), for thousands of tasks; L in --budget G,A,E,L."
+            "--list-labels",
+            help="Give graph labels as (graph, task, value), for thousands of tasks; L in --budget G,A,E,L.",
         ),
     ] = False
     oversize: Annotated[
         str,
-        typer.Option("--oversize", metavar="error|skip", help="Molecules larger than a batch: refuse, or leave out and list."),
+        typer.Option(
+            "--oversize",
+            metavar="error|skip",
+            help="Molecules larger than the budget: refuse, or leave out and list.",
+        ),
     ] = "error"
-    window_molecules: Annotated[int, typer.Option("--window-molecules", help="Least molecules shuffled together.")] = 12_288
-    seed: Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Order of molecules.")] = 0
+    window_molecules: Annotated[int, typer.Option("--window-molecules", help="Least molecules that are shuffled together.")] = (
+        12_288
+    )
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Seed of the order of molecules.")] = 0
     tasks: Annotated[
-        str | None, typer.Option("--tasks", metavar="A,B*", help="Only these labels, by name or pattern; '' for none.")
+        str | None, typer.Option("--tasks", metavar="A,B*", help="Read only these labels, by name or pattern; '' for none.")
     ] = None
     encodings: Annotated[
-        str, typer.Option("--pe", help="Positional encodings: rw16, lap8 or rw16,lap8; computed where the set has none.")
+        str, typer.Option("--pe", help="Positional encodings: rw16, lap8 or rw16,lap8; they are computed where the set has none.")
     ] = ""
 
     def parse(self, shard_set: "ShardSet") -> "StreamConfig":
@@ -97,7 +104,7 @@ class RankArguments:
     """Which share of the lanes this process streams."""
 
     world_size: Annotated[int, typer.Option("--world-size", help="Ranks that share the lanes.")] = 1
-    rank: Annotated[int, typer.Option("--rank", help="Which of them this is.")] = 0
+    rank: Annotated[int, typer.Option("--rank", help="Rank of this process, from 0.")] = 0
     threads: Annotated[int, typer.Option("--threads", help="Threads that decode, pack and collate.")] = 2
 
 
@@ -105,14 +112,15 @@ class RankArguments:
 class RunArguments:
     """Where the stream starts and ends, and what it writes."""
 
-    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Stop when so many epochs are done, counted from the first.")] = 1
-    max_steps: Annotated[int | None, typer.Option("--max-steps", min=0, help="Stop after so many steps of this call.")] = None
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Stop after this many epochs, counted from the first.")] = 1
+    max_steps: Annotated[int | None, typer.Option("--max-steps", min=0, help="Stop after this many steps of this call.")] = None
     state: Annotated[
-        Path | None, typer.Option("--state", help="Start from the cursor in this file if it exists; write it there.")
+        Path | None,
+        typer.Option("--state", help="Start from the cursor in this file if it exists, and write it at the end."),
     ] = None
     ledger: Annotated[
         Path | None,
-        typer.Option("--ledger", help="Write a Parquet row (epoch, step, lane, set, id) a molecule; lane -1: left out."),
+        typer.Option("--ledger", help="Write one Parquet row per molecule: epoch, step, lane, set, id; lane -1: left out."),
     ] = None
 
     def check(self) -> None:
