@@ -1,4 +1,4 @@
-"""Print molecules as JSON lines, labels in raw units, absent labels left out."""
+"""Print molecules as JSON lines, with labels in raw units and without absent labels."""
 
 import json
 from collections.abc import Iterator
@@ -11,9 +11,9 @@ import typer
 
 def cat(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A shard set.")],
-    split: Annotated[str | None, typer.Option("--split", help="Only this split.")] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=0, help="Stop after so many molecules.")] = None,
-    ids: Annotated[str | None, typer.Option("--ids", help="Only these ids, separated by commas.")] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Print only this split.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=0, help="Stop after this many molecules.")] = None,
+    ids: Annotated[str | None, typer.Option("--ids", help="Print only these ids, separated by commas.")] = None,
 ) -> None:
     from molstream.shards.errors import InputError
     from molstream.shards.format.reader import ShardSet
