@@ -42,9 +42,9 @@ from molstream.shards.format.manifest import Manifest
 from molstream.shards.format.reader import ShardSet
 from molstream.shards.molecules import concat_molecules
 from molstream.shards.splits.rules import SplitFractions
+from molstream.trainers.layer_table import LAYERS
 
 ROOT = Path(__file__).resolve().parents[1]
-LAYERS = "gcn,gin,gine,gated,mpnn"
 STATES = ("S0", "T0", "cation", "anion")
 PROPERTIES = (
     "alpha_homo alpha_gap beta_homo beta_gap energy_total principal_length_a principal_length_b principal_length_c "
@@ -487,7 +487,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("inputs", nargs="*", help="tables; default: those of $MOLSTREAM_DATA/pm6_sample")
     parser.add_argument("--out", type=Path, required=True, help="folder that keeps the set, the runs and all numbers")
-    parser.add_argument("--layers", type=words, default=words(LAYERS), help=f"default {LAYERS}; '': the baselines alone")
+    parser.add_argument("--layers", type=words, default=[*LAYERS], help=f"default {','.join(LAYERS)}; '': the baselines alone")
     parser.add_argument("--seeds", type=lambda text: [int(s) for s in words(text)], default=[0, 1, 2], help="default 0,1,2")
     parser.add_argument("--steps", type=int, help="of each training, instead of the recipe's")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="of the recipe, for all trainings")

@@ -19,7 +19,7 @@ from molstream.streamer.config import Budget, StreamConfig
 from molstream.streamer.loader import Loader
 from molstream.trainers.config import Recipe
 from molstream.trainers.models.encoders import NUM_GROUPS, NUM_PERIODS, group_and_period
-from molstream.trainers.models.layers import POOL_SCALE
+from molstream.trainers.models.layers.graph import POOL_SCALE
 from molstream.trainers.models.loss import Loss, Targets, count_labels
 from molstream.trainers.models.network import build_network
 from molstream.trainers.spec import DataSpec

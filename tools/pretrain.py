@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -176,15 +176,14 @@ def print_fields(recipe) -> None:
     table = Table(title=f"recipe {recipe.name}", title_justify="left", box=None, pad_edge=False, header_style="italic")
     for name in ("field", "value", "meaning"):
         table.add_column(name, overflow="fold")
-    values, kinds = recipe.to_json(), get_type_hints(type(recipe))
+    values = recipe.to_json()
     for name, text in describe_fields().items():
-        choices = f" One of {', '.join(get_args(kinds[name]))}." if get_origin(kinds[name]) is Literal else ""
         value = values[name]
         if isinstance(value, list):
             value = ",".join(value)
         elif isinstance(value, dict):
             value = ",".join(f"{k}:{v}" for k, v in value.items())
-        table.add_row(name, str(value).lower() if isinstance(value, bool) else str(value), text + choices)
+        table.add_row(name, str(value).lower() if isinstance(value, bool) else str(value), text)
     Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False).print(table)
 
 

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from molstream.trainers.errors import RunError
+from molstream.trainers.layer_table import LAYERS
 
-Layer = Literal["gcn", "gin", "gine", "gated", "mpnn"]
 Pooling = Literal["sum", "mean", "max"]
 LOSSES = {
     "regression": ("mae", "mse", "huber"),
@@ -31,8 +31,8 @@ class Recipe:
     """Its name on the command line."""
     task_sets: tuple[str, ...] = ()
     """Task sets to train on, by name; empty: all that the shard set has."""
-    layer: Layer = "gine"
-    """Kind of message passing: gcn, gin, gine, gated (gated GCN), mpnn (MPNN++: GPS without attention)."""
+    layer: str = "gine"
+    """Kind of message passing."""
     hidden: int
     """Width of atom states."""
     num_layers: int
@@ -44,7 +44,7 @@ class Recipe:
     encoder_out: int = 64
     """Width between the input encoder and the atom states."""
     bond_hidden: int = 32
-    """Width of bond embeddings, and of bond states in mpnn."""
+    """Width of bond embeddings, and of bond states where the layer has them."""
     pooling: Pooling = "sum"
     """How the states of atoms become that of their molecule."""
     residual: bool = True
@@ -52,7 +52,7 @@ class Recipe:
     norm: bool = True
     """Layer normalisation after each layer."""
     virtual_node: bool = False
-    """A state of each molecule that all its atoms read and write, between layers; mpnn has one built in."""
+    """A state of each molecule that all its atoms read and write, between layers that have none built in."""
     dropout: float = 0.1
     """Share of channels dropped after each layer."""
     head_hidden: int = 32
@@ -144,12 +144,12 @@ class Recipe:
         self._require(self.num_steps > 0 or self.num_epochs > 0, "num_steps", "at least 1, or num_epochs above 0")
         self._require(all(v >= 1 for v in self.head_hiddens.values()), "head_hiddens", "widths of at least 1")
         self._require(set(self.encodings) <= {"rw16", "lap8"}, "encodings", "some of rw16, lap8")
-        for name, kind in get_type_hints(Recipe).items():
-            if get_origin(kind) is Literal:
-                self._require(getattr(self, name) in get_args(kind), name, f"one of {', '.join(get_args(kind))}")
+        for name, values in choices().items():
+            self._require(getattr(self, name) in values, name, f"one of {', '.join(values)}")
         losses = tuple(dict.fromkeys(loss for losses in LOSSES.values() for loss in losses))
         self._require(set(self.losses.values()) <= set(losses), "losses", f"of each task set one of {', '.join(losses)}")
-        self._require(not (self.virtual_node and self.layer == "mpnn"), "virtual_node", "False with mpnn, which has one built in")
+        is_twice = self.virtual_node and LAYERS[self.layer].has_molecule_state
+        self._require(not is_twice, "virtual_node", f"False with {self.layer}, which has one built in")
 
     def _require(self, holds: bool, name: str, expected: str) -> None:
         if not holds:
@@ -225,8 +225,16 @@ def _parse(text: str, value: str, kind: Any) -> Any:
         raise RunError(f"--set {text}: got {value!r}, expected {expected}") from error
 
 
+def choices() -> dict[str, dict[str, str]]:
+    """{field: {value: what it is called elsewhere, or nothing}} of the fields that have a few values."""
+    literals = {name: kind for name, kind in get_type_hints(Recipe).items() if get_origin(kind) is Literal}
+    return {name: dict.fromkeys(get_args(kind), "") for name, kind in literals.items()} | {
+        "layer": {name: layer.title for name, layer in LAYERS.items()}
+    }
+
+
 def describe_fields() -> dict[str, str]:
-    """What each field of a recipe means: the strings under them in this file."""
+    """What each field of a recipe means: the strings under them in this file, and the values of those that have a few."""
     body = ast.parse(inspect.getsource(Recipe)).body[0]
     assert isinstance(body, ast.ClassDef)
     names = {f.name for f in fields(Recipe)}
@@ -236,4 +244,6 @@ def describe_fields() -> dict[str, str]:
             assert isinstance(text, ast.Expr)
             assert isinstance(text.value, ast.Constant)
             out[line.target.id] = " ".join(str(text.value.value).split())
+    for name, values in choices().items():
+        out[name] += f" One of {', '.join(f'{value} ({title})' if title else value for value, title in values.items())}."
     return out

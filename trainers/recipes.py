@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from molstream.trainers.config import Layer, Recipe
+from molstream.trainers.config import Recipe
 from molstream.trainers.errors import RunError
 
 
@@ -50,7 +50,7 @@ def smoke() -> Recipe:
     )
 
 
-def _pm6(layer: Layer, hidden: int, task_sets: tuple[str, ...] = ("g62", "n7")) -> Recipe:
+def _pm6(layer: str, hidden: int, task_sets: tuple[str, ...] = ("g62", "n7")) -> Recipe:
     """PM6_83M after arXiv 2310.04292: about 2,600 molecules a step, 50 epochs, 10 of them warm-up. Never run at full size."""
     return Recipe(
         name="-".join([f"pm6-{layer}", *(task_sets if len(task_sets) == 1 else ())]),
@@ -107,7 +107,7 @@ def toymix_gine() -> Recipe:
     )
 
 
-_PM6_WIDTHS: dict[Layer, int] = {"gine": 704, "gcn": 768, "gin": 768}
+_PM6_WIDTHS: dict[str, int] = {"gine": 704, "gcn": 768, "gin": 768}
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "sample": sample,
     "smoke": smoke,

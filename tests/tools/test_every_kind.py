@@ -2,14 +2,13 @@
 
 import json
 import math
-from typing import get_args
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from molstream.shards.format.reader import ShardSet
-from molstream.trainers.config import Layer
+from molstream.trainers.layer_table import LAYERS
 
 
 def check_counts(results: dict, shard_set: ShardSet, split: str) -> None:
@@ -35,7 +34,7 @@ def test_the_set_has_every_kind_and_every_level(kinds_set):
     }
 
 
-@pytest.mark.parametrize("layer", get_args(Layer))
+@pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("encodings", [pytest.param("", marks=pytest.mark.slow), "rw16,lap8"])
 def test_a_set_of_every_kind_and_level_trains_evaluates_and_embeds(succeed, kinds_set, tmp_path, layer, encodings):
     run, opened = tmp_path / "run", ShardSet(kinds_set)

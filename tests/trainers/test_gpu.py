@@ -9,6 +9,7 @@ import torch
 from molstream.streamer.config import StreamConfig
 from molstream.streamer.loader import Loader
 from molstream.trainers.jobs.evaluate import evaluate_checkpoint, plan_budget
+from molstream.trainers.layer_table import LAYERS
 from molstream.trainers.models.loss import count_labels
 from molstream.trainers.models.network import build_network
 from molstream.trainers.runs.checkpoint import load_checkpoint
@@ -17,7 +18,6 @@ from molstream.trainers.training.trainer import Trainer, pretrain
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")]
 CUDA = torch.device("cuda")
-LAYERS = ("gcn", "gin", "gine", "gated", "mpnn")
 
 
 @pytest.fixture

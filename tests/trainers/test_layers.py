@@ -9,20 +9,18 @@ from hypothesis import strategies as st
 from torch import nn
 
 from molstream.kernels.nn.segment import Edges, segment_sum
-from molstream.trainers.models.layers import (
-    CONVOLUTIONS,
-    GCN,
-    GIN,
-    GINE,
-    POOL_SCALE,
-    GatedGCN,
-    Graph,
-    MPNNBlock,
-    State,
-    build_layer,
-)
+from molstream.trainers.layer_table import LAYERS
+from molstream.trainers.models.layers.block import Convolution
+from molstream.trainers.models.layers.build import build_layer, find_layer
+from molstream.trainers.models.layers.gated import GatedGCN
+from molstream.trainers.models.layers.gcn import GCN
+from molstream.trainers.models.layers.gin import GIN
+from molstream.trainers.models.layers.gine import GINE
+from molstream.trainers.models.layers.graph import POOL_SCALE, Graph, State
+from molstream.trainers.models.layers.mpnn import MPNN
 from molstream.trainers.recipes import smoke
 
+CONVOLUTIONS = [name for name in LAYERS if issubclass(find_layer(name), Convolution)]
 DOUBLE = torch.float64
 
 
@@ -114,14 +112,14 @@ def test_a_convolution_equals_pyg_on_the_same_weights_and_graph(name, seed, atom
     before = torch.get_default_dtype()
     torch.set_default_dtype(DOUBLE)
     try:
-        ours = CONVOLUTIONS[name](hidden, 6)
+        ours, reads_bonds = find_layer(name)(hidden, 6), LAYERS[name].bonds != "none"
         theirs = PYG[name](ours, hidden)
         # PyG's GCN takes a loop for the atom's own term; ours adds that beside it, and molecules have none
         graph = random_graph(atoms, num_bonds, loops=name != "gcn")
         edges = graph.edges
-        x, bonds = torch.randn(atoms, hidden, requires_grad=True), torch.randn(10, 6, requires_grad=ours.reads_bonds)
+        x, bonds = torch.randn(atoms, hidden, requires_grad=True), torch.randn(10, 6, requires_grad=reads_bonds)
         edge_index = torch.stack([edges.source_E, edges.target_E])
-        assert_same(ours(x, bonds, graph), theirs(x, edge_index, bonds[edges.code_E]), (x, bonds)[: 1 + ours.reads_bonds])
+        assert_same(ours(x, bonds, graph), theirs(x, edge_index, bonds[edges.code_E]), (x, bonds)[: 1 + reads_bonds])
     finally:
         torch.set_default_dtype(before)
 
@@ -135,7 +133,7 @@ def test_mpnn_equals_pygs_meta_layer_on_the_same_weights(last, seed, atoms, num_
 
     torch.manual_seed(seed)
     recipe = replace(smoke(), layer="mpnn", hidden=16, bond_hidden=6, dropout=0.0)
-    ours = MPNNBlock(recipe, last=last).double()
+    ours = MPNN(recipe, last=last).double()
     # edges cross no molecules in a batch
     graph = random_graph(atoms, num_bonds, across=False)
     edges = graph.edges
@@ -199,17 +197,18 @@ def test_a_virtual_node_is_read_before_and_written_after_a_layer():
     assert build_layer(recipe, last=True).virtual is None
 
 
-@pytest.mark.parametrize("layer", [*CONVOLUTIONS, "mpnn"])
+@pytest.mark.parametrize("layer", LAYERS)
 def test_without_residual_and_norm_a_layer_gives_what_it_computes(layer):
     torch.manual_seed(0)
     plain = replace(smoke(), layer=layer, hidden=8, bond_hidden=8, residual=False, norm=False, dropout=0.0)
     block, graph = build_layer(plain, last=True), random_graph(12, 10)
     assert not any(isinstance(m, nn.LayerNorm) for m in block.modules())
-    bonds = torch.randn(20 if layer == "mpnn" else 10, 8)
+    has_states = LAYERS[layer].bonds == "states"
+    bonds = torch.randn(20 if has_states else 10, 8)
     with_residual = build_layer(replace(plain, residual=True), last=True)
     with_residual.load_state_dict(block.state_dict())
     ones = torch.ones(12, 8)
-    if layer == "mpnn":
+    if has_states:
         # its atoms read edges that are updated too
         block.edge_update.residual = True
     a, b = (m(State(ones, bonds, torch.zeros(3, 8)), graph).atoms_AH for m in (block, with_residual))

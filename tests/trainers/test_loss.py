@@ -14,6 +14,7 @@ from molstream.streamer.loader import Loader
 from molstream.streamer.window import Window, collate
 from molstream.trainers.config import LOSSES
 from molstream.trainers.jobs.evaluate import plan_budget
+from molstream.trainers.layer_table import LAYERS
 from molstream.trainers.models.loss import ERRORS, Loss, Targets, count_labels, label_columns, match
 from molstream.trainers.models.network import build_network
 from molstream.trainers.spec import DataSpec
@@ -69,18 +70,18 @@ def test_packing_and_padding_change_neither_loss_nor_gradients(sample_set, tiny,
     assert_same_whatever_the_packing(sample_set, molecules, tiny, layouts)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"layer": "gcn", "pooling": "mean"},
-        {"layer": "gin", "virtual_node": True, "weighting": "uncertainty"},
-        {"layer": "gine", "pooling": "max"},
-        {"layer": "gated", "residual": False},
-        {"layer": "mpnn", "weighting": "uncertainty"},
-    ],
-)
-def test_on_every_level_and_for_every_kind_packing_changes_nothing(levels_set, tiny, change):
-    recipe = replace(tiny, **change)
+BESIDE = {
+    "gcn": {"pooling": "mean"},
+    "gin": {"virtual_node": True, "weighting": "uncertainty"},
+    "gine": {"pooling": "max"},
+    "gated": {"residual": False},
+    "mpnn": {"weighting": "uncertainty"},
+}
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_on_every_level_and_for_every_kind_packing_changes_nothing(levels_set, tiny, layer):
+    recipe = replace(tiny, layer=layer, **BESIDE.get(layer, {}))
     molecules = levels_set.read_block(int(levels_set.blocks("train")[0]))
     n = len(molecules)
     order = shuffled(n, key=3)
@@ -243,7 +244,7 @@ def test_listed_labels_give_the_same_loss_as_dense_ones(sample_set, tiny):
         assert totals[0][name] == pytest.approx(totals[1][name], rel=1e-5)
 
 
-@pytest.mark.parametrize("layer", ["gcn", "gin", "gine", "gated", "mpnn"])
+@pytest.mark.parametrize("layer", LAYERS)
 def test_padding_stays_inert_in_deep_networks_without_norm(sample_set, tiny, layer):
     """Thousands of padding edges loop on one atom; a pack of nothing else must give gradients of 0, not of 0 times infinity."""
     spec, recipe = DataSpec.of(sample_set), replace(tiny, layer=layer, norm=False, num_layers=14, hidden=16)
@@ -261,7 +262,7 @@ def test_padding_stays_inert_in_deep_networks_without_norm(sample_set, tiny, lay
     assert all((p.grad == 0).all() for p in network.parameters())
 
 
-@pytest.mark.parametrize("layer", ["gcn", "gin", "gine", "gated", "mpnn"])
+@pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("norm", [True, False])
 def test_in_bf16_states_of_atoms_and_molecules_stay_in_full_precision(sample_set, tiny, layer, norm):
     spec, recipe = DataSpec.of(sample_set), replace(tiny, layer=layer, norm=norm, dropout=0.0, encodings=("rw16", "lap8"))

@@ -9,7 +9,8 @@ from molstream.kernels.nn.segment import Edges
 from molstream.streamer.config import StreamConfig
 from molstream.streamer.loader import Loader
 from molstream.trainers.jobs.evaluate import plan_budget
-from molstream.trainers.models.layers import POOL_SCALE, Graph
+from molstream.trainers.layer_table import LAYERS
+from molstream.trainers.models.layers.graph import POOL_SCALE, Graph
 from molstream.trainers.models.loss import Loss, Targets, count_labels
 from molstream.trainers.models.network import build_network
 from molstream.trainers.spec import DataSpec
@@ -38,13 +39,13 @@ def test_a_molecule_is_pooled_from_its_own_atoms(sample_set, tiny, batch, poolin
     assert torch.isfinite(pooled).all()
 
 
-@pytest.mark.parametrize("layer", ["gcn", "gin", "gine", "gated", "mpnn"])
+@pytest.mark.parametrize("layer", LAYERS)
 def test_a_layer_reads_bonds_or_it_does_not(sample_set, tiny, batch, layer):
     network = build_network(DataSpec.of(sample_set), replace(tiny, layer=layer)).eval()
     others = replace(batch, edge_codes_E=(batch.edge_codes_E + 14) % 70)
     with torch.no_grad():
         changed = not torch.allclose(network.encode(batch)[1], network.encode(others)[1], atol=1e-5)
-    assert changed == (layer not in ("gcn", "gin"))
+    assert changed == (LAYERS[layer].bonds != "none")
 
 
 def test_edges_come_sorted_and_in_pairs(batch):

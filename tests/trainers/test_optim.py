@@ -10,6 +10,7 @@ import torch
 from molstream.streamer.config import StreamConfig
 from molstream.streamer.loader import Loader
 from molstream.trainers.jobs.evaluate import plan_budget
+from molstream.trainers.layer_table import LAYERS
 from molstream.trainers.models.loss import Loss, Targets, count_labels
 from molstream.trainers.models.network import Network, base_shapes, build_network
 from molstream.trainers.recipes import smoke
@@ -56,7 +57,7 @@ def change_of(width: int, base: int, layer: str, sample_set, batch) -> tuple[flo
     return tuple(float((a - b).square().mean().sqrt()) for a, b in zip(look(), first, strict=True))
 
 
-@pytest.mark.parametrize("layer", ["gcn", "gin", "gine", "gated", "mpnn"])
+@pytest.mark.parametrize("layer", LAYERS)
 def test_with_mup_what_steps_change_does_not_grow_with_the_width_without_it_does(layer, sample_set, batch):
     widths = [32, 256]
     slopes = {}

@@ -18,6 +18,7 @@ from molstream.shards.splits.rules import SplitFractions
 from molstream.streamer.config import StreamConfig
 from molstream.streamer.loader import Loader
 from molstream.trainers.jobs.evaluate import evaluate_checkpoint, plan_budget
+from molstream.trainers.layer_table import LAYERS
 from molstream.trainers.models.loss import Targets
 from molstream.trainers.models.network import build_network
 from molstream.trainers.recipes import smoke
@@ -240,7 +241,7 @@ def test_training_is_kept_when_validation_fails(sample_set, tiny, tmp_path, repo
     assert load_checkpoint(tmp_path / "run").step == tiny.eval_steps
 
 
-@pytest.mark.parametrize("layer", ["gcn", "gin", "gine", "gated", "mpnn"])
+@pytest.mark.parametrize("layer", LAYERS)
 def test_every_layer_trains_on_every_level_and_resumes_to_the_same_bits(levels_set, tiny, tmp_path, reporter, layer):
     recipe = replace(
         tiny,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from molstream.kernels.chemistry.positional import VECTOR_SCALE, WALK_SCALES
 from molstream.kernels.nn.segment import gather
 from molstream.streamer.batch import Batch
-from molstream.trainers.models.layers import Dropout
+from molstream.trainers.models.layers.parts import Dropout
 
 ENCODING_HIDDEN, ENCODING_OUT = 64, 32
 _NOBLE = (0, 2, 10, 18, 36, 54, 86, 118)

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from molstream.kernels.nn.segment import gather, segment_max, segment_mean, segment_sum
 from molstream.streamer.batch import Batch
 from molstream.trainers.config import Recipe
+from molstream.trainers.layer_table import LAYERS
 from molstream.trainers.models.encoders import AtomEncoder, BondTable
 from molstream.trainers.models.heads import EndsHead, Head, find_ends
-from molstream.trainers.models.layers import POOL_SCALE, Graph, State, build_layer, reads_bonds
+from molstream.trainers.models.layers.build import build_layer
+from molstream.trainers.models.layers.graph import POOL_SCALE, Graph, State
 from molstream.trainers.models.mup import scale_initial_weights
 from molstream.trainers.runs.checkpoint import Checkpoint
 from molstream.trainers.spec import DataSpec
@@ -28,7 +30,7 @@ class Network(nn.Module):
 
     def __init__(self, spec: DataSpec, recipe: Recipe):
         super().__init__()
-        self.specs, self.recipe = spec.heads, recipe
+        self.specs, self.recipe, self.needs = spec.heads, recipe, LAYERS[recipe.layer]
         hidden = recipe.hidden
         self.atoms = AtomEncoder(
             spec.atom_features,
@@ -38,8 +40,8 @@ class Network(nn.Module):
             out=recipe.encoder_out,
             dropout=recipe.dropout,
         )
-        self.bonds = BondTable(spec.bond_features, recipe.bond_hidden) if reads_bonds(recipe) else None
-        self.first_graph = nn.Parameter(torch.zeros(hidden)) if recipe.layer == "mpnn" or recipe.virtual_node else None
+        self.bonds = BondTable(spec.bond_features, recipe.bond_hidden) if self.needs.bonds != "none" else None
+        self.first_graph = nn.Parameter(torch.zeros(hidden)) if self.needs.has_molecule_state or recipe.virtual_node else None
         self.layers = nn.ModuleList(build_layer(recipe, last=k == recipe.num_layers - 1) for k in range(recipe.num_layers))
         # no normalisation before these: it would take from a pooled sum how large the molecule is
         self.outputs = nn.ModuleDict({level: nn.Sequential(nn.Linear(hidden, hidden), nn.GELU()) for level in spec.levels})
@@ -53,7 +55,7 @@ class Network(nn.Module):
         """Atom states (A, H) and pooled graph states (G, H); the latter are the embeddings that `molstream embed` writes."""
         graph, x_AH = Graph.of(batch), self.atoms(batch)
         bonds = None if self.bonds is None else self.bonds()
-        if bonds is not None and self.recipe.layer == "mpnn":
+        if bonds is not None and self.needs.bonds == "states":
             bonds = gather(bonds, graph.edges.code_E)
         graphs = None if self.first_graph is None else self.first_graph.expand(graph.num_graphs, -1)
         state = State(x_AH * graph.is_atom_A1, bonds, graphs)
