@@ -1,6 +1,5 @@
 """Splits of whole sets: by skeleton, by scaffold, by a shuffle of the rows, or as a file of their authors says."""
 
-import importlib.util
 import json
 import math
 import os
@@ -10,6 +9,7 @@ import zipfile
 from collections import Counter, defaultdict
 from pathlib import Path
 
+import lookalikes as lk
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,10 +23,6 @@ from molstream.shards.format.reader import ShardSet
 from molstream.shards.format.verify import verify
 from molstream.shards.inputs.datasets import TableSpec
 from molstream.shards.splits.rules import SplitFractions
-
-_spec = importlib.util.spec_from_file_location("lookalikes", Path(__file__).parents[1] / "lookalikes.py")
-lk = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(lk)
 
 SIZE, SEED = 110, 1
 WRITERS = {

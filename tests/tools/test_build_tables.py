@@ -1,6 +1,5 @@
 """molstream build on one's own tables, on several and with split files, and what the other commands make of such sets."""
 
-import importlib.util
 import json
 import math
 import random
@@ -8,6 +7,7 @@ import re
 from pathlib import Path
 from types import SimpleNamespace
 
+import lookalikes as lk
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -18,10 +18,6 @@ from molstream.shards.build.build import BuildOptions, WorkOptions, build
 from molstream.shards.format.reader import ShardSet
 from molstream.shards.inputs.datasets import DATASETS, TableSpec
 from molstream.tools import main
-
-_spec = importlib.util.spec_from_file_location("lookalikes", Path(__file__).parents[1] / "lookalikes.py")
-lk = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(lk)
 
 SIZE, SEED = 70, 2
 LIMIT = ["--max-reject-fraction", "0.2"]
