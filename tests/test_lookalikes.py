@@ -1,4 +1,4 @@
-"""The look-alikes of the data sets have the traps that they name, and what compares labels sees an atom or a direction changed."""
+"""The look-alikes of the data sets have the traps that they name; what compares labels sees an atom or a direction changed."""
 
 from collections import Counter
 
