@@ -95,6 +95,7 @@ def test_spills_that_are_cut_into_other_partitions_are_not_used(sample_table, tm
     assert folder_bytes(out) == folder_bytes(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_254_splits_make_a_set_that_can_be_read(tmp_path):
     names = ["train", *(f"s{k}" for k in range(253))]
     smiles = ["C" * (1 + k % 9) + "O" * (1 + k % 3) for k in range(508)]
