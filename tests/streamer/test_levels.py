@@ -1,10 +1,9 @@
 """Labels of bonds and of pairs of atoms in batches: each on its two atoms, in its direction, once an epoch."""
 
-import importlib.util
 import pickle
 from dataclasses import replace
-from pathlib import Path
 
+import lookalikes as lk
 import numpy as np
 import pytest
 import torch
@@ -21,10 +20,6 @@ from molstream.streamer.errors import BudgetError, CallError, CursorError
 from molstream.streamer.loader import Loader
 from molstream.streamer.stats import StreamStats
 from molstream.streamer.window import window_bytes
-
-_spec = importlib.util.spec_from_file_location("lookalikes", Path(__file__).parents[1] / "lookalikes.py")
-lk = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(lk)
 
 BONDS, PAIRS = ["bond_dir", "bond_order_sum"], ["distance", "flow"]
 """Of each, one task has a label for each direction: bond_dir, flow."""
