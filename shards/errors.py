@@ -12,6 +12,10 @@ class FormatError(ShardError):
     """Bytes that are not what the format says."""
 
 
+class MissingError(FormatError):
+    """A file that is not there."""
+
+
 class ChecksumError(FormatError):
     """Bytes that are not the ones that were written."""
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("kernels", "shards", "streamer", "trainers", "tools")
 ROOMS = {
     "kernels": ("rng", "codec", "tables", "chemistry", "packing", "nn"),
-    "shards": ("workers", "inputs", "splits", "chemistry", "format", "sample", "build"),
+    "shards": ("store", "workers", "inputs", "splits", "chemistry", "format", "sample", "build"),
     "streamer": (),
     "trainers": ("runs", "distributed", "models.layers", "models", "metrics", "jobs", "training"),
     "tools": (),
@@ -41,6 +41,9 @@ MAY_IMPORT = {
         "shards.molecules",
         "shards.tasks",
         "shards.format.reader",
+        # files, and what is wrong with them
+        "shards.store",
+        "shards.errors",
         "accelerate",
         "torch",
         "safetensors",
