@@ -1,4 +1,4 @@
-"""The bytes of a shard, draft version 4. Little-endian throughout.
+"""The bytes of a shard, draft version 5. Little-endian throughout.
 
 A shard `{split}-{number:05d}.tar` is a plain POSIX ustar archive. A block (a few thousand molecules) is one WebDataset sample:
 consecutive members `{split}-{number:05d}-{block:04d}.{group}.zst`, in the order of GROUPS. All header fields but name, size and
@@ -61,7 +61,8 @@ modulo 256. `vectors` are int8.
 
 History: draft 1, 2026-11: first. Draft 2, 2026-11: structure as tokens; labels as f2, tables and differences; zstd blocks
 cut; encodings. Draft 3, 2026-11: labels of bonds and pairs; identifiers; no members without tasks. Draft 4, 2026-11: shards as
-before; in the index max_graph_labels and its molecule, row groups of 16,384 rows, checksums of pages.
+before; in the index max_graph_labels and its molecule, row groups of 16,384 rows, checksums of pages. Draft 5, 2026-11: shards
+and index as before; the manifest is a sealed document like all our JSON (`shards.store.documents`).
 """
 
 import math
@@ -84,7 +85,7 @@ from molstream.shards.errors import FormatError, LimitError
 from molstream.shards.molecules import LEVELS, Level, Molecules, label_shape, offsets
 from molstream.shards.schema import MAX_ATOMS
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 _LABELS = {
     "encoding": "u1",
     "count": "u4",
