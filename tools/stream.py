@@ -61,7 +61,7 @@ def stream(
     from molstream.shards.errors import InputError
     from molstream.shards.format.reader import ShardSet
     from molstream.streamer.config import Budget, StreamConfig
-    from molstream.streamer.cursor import Cursor
+    from molstream.streamer.cursor import read_cursor
     from molstream.streamer.errors import CallError
     from molstream.streamer.ledger import LedgerWriter
     from molstream.streamer.loader import NUM_STEPS_AHEAD, Loader
@@ -106,7 +106,7 @@ def stream(
         with_ids=ledger is not None,
     )
     if state is not None and state.exists():
-        loader.seek(Cursor.read(state))
+        loader.seek(read_cursor(state))
     # before anything is said
     loader.check_shards()
     plan = loader.plan
@@ -133,7 +133,7 @@ def stream(
                 if stats.steps == max_steps or stop.is_set():
                     break
     if state is not None:
-        write_state(state, loader.cursor)
+        loader.cursor.write(state)
     facts: dict = stats.read() | {"epoch": loader.epoch, "step": loader.step, "steps_an_epoch": plan.num_steps}
     typer.echo(
         f"{facts['molecules']:,} molecules, {facts['labels']:,} labels in {facts['steps']:,} steps: "
@@ -175,10 +175,3 @@ class SkippedList:
             f" and {self.number - len(self.first):,} more (--ledger lists all, with lane -1)" if self.number > self.SHOWN else ""
         )
         return f"left out, larger than a batch: {', '.join(map(str, self.first))}{more}"
-
-
-def write_state(path: Path, cursor) -> None:
-    """Replace the cursor file in one go."""
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(cursor.encode())
-    beside.rename(path)
