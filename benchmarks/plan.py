@@ -31,9 +31,10 @@ from molstream.shards.format.archive import TAR_BLOCK
 from molstream.shards.format.codings import arrays_of
 from molstream.shards.format.manifest import INDEX, MANIFEST, Manifest, Statistics, fingerprint
 from molstream.shards.format.reader import ShardSet
-from molstream.shards.format.writer import hash_file, write_beside
 from molstream.shards.inputs.datasets import preset_dataset
 from molstream.shards.molecules import offsets
+from molstream.shards.store.reading import Folder
+from molstream.shards.store.writing import write_beside
 from molstream.shards.tasks import LEVELS, TaskSet
 from molstream.streamer.config import Budget, StreamConfig
 from molstream.streamer.cursor import Cursor
@@ -117,10 +118,10 @@ def write_set(folder: Path, table: pa.Table) -> Path:
     """A shard set without shards: its index and a manifest that fits it."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    with write_beside(folder / INDEX) as file:
-        index.write_index(file, GROUPS, [table])
-    digest = hash_file(folder / INDEX)
-    contents = index.Index.open(folder / INDEX, sha256=digest).iter_contents()
+    with write_beside(folder / INDEX) as sink:
+        index.write_index(sink, GROUPS, [table])
+    digest = sink.written.sha256
+    contents = index.Index.open(Folder(folder), INDEX, sha256=digest).iter_contents()
     tasks = preset_dataset("pm6").tasks
     totals = {name: int(table[f"num_{name}"].to_numpy().sum()) for name in ("molecules", "atoms", "bonds")}
     manifest = Manifest(
@@ -145,7 +146,7 @@ def write_set(folder: Path, table: pa.Table) -> Path:
         join=None,
         provenance={},
     )
-    (folder / MANIFEST).write_bytes(manifest.encode())
+    manifest.write(folder / MANIFEST)
     return folder
 
 

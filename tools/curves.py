@@ -1,9 +1,11 @@
 """The plot of a run: what its log says, as run.png. Needs matplotlib (`molstream[report]`); without it there is none."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from molstream.shards.store.writing import write_bytes
 from molstream.trainers.runs.log import read_log
 
 PLOT = "run.png"
@@ -58,9 +60,9 @@ def plot_run(run: Path) -> Path | None:
                 pair[0].legend(
                     handles=handles, fontsize=7, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.14), frameon=False
                 )
-        beside = run / f".{PLOT}.part"
-        figure.savefig(beside, format="png", dpi=110)
-    beside.rename(run / PLOT)
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", dpi=110)
+    write_bytes(run / PLOT, picture.getvalue())
     return run / PLOT
 
 

@@ -28,7 +28,7 @@ def inspect(
     from molstream.shards.format.block import FORMAT_VERSION
     from molstream.shards.format.reader import ShardSet
     from molstream.shards.format.summary import summarize
-    from molstream.shards.format.writer import write_atomic
+    from molstream.shards.store.writing import write_bytes
     from molstream.streamer.config import Budget
 
     shard_set = ShardSet(directory)
@@ -42,7 +42,7 @@ def inspect(
     if html is not None:
         from molstream.tools.page import render_page
 
-        write_atomic(html, render_page(facts).encode())
+        write_bytes(html, render_page(facts).encode())
     _Printer().print(facts)
     if html is not None:
         typer.echo(f"page with plots: {html}", err=True)

@@ -145,7 +145,7 @@ def stream(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
     from molstream.shards.format.reader import ShardSet
-    from molstream.streamer.cursor import Cursor
+    from molstream.streamer.cursor import read_cursor
     from molstream.streamer.dry_run import dry_run
     from molstream.streamer.loader import Loader
     from molstream.tools.progress import bars
@@ -163,7 +163,7 @@ def stream(
         **batches.columns,
     )
     if run.state is not None and run.state.exists():
-        loader.seek(Cursor.read(run.state))
+        loader.seek(read_cursor(run.state))
     # before anything is said
     loader.check_shards()
     _print_plan(loader, directory)

@@ -10,7 +10,6 @@ on how many workers there were, where they ran, or how often the build was kille
 """
 
 import hashlib
-import json
 import os
 import re
 from collections import Counter
@@ -23,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from molstream.shards import schema
+from molstream.shards.build.facts import is_finished, read_facts
 from molstream.shards.build.job import Job
 from molstream.shards.build.join import merge_partition
 from molstream.shards.build.map import LEFT_OUT, close_reader, map_range
@@ -47,12 +47,16 @@ from molstream.shards.format.manifest import (
     fingerprint,
 )
 from molstream.shards.format.statistics import Moments, merge_histograms
-from molstream.shards.format.writer import hash_file, read_parquet, write_atomic, write_beside, write_parquet
 from molstream.shards.inputs.datasets import Dataset
 from molstream.shards.inputs.tables import InputFile, check_input, resolve_inputs
 from molstream.shards.splits.assignment import NO_SPLIT
 from molstream.shards.splits.files import read_split_file
 from molstream.shards.splits.rules import RULES, SPLITS, Splits
+from molstream.shards.store.documents import parse_json
+from molstream.shards.store.fields import to_json
+from molstream.shards.store.reading import Folder
+from molstream.shards.store.tables import write_parquet
+from molstream.shards.store.writing import write_beside, write_bytes
 from molstream.shards.workers.local import Engine, InlineEngine, LocalEngine
 
 __all__ = ["BuildOptions", "WorkOptions", "build"]
@@ -102,7 +106,7 @@ def build(
             return _built_before(output, manifest, plan)
         output.claim(job)
         if rows is not None:
-            write_atomic(job.rows_path, rows.tobytes())
+            write_bytes(job.rows_path, rows.tobytes())
             rows = None
         with _make_engine(work) as engine:
             try:
@@ -321,7 +325,8 @@ def _reduce(job: Job, engine: Engine, spills: list[Spill], progress: Progress) -
     for partition, (split, _) in enumerate(job.plan.partitions):
         if counts[partition]:
             shards.append(ShardTask(partition, split, sum(s.split == split for s in shards)))
-    done_before = [job.facts_path(s.split, s.number).exists() and job.shard_path(s.split, s.number).exists() for s in shards]
+    # what an earlier run finished, if it still is what it was then
+    done_before = [is_finished(job.facts_path(s.split, s.number), shard=job.shard_path(s.split, s.number)) for s in shards]
     waiting = [s for s, is_done in zip(shards, done_before, strict=True) if not is_done]
     total = int(counts.sum())
     done = total - sum(int(counts[s.partition]) for s in waiting)
@@ -337,33 +342,31 @@ def _describe(job: Job, spills: list[Spill], merged: list[Spill], shards: list[S
     moments = {split: Moments.empty(len(tasks)) for split in plan.splits.names}
     totals: dict[str, Counter] = {}
     histograms: dict[str, dict[str, int]] = {}
-    index_path, rejects_path = job.out / INDEX, job.out / REJECTS
 
     def index_tables() -> Iterator[pa.Table]:
         nonlocal histograms
         for shard in shards:
-            table = read_parquet(job.facts_path(shard.split, shard.number))
+            table = read_facts(job.facts_path(shard.split, shard.number))
             for part in table["moments"].to_pylist():
                 moments[shard.split].merge(Moments.decode(part))
-            histograms = merge_histograms([histograms, *map(json.loads, table["histograms"].to_pylist())])
+            histograms = merge_histograms([histograms, *map(parse_json, table["histograms"].to_pylist())])
             totals.setdefault(shard.split, Counter()).update(_totals(table))
             yield table
 
-    with write_beside(index_path) as file:
-        index.write_index(file, plan.groups, index_tables())
+    with write_beside(job.out / INDEX) as sink:
+        index.write_index(sink, plan.groups, index_tables())
     written, expected = sum(t["molecules"] for t in totals.values()), sum(s.facts["molecules"] for s in merged)
     if written != expected:
         raise WorkerError(f"{job.out}: {written} molecules in shards, {expected} were to be written; remove it and build again")
-    write_parquet(rejects_path, REJECT_SCHEMA, (spill.table() for spill in spills))
+    rejects = write_parquet(job.out / REJECTS, REJECT_SCHEMA, (spill.table() for spill in spills))
     facts = [s.facts for s in spills]
-    index_sha256 = hash_file(index_path)
-    contents = index.Index.open(index_path, sha256=index_sha256).iter_contents()
+    contents = index.Index.open(Folder(job.out), INDEX, sha256=sink.written.sha256).iter_contents()
     dropped = [_sum_by_task(job, spills, kind).astype(np.int64) for kind in ("infinite", "nan")]
     train = moments["train"]
     return Manifest(
         fingerprint=fingerprint(tasks, schema.ATOM_FEATURES, schema.BOND_FEATURES, contents),
-        index_sha256=index_sha256,
-        rejects_sha256=hash_file(rejects_path),
+        index_sha256=sink.written.sha256,
+        rejects_sha256=rejects.sha256,
         tasks=tasks,
         task_sets=plan.task_sets,
         atom_features=schema.ATOM_FEATURES,
@@ -396,8 +399,8 @@ def _statistics(moments: Moments, task: int) -> Statistics:
 
 
 def _describe_join(job: Job, merged: list[Spill]) -> Join:
-    plan, path = job.plan, job.out / MAPPING
-    write_parquet(path, MAPPING_SCHEMA, (spill.table() for spill in merged))
+    plan = job.plan
+    mapping = write_parquet(job.out / MAPPING, MAPPING_SCHEMA, (spill.table() for spill in merged))
     facts = [spill.facts for spill in merged]
     counts = [np.sum([f["tables"].get(str(t), [0, 0, 0]) for f in facts], axis=0) for t in range(len(plan.datasets))]
     conflicts = np.array([f["conflicts"] for f in facts], np.int64).sum(axis=0).tolist()
@@ -410,7 +413,7 @@ def _describe_join(job: Job, merged: list[Spill]) -> Join:
         conflicts={task.name: int(n) for task, n in zip(plan.tasks, conflicts, strict=True) if n},
         across_splits=sum(f["across_splits"] for f in facts),
         unmatched=sum(f["unmatched"] for f in facts),
-        mapping_sha256=hash_file(path),
+        mapping_sha256=mapping.sha256,
     )
 
 
@@ -423,8 +426,8 @@ def _totals(table: pa.Table) -> dict[str, int]:
 def _provenance(plan: Plan) -> dict:
     return {
         "inputs": [f.describe() for f in plan.files],
-        "options": json.loads(json.dumps(asdict(plan.options))),
-        "splits": json.loads(json.dumps(asdict(plan.splits))),
+        "options": to_json(plan.options),
+        "splits": to_json(plan.splits),
         "versions": plan.versions,
     }
 

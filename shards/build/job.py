@@ -14,6 +14,7 @@ from molstream.shards.errors import LimitError
 from molstream.shards.format.archive import shard_name
 from molstream.shards.format.manifest import BUILDING
 from molstream.shards.molecules import Molecules
+from molstream.shards.store.reading import map_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class Job:
         """Split number of each molecule, uint8 (N); NO_SPLIT for a row that the split file does not name."""
         plan = self.plan
         if plan.splits.rule == "rows":
-            return np.asarray(np.memmap(self.rows_path, np.uint8, "r")[molecules.ids.astype(np.int64)])
+            return map_file(self.rows_path)[molecules.ids.astype(np.int64)]
         return plan.splits.by_hash(molecules, plan.options.split_fractions, key=plan.split_key)
 
     def partition(self, molecules: Molecules, split: np.ndarray) -> np.ndarray:
@@ -65,7 +66,7 @@ class Job:
         return self.plan.partition_of(split, hash_u64(self.plan.order_key, molecules.ids))
 
     def facts_path(self, split: str, number: int) -> Path:
-        """Index rows and moments of a finished shard."""
+        """What is noted of a finished shard, see `shards.build.facts`."""
         return self.building / f"{self.plan.reduce_id}-{split}-{number:05d}.facts"
 
     def shard_path(self, split: str, number: int) -> Path:

@@ -9,13 +9,14 @@ import numpy as np
 import pyarrow as pa
 
 from molstream.kernels.rng.hashing import hash_u64
+from molstream.shards.build.facts import write_facts
 from molstream.shards.build.job import Job
 from molstream.shards.build.spill import Spill
 from molstream.shards.chemistry.encodings import compute_columns
 from molstream.shards.columns import COLUMN_GROUPS
 from molstream.shards.format import index
 from molstream.shards.format.statistics import Moments, count_structure
-from molstream.shards.format.writer import write_parquet, write_shard
+from molstream.shards.format.writer import write_shard
 from molstream.shards.molecules import Molecules, concat_molecules
 from molstream.shards.tasks import Level
 
@@ -52,12 +53,14 @@ def reduce_partition(job: Job, task: ShardTask, on_molecules: Callable[[int], No
             yield block
             on_molecules(len(block))
 
-    rows = write_shard(job.out, task.split, task.number, blocks(), label_dtypes=plan.options.label_dtypes, scratch=job.building)
+    rows, shard = write_shard(
+        job.out, task.split, task.number, blocks(), label_dtypes=plan.options.label_dtypes, scratch=job.building
+    )
     # what index and manifest are made of: the index rows, and each block's moments and histograms
     schema = index.schema_of(plan.groups).append(pa.field("moments", pa.binary())).append(pa.field("histograms", pa.string()))
     extra = [{"moments": m, "histograms": h} for m, h in zip(moments, histograms, strict=True)]
     table = pa.Table.from_pylist([row | more for row, more in zip(rows, extra, strict=True)], schema)
-    write_parquet(job.facts_path(task.split, task.number), schema, [table])
+    write_facts(job.facts_path(task.split, task.number), shard=shard, table=table)
 
 
 def block_ends(num_molecules: int, size: int, *, first: int) -> np.ndarray:

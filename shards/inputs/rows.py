@@ -1,6 +1,5 @@
 """Columns of an input table -> arrays: numbers, classes, lists, from Arrow or from text. Errors name the row."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,9 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from molstream.shards.errors import SchemaError
+from molstream.shards.errors import FormatError, SchemaError
 from molstream.shards.inputs.datasets import Dataset
 from molstream.shards.molecules import offsets
+from molstream.shards.store.documents import parse_json
 from molstream.shards.tasks import LEVELS, Level, Task
 
 MISSING = pa.array(["", "NA", "N/A", "null", "NULL", "None"], pa.large_string())
@@ -171,8 +171,8 @@ class _Column:
 
     def _parse_list(self, row: int, text: str) -> list[float | None]:
         try:
-            found = json.loads(text)
-        except (ValueError, RecursionError):
+            found = parse_json(text, nan=True)
+        except FormatError:
             found = None
         if not isinstance(found, list) or not all(v is None or isinstance(v, (int, float)) for v in found):
             raise SchemaError(f"{self._at(row)}: {_short(text)}, expected a JSON list of numbers, like [0.5, null, 1e-3]")

@@ -18,7 +18,6 @@ words that begin with a letter; `valid` and `validation` are `val`.
 import codecs
 import csv
 import gzip
-import json
 import re
 import struct
 import sys
@@ -33,10 +32,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from molstream.shards.errors import InputError, ShardError, show
+from molstream.shards.errors import FormatError, InputError, ShardError, show
 from molstream.shards.splits.assignment import CHUNK_ROWS, NO_SPLIT, Assignment, SplitFile
 from molstream.shards.splits.rules import SPLITS
 from molstream.shards.splits.torchfile import read_torch_file
+from molstream.shards.store.documents import parse_json
 
 MAX_JSON_BYTES = 64 << 20
 """A number of a JSON file takes some 40 bytes while it is read."""
@@ -121,7 +121,11 @@ def _read_json(file: Any, splits: Assignment) -> None:
             found[name] = value
         return found
 
-    _put_dict(json.loads(data, object_pairs_hook=unique), splits)
+    try:
+        found = parse_json(data, nan=True, pairs=unique)
+    except FormatError as error:
+        splits.fail(f"not a readable .json file: {show(str(error).removeprefix('not JSON: '))}", error)
+    _put_dict(found, splits)
 
 
 def _put_dict(found: Any, splits: Assignment) -> None:

@@ -15,11 +15,12 @@ import time
 from pathlib import Path
 
 from molstream.shards.format.reader import ShardSet
+from molstream.shards.store.fields import from_json
 from molstream.trainers.config import Recipe
 from molstream.trainers.runs.checkpoint import list_checkpoints
 from molstream.trainers.training.trainer import pretrain
 
-directory, run, recipe = Path(sys.argv[1]), Path(sys.argv[2]), Recipe.from_json(json.loads(Path(sys.argv[3]).read_text()))
+directory, run, recipe = Path(sys.argv[1]), Path(sys.argv[2]), from_json(Recipe, json.loads(Path(sys.argv[3]).read_text()))
 kills, draw, most_s = int(sys.argv[4]), random.Random(int(sys.argv[5])), float(sys.argv[6])
 
 

@@ -462,10 +462,10 @@ def test_what_a_build_of_another_version_left_is_replaced(tmp_path, sample_table
     (out / ".building").mkdir(parents=True)
     for name in (
         ".building/0123456789abcdef-00000.spill",
-        ".building/0123456789abcdef-00001.spill.0123.part",
+        ".building/.0123456789abcdef-00001.spill.0123456789ab.part",
         "train-00000.tar",
         "train-00007.tar",
-        "val-00000.tar.0123.part",
+        ".val-00000.tar.0123456789ab.part",
         "index.parquet",
         "rejects.parquet",
     ):

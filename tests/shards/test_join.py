@@ -234,7 +234,9 @@ def test_a_joined_set_is_whole_and_has_a_mapping(joined, largemix, tmp_path):
     data = path.read_bytes()
     try:
         path.write_bytes(data[:-1])
-        assert verify(joined.shard_set).problems == [f"{path}: missing or damaged"]
+        assert verify(joined.shard_set).problems == [f"{path}: damaged"]
+        path.unlink()
+        assert verify(joined.shard_set).problems == [f"{path}: missing: no such file; restore it"]
     finally:
         path.write_bytes(data)
 
@@ -336,7 +338,8 @@ def test_a_join_that_is_stopped_among_its_partitions_goes_on_and_ends_with_the_s
     def stop(job, number, on_rows):
         if len(done) == finished:
             # some of it is written, under another name, as when the process is killed
-            job.merge_path(number).with_suffix(".spill.0123.part").write_bytes(b"half")
+            path = job.merge_path(number)
+            path.with_name(f".{path.name}.0123456789ab.part").write_bytes(b"half")
             raise KeyboardInterrupt
         done.append(number)
         return merge_partition(job, number, on_rows)

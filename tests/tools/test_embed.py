@@ -228,7 +228,7 @@ def test_an_unreadable_table_is_the_datas_fault_and_nothing_is_written(molstream
 
 
 def test_a_set_of_other_features_is_refused(molstream, run, copy_set, tmp_path):
-    manifest = Manifest.parse((copy_set / "manifest.json").read_bytes())
+    manifest = Manifest.read(copy_set / "manifest.json")
     first, *rest = manifest.atom_features
     other = replace(manifest, atom_features=(replace(first, num_codes=first.num_codes + 1), *rest))
     (copy_set / "manifest.json").write_bytes(other.encode())

@@ -267,7 +267,7 @@ def test_a_set_that_lacks_what_the_model_predicts_is_refused(
 
 def test_a_set_with_other_classes_is_refused(molstream, kinds_set, kinds_run, tmp_path):
     other = shutil.copytree(kinds_set, tmp_path / "set")
-    manifest = Manifest.parse((kinds_set / "manifest.json").read_bytes())
+    manifest = Manifest.read(kinds_set / "manifest.json")
     assert manifest.task_sets[2].name == "graph_ordinal3"
     for what, value in (("num_classes", 7), ("kind", "multiclass")):
         sets = tuple(replace(s, **{what: value}) if s.name == "graph_ordinal3" else s for s in manifest.task_sets)

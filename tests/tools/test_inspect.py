@@ -57,7 +57,7 @@ def test_a_suggested_budget_can_be_given_to_stream(succeed, shard_set):
 
 
 def test_rejected_rows_are_counted(succeed, copy_set):
-    manifest = Manifest.parse((copy_set / "manifest.json").read_bytes())
+    manifest = Manifest.read(copy_set / "manifest.json")
     (copy_set / "manifest.json").write_bytes(replace(manifest, rejects={"empty SMILES": 3}).encode())
     assert "Rejected rows: 3 (rejects.parquet)" in succeed("inspect", copy_set).out
 

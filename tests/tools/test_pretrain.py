@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import signal
 import time
 
@@ -113,8 +114,9 @@ def test_resuming_a_run_without_naming_its_shard_set_says_that_it_is_missing(mol
     assert not (copy_run / "shards").exists()
 
 
-def test_a_damaged_config_is_named(molstream, shard_set, copy_run):
+def test_a_damaged_config_without_a_checkpoint_is_named(molstream, shard_set, copy_run):
     (copy_run / "config.json").write_text("{")
+    shutil.rmtree(copy_run / "checkpoints")
     done = molstream("pretrain", shard_set, "--out", copy_run, "--resume")
     assert done.code == 2
     assert "config.json: damaged" in done.error

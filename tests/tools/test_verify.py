@@ -1,7 +1,6 @@
 """molstream verify: a sound set is sound, and one flipped bit anywhere is found and named."""
 
 import hashlib
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +14,7 @@ from molstream.shards.format.archive import TAR_BLOCK
 from molstream.shards.format.index import encode_table
 from molstream.shards.format.manifest import Manifest, Statistics
 from molstream.shards.format.reader import ShardSet
+from molstream.shards.store.documents import seal_json
 
 GROUPS = ("sizes", "structure", "graph_labels", "atom_labels", "ids", "smiles")
 
@@ -99,7 +99,7 @@ def test_a_flipped_bit_in_the_manifest_is_found_and_named(molstream, shard_set, 
 def rewrite(folder: Path, change: Callable[[Manifest], dict]) -> None:
     """Change fields of a manifest and seal it again, so that nothing but its content is wrong."""
     path = folder / "manifest.json"
-    manifest = Manifest.parse(path.read_bytes())
+    manifest = Manifest.read(path)
     path.write_bytes(replace(manifest, **change(manifest)).encode())
 
 
@@ -209,10 +209,10 @@ def test_shards_of_another_build_are_not_sound(molstream, succeed, table, copy_s
 
 def test_a_manifest_of_another_version_is_refused(molstream, copy_set):
     path = copy_set / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 99}))
+    path.write_bytes(seal_json({}, kind="shard set", version=99))
     done = molstream("verify", copy_set)
     assert done.code == 1
-    assert "format version 99" in done.error
+    assert "manifest.json: shard set version 99, this molstream reads 5" in done.error
 
 
 def test_a_missing_index_is_named(molstream, copy_set):

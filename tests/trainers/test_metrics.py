@@ -21,6 +21,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
+from molstream.shards.store.fields import to_json
 from molstream.trainers.metrics.histograms import NUM_BINS, NUM_ENDS
 from molstream.trainers.metrics.metrics import CLASSES, REGRESSION, Metrics, TaskMetrics, summarize
 from molstream.trainers.spec import DataSpec, HeadSpec
@@ -466,7 +467,7 @@ def test_three_processes_hold_the_same_metrics_as_one(tmp_path, run_python):
         packs.append(({name: x * (0.1 + 3 * k * (name != "energy")) for name, x in predictions.items()}, targets))
         torch.save(packs[-1], tmp_path / f"pack-{k}.pt")
     rounds = [[[0, 1, 2], [7, 3], [4, 5, 6]], [[1, 0, 7, 2, 3, 4, 6], [], [5]], [[], [], list(range(num_packs))]]
-    (tmp_path / "spec.json").write_text(json.dumps(spec.to_json()))
+    (tmp_path / "spec.json").write_text(json.dumps(to_json(spec)))
     (tmp_path / "rounds.json").write_text(json.dumps(rounds))
     worker = Path(__file__).with_name("metrics_rank.py")
     with ThreadPoolExecutor(3) as threads:

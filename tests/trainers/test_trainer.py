@@ -15,6 +15,7 @@ from molstream.shards.build.build import BuildOptions, build
 from molstream.shards.format.reader import ShardSet
 from molstream.shards.inputs.datasets import TableSpec
 from molstream.shards.splits.rules import SplitFractions
+from molstream.shards.store.documents import seal_json, unseal_json
 from molstream.streamer.config import StreamConfig
 from molstream.streamer.loader import Loader
 from molstream.trainers.jobs.evaluate import evaluate_checkpoint, plan_budget
@@ -79,7 +80,7 @@ def test_it_learns_more_than_the_mean_of_the_training_split(sample_set, tmp_path
         assert summary["pearson"] > 0.3, name
     assert outcome.results.complete
     assert outcome.results.molecules == sample_set.manifest.splits["val"]["molecules"]
-    assert json.loads((tmp_path / "run" / "results.json").read_text()) == outcome.results.to_json()
+    assert unseal_json((tmp_path / "run" / "results.json").read_bytes(), kind="results", version=4) == outcome.results.to_json()
     again = evaluate_checkpoint(load_checkpoint(tmp_path / "run"), sample_set, split="val")
     assert again.loss == pytest.approx(outcome.results.loss, rel=1e-6)
 
@@ -338,13 +339,14 @@ def test_runs_of_two_precisions_in_one_process(sample_set, tiny, tmp_path, repor
 def test_a_field_that_a_run_was_started_without_has_its_default(sample_set, tiny, tmp_path, reporter):
     run = tmp_path / "run"
     pretrain(sample_set, run, tiny, resume=False, reporter=reporter, should_stop=stop_after(3))
-    config = json.loads((run / "config.json").read_text())
+    config = unseal_json((run / "config.json").read_bytes(), kind="run", version=4)
     del config["recipe"]["pooling"]
-    (run / "config.json").write_text(json.dumps(config))
+    (run / "config.json").write_bytes(seal_json(config, kind="run", version=4))
     assert pretrain(sample_set, run, tiny, resume=True, reporter=reporter).finished
     config["recipe"]["warmup_steps"] = 5
-    (run / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=r"config.json: of another version of molstream: .*warmup_steps"):
+    (run / "config.json").write_bytes(seal_json(config, kind="run", version=4))
+    shutil.rmtree(run / CHECKPOINTS)
+    with pytest.raises(ValueError, match=r"config.json: field recipe.warmup_steps is one that no reader expects; train again"):
         pretrain(sample_set, run, tiny, resume=True, reporter=reporter)
 
 
