@@ -3,7 +3,7 @@
 muP (Yang et al. 2021, arXiv 2203.03466, table 3, Adam): of a weight whose input is n times as wide as in the network for which
 the learning rate was chosen, the learning rate is divided by n; if its output does not widen with it, as in a head, its initial
 values are divided by sqrt(n), beyond what their usual scale 1/sqrt(inputs) does. All else stays. So a learning rate found with a
-narrow network is right for a wide one. Our own code, since these two rules are all; tests/trainers/test_optim.py checks coordinates.
+narrow network is right for a wide one. Our own code: two rules; tests/trainers/test_optim.py checks coordinates.
 """
 
 from collections.abc import Mapping
