@@ -17,7 +17,9 @@ import numpy as np
 import pyarrow as pa
 
 from molstream.shards.build.build import BuildOptions, build
-from molstream.shards.format.block import compress, decode_arrays, decompress, shuffle_bytes, unshuffle_bytes
+from molstream.shards.format.arrays import compress, decode_arrays, decompress
+from molstream.shards.format.block import shuffle_bytes, unshuffle_bytes
+from molstream.shards.format.codings import arrays_of
 from molstream.shards.format.reader import ShardSet
 from molstream.shards.sample import sample_path
 
@@ -48,14 +50,14 @@ def main() -> None:
     print(f"{'group':14} {'flat B':>9} {'arrow B':>9} {'flat us':>9} {'arrow us':>9} {'arrow/flat':>10}")
     totals = np.zeros(4)
     for group, content in contents.items():
-        arrays = decode_arrays(content, group=group)
+        arrays = decode_arrays(content, arrays_of(group))
         # what arrow stores: the same bytes, shuffled where the flat layout shuffles
         stored = {k: shuffle_bytes(a) if k in ("values", "ids") else a for k, a in arrays.items()}
         dtypes = {k: a.dtype for k, a in arrays.items()}
         flat, arrow = compress(content), compress(arrow_encode(stored))
 
         def decode_flat(data=flat, group=group) -> None:
-            decode_arrays(decompress(data), group=group)
+            decode_arrays(decompress(data), arrays_of(group))
 
         def decode_arrow(data=arrow, dtypes=dtypes) -> None:
             for k, a in arrow_decode(decompress(data)).items():

@@ -25,13 +25,16 @@ import pyarrow as pa
 from moses import BENCH
 
 from molstream.shards import schema
+from molstream.shards.columns import groups_of
 from molstream.shards.format import index
-from molstream.shards.format.block import GROUP_ARRAYS, TAR_BLOCK, groups_of
+from molstream.shards.format.archive import TAR_BLOCK
+from molstream.shards.format.codings import arrays_of
 from molstream.shards.format.manifest import INDEX, MANIFEST, Manifest, Statistics, fingerprint
 from molstream.shards.format.reader import ShardSet
 from molstream.shards.format.writer import hash_file, write_beside
 from molstream.shards.inputs.datasets import preset_dataset
-from molstream.shards.molecules import LEVELS, TaskSet, offsets
+from molstream.shards.molecules import offsets
+from molstream.shards.tasks import LEVELS, TaskSet
 from molstream.streamer.config import Budget, StreamConfig
 from molstream.streamer.cursor import Cursor
 from molstream.streamer.loader import Loader
@@ -132,7 +135,7 @@ def write_set(folder: Path, table: pa.Table) -> Path:
         ),
         atom_features=schema.ATOM_FEATURES,
         bond_features=schema.BOND_FEATURES,
-        column_groups={group: GROUP_ARRAYS[group] for group in GROUPS},
+        column_groups={group: arrays_of(group) for group in GROUPS},
         statistics={task.name: Statistics(count=1, mean=0.0, std=1.0, min=0.0, max=0.0) for task in tasks},
         splits={"train": {"shards": int(table["shard"][-1].as_py()) + 1, "blocks": len(table)} | totals},
         labels={},

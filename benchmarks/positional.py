@@ -20,7 +20,7 @@ import numpy as np
 from molstream.kernels.chemistry import positional
 from molstream.kernels.codec.bytes import shuffle_bytes, unshuffle_bytes
 from molstream.shards.build.build import BuildOptions, build
-from molstream.shards.format.block import compress, decompress
+from molstream.shards.format.arrays import compress, decompress
 from molstream.shards.format.reader import ShardSet
 from molstream.shards.sample import sample_path
 from molstream.shards.splits.rules import SplitFractions

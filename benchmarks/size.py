@@ -18,7 +18,6 @@ import statistics
 import tempfile
 import time
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,16 +25,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from molstream.shards.build.build import BuildOptions, build
-from molstream.shards.format.block import (
-    ENCODINGS,
-    ZSTD_LEVEL,
-    Widths,
-    compress,
-    decode_block,
-    decompress,
-    encode_block,
-    groups_of,
-)
+from molstream.shards.columns import Widths, computed_groups, groups_of
+from molstream.shards.format.arrays import ZSTD_LEVEL, compress, decompress
+from molstream.shards.format.block import decode_block, encode_block
 from molstream.shards.format.reader import ShardSet
 from molstream.shards.inputs.datasets import preset_dataset
 from molstream.shards.molecules import Molecules, concat_molecules, offsets
@@ -52,7 +44,7 @@ READ_TO_TRAIN = ("sizes", "structure", "graph_labels", "atom_labels")
 
 def read_all(inputs: list[str]) -> Molecules:
     """All molecules of the inputs in the order of a set, labels as they are."""
-    options = BuildOptions(split_fractions=SplitFractions(1.0, 0.0, 0.0), atom_labels="f32", pe=tuple(ENCODINGS))
+    options = BuildOptions(split_fractions=SplitFractions(1.0, 0.0, 0.0), atom_labels="f32", pe=computed_groups())
     with tempfile.TemporaryDirectory() as folder:
         build(inputs, Path(folder) / "set", options)
         return concat_molecules(list(ShardSet(Path(folder) / "set").iter_blocks()))
@@ -96,7 +88,7 @@ def encodings_as_table(molecules: Molecules) -> pa.Table:
     return pa.table(
         {
             f"{name}_{k}": pa.ListArray.from_arrays(ptr, pa.array(np.ascontiguousarray(codes[:, k])))
-            for name in ("walks", "eigenvectors", "eigenvalues")
+            for name in ("rwse", "eigenvectors", "eigenvalues")
             for k, codes in enumerate([getattr(molecules, name)] * getattr(molecules, name).shape[1])
         }
     )
@@ -104,7 +96,7 @@ def encodings_as_table(molecules: Molecules) -> pa.Table:
 
 def measure_encodings(molecules: Molecules, totals: dict, plain: dict[str, int]) -> None:
     """Sizes with positional encodings."""
-    number, none = len(molecules), {"walks": None, "eigenvectors": None, "eigenvalues": None}
+    number, none = len(molecules), {"rwse": None, "eigenvectors": None, "eigenvalues": None}
     sink = io.BytesIO()
     table = encodings_as_table(molecules)
     split = [f"{f.name}.list.element" for f in table.schema if pa.types.is_floating(f.type.value_type)]
@@ -116,7 +108,7 @@ def measure_encodings(molecules: Molecules, totals: dict, plain: dict[str, int])
     for cut_blocks in (cut(molecules, 1024), cut(molecules, 4096)):
         size = f"{len(cut_blocks[0]):,}"
         sizes = group_sizes(encode(cut_blocks, "f2"))
-        bare = group_sizes(encode([replace(b, **none) for b in cut_blocks], "f2"))
+        bare = group_sizes(encode([b.replace(**none) for b in cut_blocks], "f2"))
         assert all(bare[g] == sizes[g] for g in bare)
         codes = sizes["rw16"] + sizes["lap8"]
         shares = ", ".join(
@@ -229,7 +221,7 @@ def main() -> None:
     args = parser.parse_args()
     table = pa.concat_tables([pq.read_table(p) for p in args.inputs]).combine_chunks().drop(["inchi"])
     encoded = read_all(args.inputs)
-    molecules = replace(encoded, walks=None, eigenvectors=None, eigenvalues=None)
+    molecules = encoded.replace(rwse=None, eigenvectors=None, eigenvalues=None)
     number = len(molecules)
     if number != len(table):
         print(f"{len(table) - number} rows were rejected; Parquet holds them all the same")

@@ -126,10 +126,10 @@ def make_data(batch, spec: DataSpec, graph: int) -> Data:
         y=batch.graph_labels_GT[graph : graph + 1].clone(),
         atom_y=batch.atom_labels_AT[first:last].clone(),
     )
-    if batch.walks_AK is not None:
-        data.walks = batch.walks_AK[first:last].float() / torch.tensor(WALK_SCALES).repeat(8)
-        data.vectors = batch.eigenvectors_AK[first:last].float() / VECTOR_SCALE
-        data.eigenvalues = batch.eigenvalues_AK[first:last].float()
+    if batch.columns:
+        data.walks = batch.columns["rwse_AK"][first:last].float() / torch.tensor(WALK_SCALES).repeat(8)
+        data.vectors = batch.columns["eigenvectors_AK"][first:last].float() / VECTOR_SCALE
+        data.eigenvalues = batch.columns["eigenvalues_AK"][first:last].float()
     data.num_nodes = last - first
     return data
 

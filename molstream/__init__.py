@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from molstream.shards.build.options import BuildOptions, WorkOptions
     from molstream.shards.errors import ShardError
     from molstream.shards.format.reader import ShardSet
-    from molstream.shards.molecules import Molecules, Task, TaskSet
+    from molstream.shards.molecules import Molecules
+    from molstream.shards.tasks import Task, TaskSet
     from molstream.streamer.batch import Batch
     from molstream.streamer.config import Budget, StreamConfig
     from molstream.streamer.cursor import Cursor
@@ -30,8 +31,8 @@ _HOMES = {
     "ShardError": "molstream.shards.errors",
     "ShardSet": "molstream.shards.format.reader",
     "Molecules": "molstream.shards.molecules",
-    "Task": "molstream.shards.molecules",
-    "TaskSet": "molstream.shards.molecules",
+    "Task": "molstream.shards.tasks",
+    "TaskSet": "molstream.shards.tasks",
     "Batch": "molstream.streamer.batch",
     "Budget": "molstream.streamer.config",
     "StreamConfig": "molstream.streamer.config",

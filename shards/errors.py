@@ -12,6 +12,10 @@ class FormatError(ShardError):
     """Bytes that are not what the format says."""
 
 
+class MissingError(FormatError):
+    """A file that is not there."""
+
+
 class ChecksumError(FormatError):
     """Bytes that are not the ones that were written."""
 
@@ -46,3 +50,9 @@ class WorkerError(ShardError):
 
 class StorageError(ShardError):
     """A disk or network that fails while something is written or read; what was finished before is kept."""
+
+
+def show(text: str) -> str:
+    """Untrusted text for a message: one line, no control characters, at most 100 characters."""
+    text = text if len(text) <= 100 else text[:97] + "..."
+    return text if text.isprintable() else ascii(text)

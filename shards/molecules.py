@@ -1,118 +1,64 @@
-"""Tasks, features and the columns of a run of molecules: what every other module speaks of."""
+"""A run of molecules in memory: offsets by atoms and bonds, and the columns of `shards.columns`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-Level = Literal["graph", "atom", "bond", "pair"]
-Kind = Literal["regression", "binary", "ordinal", "multiclass"]
-LEVELS: tuple[Level, ...] = ("graph", "atom", "bond", "pair")
-"""What carries labels: the molecule, its atoms, its bonds, its pairs of atoms. Label columns are numbered in this order."""
-KINDS: tuple[Kind, ...] = ("regression", "binary", "ordinal", "multiclass")
-_ABSENT: Any = None
+from molstream.shards.columns import COLUMNS, ROW_OF_LEVEL, Row, named_sizes
+from molstream.shards.tasks import Level
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Task:
-    """One label column."""
-
-    name: str
-    """The column's name in the input."""
-    level: Level
-    """What carries the label: the molecule (graph), or each of its atoms, bonds, or pairs of atoms."""
-    kind: Kind
-    """What the label is: a number, 0 or 1, one of ordered classes, one of classes."""
-    unit: str
-    """Physical unit, '1' for a pure number, 'e' for elementary charges."""
-    source: str
-    """The data set it comes from; the table's name in a set joined from several."""
-    num_classes: int = 0
-    """Labels of a class task are 0 to num_classes - 1; 2 for a binary one, 0 for regression."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TaskSet:
-    """Tasks of one source, level and kind: they share a head and a loss normaliser."""
-
-    name: str
-    """Short name, as in the literature: g62, n7."""
-    level: Level
-    kind: Kind
-    source: str
-    tasks: tuple[str, ...]
-    """Names, in the order of the label columns."""
-    num_classes: int = 0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Feature:
-    """A categorical property of atoms or bonds, stored as a code in [0, num_codes)."""
-
-    name: str
-    num_codes: int
-    meaning: str
-    """How a code reads."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Molecules:
-    """Columns of N molecules with A atoms and B bonds. A column that was not read is None. Arrays are never written to.
+    """N molecules with A atoms and B bonds. Arrays are never written to.
 
-    Columns are typed as arrays: whoever reads one knows which it asked for.
+    Columns are attributes, `molecules.atom_codes`; one that was not read is None. What each holds is said in `shards.columns`.
     """
 
+    __slots__ = ("atom_ptr", "bond_ptr", "columns")
     atom_ptr: np.ndarray
     """int64 (N + 1): atoms of molecule i are atom_ptr[i]:atom_ptr[i + 1]."""
     bond_ptr: np.ndarray
     """int64 (N + 1)."""
-    atom_codes: np.ndarray = _ABSENT
-    """uint8 (A, F)."""
-    bond_atoms: np.ndarray = _ABSENT
-    """uint16 (B, 2): atom numbers inside the molecule, smaller first; bonds sorted by (larger, smaller)."""
-    bond_codes: np.ndarray = _ABSENT
-    """uint8 (B): the bond features as one mixed-radix number, first feature most significant."""
-    graph_labels: np.ndarray = _ABSENT
-    """float32 (N, T), NaN where absent."""
-    atom_labels: np.ndarray = _ABSENT
-    """float32 (A, T), NaN where absent."""
-    bond_labels: np.ndarray = _ABSENT
-    """float32 (B, T, 2), NaN where absent: the bond's label; where the input has one for each direction, [..., 0] is that of
-    smaller to larger atom and [..., 1] that of larger to smaller."""
-    pair_labels: np.ndarray = _ABSENT
-    """float32 (P, T, 2), the same for pairs of atoms i <= j; pair (i, j) of a molecule is its row j * (j + 1) / 2 + i. An atom
-    and itself are a pair too, for inputs that label it."""
-    walks: np.ndarray = _ABSENT
-    """uint8 (A, 16): return probabilities of random walks, as codes of `kernels.chemistry.positional`."""
-    eigenvectors: np.ndarray = _ABSENT
-    """int8 (A, 8): eigenvectors of the Laplacian, as codes of `kernels.chemistry.positional`."""
-    eigenvalues: np.ndarray = _ABSENT
-    """float16 (A, 8): their eigenvalues, those of the atom's component."""
-    ids: np.ndarray = _ABSENT
-    """uint64 (N): global row numbers in the inputs."""
-    smiles: np.ndarray = _ABSENT
-    """object (N): str; atom k of the molecule is the k-th atom of the string."""
-    identifiers: np.ndarray = _ABSENT
-    """object (N): str, the user's own names of the molecules; empty where there is none."""
+    columns: dict[str, np.ndarray]
+    """Those that are present, by name, in the order of `COLUMNS`."""
+
+    def __init__(self, *, atom_ptr: np.ndarray, bond_ptr: np.ndarray, **columns: np.ndarray | None):
+        """Raises TypeError for a column that is not in `COLUMNS`; one given as None is absent."""
+        if unknown := columns.keys() - COLUMNS.keys():
+            raise TypeError(f"molecules have no column {min(unknown)!r}")
+        self.atom_ptr, self.bond_ptr = atom_ptr, bond_ptr
+        self.columns = {name: column for name in COLUMNS if (column := columns.get(name)) is not None}
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in COLUMNS:
+            raise AttributeError(f"molecules have no column {name!r}")
+        return self.columns.get(name)
+
+    def __reduce__(self) -> tuple:
+        return _restore, (self.atom_ptr, self.bond_ptr, self.columns)
 
     @classmethod
     def empty(cls, *, atom_features: int, num_tasks: Mapping[Level, int], identifiers: bool = False) -> "Molecules":
-        """No molecules, with the columns of a set of so many tasks of each level."""
-        return cls(
-            atom_ptr=np.zeros(1, np.int64),
-            bond_ptr=np.zeros(1, np.int64),
-            atom_codes=np.empty((0, atom_features), np.uint8),
-            bond_atoms=np.empty((0, 2), np.uint16),
-            bond_codes=np.empty(0, np.uint8),
-            ids=np.empty(0, np.uint64),
-            smiles=np.empty(0, object),
-            identifiers=np.empty(0, object) if identifiers else _ABSENT,
-            **{f"{level}_labels": np.empty(label_shape(level, 0, n), np.float32) for level, n in num_tasks.items() if n},
-        )
+        """No molecules, with the columns that rows of a table have, for so many tasks of each level."""
+        names = ["atom_codes", "bond_atoms", "bond_codes", "ids", "smiles", *(["identifiers"] if identifiers else [])]
+        names += [f"{level}_labels" for level, number in num_tasks.items() if number]
+        sizes = named_sizes(atom_features, num_tasks)
+        columns = {name: np.empty(COLUMNS[name].shape(0, sizes), COLUMNS[name].dtype) for name in names}
+        return cls(atom_ptr=np.zeros(1, np.int64), bond_ptr=np.zeros(1, np.int64), **columns)
 
     def __len__(self) -> int:
         return len(self.atom_ptr) - 1
+
+    def replace(
+        self, *, atom_ptr: np.ndarray | None = None, bond_ptr: np.ndarray | None = None, **columns: np.ndarray | None
+    ) -> "Molecules":
+        """The same molecules with other columns; one given as None is left out."""
+        return Molecules(
+            atom_ptr=self.atom_ptr if atom_ptr is None else atom_ptr,
+            bond_ptr=self.bond_ptr if bond_ptr is None else bond_ptr,
+            **self.columns | columns,
+        )
 
     @property
     def num_atoms(self) -> np.ndarray:
@@ -126,78 +72,61 @@ class Molecules:
 
     @property
     def pair_ptr(self) -> np.ndarray:
-        """int64 (N + 1): pairs of molecule i are pair_ptr[i]:pair_ptr[i + 1]."""
+        """int64 (N + 1): pairs of molecule i are pair_ptr[i]:pair_ptr[i + 1]; atoms i <= j are its row j (j + 1) / 2 + i."""
         return offsets(pair_counts(self.num_atoms))
+
+    def row_ptr(self, row: Row) -> np.ndarray:
+        """int64 (N + 1): which rows of the columns of that kind belong to which molecule."""
+        if row == "molecule":
+            return np.arange(len(self) + 1)
+        return self.pair_ptr if row == "pair" else self.bond_ptr if row == "bond" else self.atom_ptr
 
     def labels(self, level: Level) -> np.ndarray | None:
         """The label column of one level, whatever its shape."""
-        return getattr(self, f"{level}_labels")
+        return self.columns.get(f"{level}_labels")
 
     def label_ptr(self, level: Level) -> np.ndarray:
         """int64 (N + 1): which rows of a level's label column belong to which molecule."""
-        if level == "graph":
-            return np.arange(len(self) + 1)
-        return self.pair_ptr if level == "pair" else self.bond_ptr if level == "bond" else self.atom_ptr
+        return self.row_ptr(ROW_OF_LEVEL[level])
 
     def take(self, rows: np.ndarray) -> "Molecules":
         """The molecules `rows`, in that order (a copy)."""
         atoms, atom_ptr = ragged_rows(self.atom_ptr, rows)
         bonds, bond_ptr = ragged_rows(self.bond_ptr, rows)
-        pairs = None if self.pair_labels is None else ragged_rows(self.pair_ptr, rows)[0]
-        return replace(
-            self, atom_ptr=atom_ptr, bond_ptr=bond_ptr, **self._pick(molecule=rows, atom=atoms, bond=bonds, pair=pairs)
-        )
+        picks: dict[Row, Any] = {"molecule": rows, "atom": atoms, "bond": bonds}
+        if self._has("pair"):
+            picks["pair"] = ragged_rows(self.pair_ptr, rows)[0]
+        return Molecules(atom_ptr=atom_ptr, bond_ptr=bond_ptr, **self._pick(picks))
 
     def slice(self, start: int, end: int) -> "Molecules":
         """The molecules start:end, as views."""
         atoms, bonds = (slice(int(ptr[start]), int(ptr[end])) for ptr in (self.atom_ptr, self.bond_ptr))
-        pairs = None
-        if self.pair_labels is not None:
+        picks: dict[Row, Any] = {"molecule": slice(start, end), "atom": atoms, "bond": bonds}
+        if self._has("pair"):
             pair_ptr = self.pair_ptr
-            pairs = slice(int(pair_ptr[start]), int(pair_ptr[end]))
-        return replace(
-            self,
+            picks["pair"] = slice(int(pair_ptr[start]), int(pair_ptr[end]))
+        return Molecules(
             atom_ptr=self.atom_ptr[start : end + 1] - atoms.start,
             bond_ptr=self.bond_ptr[start : end + 1] - bonds.start,
-            **self._pick(molecule=slice(start, end), atom=atoms, bond=bonds, pair=pairs),
+            **self._pick(picks),
         )
 
-    def _pick(self, **picks: Any) -> dict[str, Any]:
-        columns = {name: getattr(self, name) for name in COLUMNS}
-        return {name: None if column is None else column[picks[COLUMNS[name]]] for name, column in columns.items()}
+    def _has(self, row: Row) -> bool:
+        return any(COLUMNS[name].rows == row for name in self.columns)
+
+    def _pick(self, picks: dict[Row, Any]) -> dict[str, np.ndarray]:
+        return {name: column[picks[COLUMNS[name].rows]] for name, column in self.columns.items()}
 
 
-COLUMNS = {
-    "atom_codes": "atom",
-    "bond_atoms": "bond",
-    "bond_codes": "bond",
-    "graph_labels": "molecule",
-    "atom_labels": "atom",
-    "bond_labels": "bond",
-    "pair_labels": "pair",
-    "walks": "atom",
-    "eigenvectors": "atom",
-    "eigenvalues": "atom",
-    "ids": "molecule",
-    "smiles": "molecule",
-    "identifiers": "molecule",
-}
-"""Columns of Molecules and what their rows are."""
+def _restore(atom_ptr: np.ndarray, bond_ptr: np.ndarray, columns: dict[str, np.ndarray]) -> Molecules:
+    return Molecules(atom_ptr=atom_ptr, bond_ptr=bond_ptr, **columns)
 
 
 def concat_molecules(parts: list[Molecules]) -> Molecules:
     """Molecules of all parts, in order; every part must carry the same columns."""
-    columns: dict[str, Any] = {}
-    for name in COLUMNS:
-        pieces = [getattr(part, name) for part in parts]
-        columns[name] = None if pieces[0] is None else np.concatenate(pieces)
+    columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
     sizes = [np.concatenate([np.diff(getattr(part, ptr)) for part in parts]) for ptr in ("atom_ptr", "bond_ptr")]
     return Molecules(atom_ptr=offsets(sizes[0]), bond_ptr=offsets(sizes[1]), **columns)
-
-
-def label_shape(level: Level, num_rows: int, num_tasks: int) -> tuple[int, ...]:
-    """Shape of a level's label column: bonds and pairs have a label for each direction."""
-    return (num_rows, num_tasks, 2) if level in ("bond", "pair") else (num_rows, num_tasks)
 
 
 def pair_counts(num_atoms: np.ndarray) -> np.ndarray:

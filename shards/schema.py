@@ -4,9 +4,20 @@ Group and period are functions of the element, so models look them up instead of
 feature means "any other value".
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from molstream.shards.molecules import Feature
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Feature:
+    """A categorical property of atoms or bonds, stored as a code in [0, num_codes)."""
+
+    name: str
+    num_codes: int
+    meaning: str
+    """How a code reads."""
+
 
 MAX_ELEMENT = 118
 MAX_DEGREE = 10

@@ -5,7 +5,9 @@ features, T tasks of a level, 2 directions, K numbers of an encoding, L slots of
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,8 @@ import torch
 from torch import Tensor
 
 from molstream.kernels.packing.collate import structure_arrays
-from molstream.shards.format.block import ENCODINGS
+from molstream.shards.columns import COLUMN_GROUPS, Column, Row, named_sizes
+from molstream.shards.tasks import LEVELS, Level
 from molstream.streamer.buffers import align
 from molstream.streamer.config import Budget
 
@@ -80,12 +83,9 @@ class Batch:
     """int32: task of each listed label, rising inside a graph; 0 for padding."""
     label_value_L: Tensor | None = None
     """float32, raw units, NaN for padding."""
-    walks_AK: Tensor | None = None
-    """uint8 (A, 16): codes of `quantize_walk`, 0 for padding. None unless asked for, like the next two."""
-    eigenvectors_AK: Tensor | None = None
-    """int8 (A, 8): codes of `quantize_laplacian`."""
-    eigenvalues_AK: Tensor | None = None
-    """float16 (A, 8)."""
+    columns: Mapping[str, Tensor] = field(default_factory=dict)
+    """Columns of the encodings that were asked for, by name and suffix, like "rwse_AK"; what each holds and what padding is, is
+    said in `shards.columns`."""
     ids: np.ndarray | None = None
     """uint64 (molecules): ids of graph slots 0, 1, ...; None unless the loader was asked for them."""
     members: np.ndarray | None = None
@@ -96,7 +96,7 @@ class Batch:
 
     def __reduce__(self) -> tuple:
         # the memory once, not once a tensor
-        return _restore, (self.storage, self.layout, self.ids, self.members)
+        return make_batch, (self.storage, self.layout, self.ids, self.members)
 
     @property
     def num_graphs(self) -> int:
@@ -131,8 +131,7 @@ class Batch:
         storage = self.storage.to(device, non_blocking=True)
         if storage is self.storage:
             return self
-        tensors = self.layout.tensors(storage)
-        return Batch(**tensors, ids=self.ids, members=self.members, storage=storage, layout=self.layout)
+        return make_batch(storage, self.layout, self.ids, self.members)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +141,8 @@ class Layout:
     fields: dict[str, tuple[Any, tuple[int, ...], int]]
     """NumPy dtype, shape, offset in bytes, by the name of the field."""
     num_bytes: int
+    columns: tuple[str, ...]
+    """Of these the ones in `Batch.columns`."""
 
     @classmethod
     def of(
@@ -149,38 +150,33 @@ class Layout:
         budget: Budget,
         *,
         num_features: int,
-        num_graph_tasks: int = 0,
-        num_atom_tasks: int = 0,
-        num_bond_tasks: int = 0,
-        num_pair_tasks: int = 0,
-        encodings: tuple[str, ...] = (),
+        num_tasks: Mapping[Level, int] = MappingProxyType({}),
+        encodings: Sequence[str] = (),
     ) -> "Layout":
         """Batches of this shape and with these columns; pair-level labels where the budget has pairs."""
         structure = structure_arrays(graphs=budget.graphs, atoms=budget.atoms, edges=budget.edges, num_features=num_features)
         shapes: dict[str, tuple[Any, tuple[int, ...]]] = {f"{n}_{SUFFIXES[n]}": shape for n, shape in structure.items()}
-        shapes["graph_labels_GT"] = np.float32, (budget.graphs, 0 if budget.labels else num_graph_tasks)
-        shapes["atom_labels_AT"] = np.float32, (budget.atoms, num_atom_tasks)
-        shapes["bond_labels_BT2"] = np.float32, (budget.edges // 2, num_bond_tasks, 2)
-        shapes["num_graph_labels_T"] = np.int32, (num_graph_tasks,)
-        shapes["num_atom_labels_T"] = np.int32, (num_atom_tasks,)
-        shapes["num_bond_labels_T"] = np.int32, (num_bond_tasks,)
-        shapes["num_pair_labels_T"] = np.int32, (num_pair_tasks,)
+        slots: dict[Row, int] = {"molecule": budget.graphs, "atom": budget.atoms, "bond": budget.edges // 2}
         if budget.pairs:
+            slots["pair"] = budget.pairs
             shapes["pair_index_2P"] = np.int32, (2, budget.pairs)
-            shapes["pair_labels_PT2"] = np.float32, (budget.pairs, num_pair_tasks, 2)
         if budget.labels:
             for name, dtype in (("graph", np.int32), ("task", np.int32), ("value", np.float32)):
                 shapes[f"label_{name}_L"] = dtype, (budget.labels,)
-        if "rw16" in encodings:
-            shapes["walks_AK"] = np.uint8, (budget.atoms, ENCODINGS["rw16"])
-        if "lap8" in encodings:
-            shapes["eigenvectors_AK"] = np.int8, (budget.atoms, ENCODINGS["lap8"])
-            shapes["eigenvalues_AK"] = np.float16, (budget.atoms, ENCODINGS["lap8"])
+        sizes = named_sizes(num_features, num_tasks)
+        for level in LEVELS:
+            shapes[f"num_{level}_labels_T"] = np.int32, (sizes[f"{level}_tasks"],)
+        if budget.labels:
+            sizes["graph_tasks"] = 0
+        groups = [group for name, group in COLUMN_GROUPS.items() if group.level is not None or name in encodings]
+        columns = [column for group in groups for column in group.columns if column.rows in slots]
+        shapes |= {field_of(column): (column.dtype, column.shape(slots[column.rows], sizes)) for column in columns}
+        extra = tuple(field_of(column) for group in groups if group.level is None for column in group.columns)
         fields, at = {}, 0
         for name, (dtype, shape) in shapes.items():
             fields[name] = (np.dtype(dtype), shape, at)
             at += align(math.prod(shape) * np.dtype(dtype).itemsize)
-        return cls(fields, at)
+        return cls(fields, at, extra)
 
     def allocate(self, *, pin_memory: bool = False) -> Tensor:
         """Memory for a batch; PyTorch keeps pinned memory for the next one once no copy from it is under way."""
@@ -199,8 +195,18 @@ class Layout:
         }
 
 
-def _restore(storage: Tensor, layout: Layout, ids: np.ndarray | None, members: np.ndarray | None) -> Batch:
-    return Batch(**layout.tensors(storage), ids=ids, members=members, storage=storage, layout=layout)
+def field_of(column: Column) -> str:
+    """Name of a column in a batch, like "rwse_AK"."""
+    return f"{column.name}_{column.suffix}"
 
 
-_TORCH = {name: getattr(torch, name) for name in ("uint8", "int8", "int32", "float16", "float32", "bool")}
+def make_batch(storage: Tensor, layout: Layout, ids: np.ndarray | None, members: np.ndarray | None) -> Batch:
+    """A batch whose tensors are views of `storage`, which is filled."""
+    tensors = layout.tensors(storage)
+    columns = {name: tensors.pop(name) for name in layout.columns}
+    return Batch(**tensors, columns=columns, ids=ids, members=members, storage=storage, layout=layout)
+
+
+_TORCH = {
+    name: getattr(torch, name) for name in ("uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64", "bool")
+}

@@ -1,4 +1,4 @@
-"""What a stream is asked for."""
+"""The configuration of a stream: the shape of its packs and everything that decides their content."""
 
 import math
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ Oversize = Literal["error", "skip"]
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The one shape of every batch: slots, multiples of 8. The last graph and the last atom are always padding."""
+    """The one shape of every pack: numbers of slots, multiples of 8. The last graph and the last atom are always padding."""
 
     graphs: int
     atoms: int
     edges: int
-    """Directed edges: two a bond."""
+    """Directed edges: two per bond."""
     labels: int | None = None
-    """Graph-level labels, listed as (graph, task, value): for thousands of tasks of which a molecule has few. None: they are a
+    """Graph-level labels, listed as (graph, task, value), for thousands of tasks of which each molecule has few. None: they are a
     dense matrix, graphs x tasks."""
     pairs: int | None = None
-    """Pairs of atoms i <= j of one molecule, n (n + 1) / 2 of a molecule of n atoms: for pair-level labels. None: batches have no
-    pairs. Not together with labels: packing minds one of the two."""
+    """Pairs of atoms i <= j of one molecule, n (n + 1) / 2 for a molecule of n atoms, for pair-level labels. None: packs have no
+    pairs. Labels and pairs exclude each other, because packing watches one of the two."""
 
     def __post_init__(self) -> None:
         limits = {"graphs": MAX_ATOMS, "atoms": MAX_ATOMS, "edges": MAX_EDGES, "labels": 2**31, "pairs": 2**31}
@@ -65,10 +65,10 @@ class Budget:
         tasks: tuple[str, ...] | None = None,
         pairs: bool = False,
     ) -> "Budget":
-        """A budget of about `atoms` atoms a pack for a shard set, from its index; see `fit`.
+        """A budget of about `atoms` atoms per pack for a shard set, from its index; see `fit`.
 
-        `list_labels`: with room for listed labels, of the graph-level tasks named in `tasks` (default: all). `pairs`: with room
-        for pairs of atoms.
+        `list_labels` adds room for listed labels of the graph-level tasks named in `tasks` (default: all), `pairs` adds room for
+        pairs of atoms.
         """
         counts, manifest = shard_set.index.counts, shard_set.manifest
         num_molecules = int(counts["num_molecules"].sum())
@@ -102,12 +102,12 @@ class Budget:
         labels: tuple[float, int] | None = None,
         num_pairs: int | None = None,
     ) -> "Budget":
-        """A budget of about `atoms` atoms, with room for edges, graphs, labels and pairs so that atoms are what fills up.
+        """A budget of about `atoms` atoms, with so much room for edges, graphs, labels and pairs that atoms fill up first.
 
-        Room over the mean load of a full pack: 3 % and one largest molecule of edges, 6 % and three molecules of graphs, 10 % and
-        three molecules with most labels, 10 % and two largest molecules of pairs. `labels`: mean and most labels of a molecule,
-        where they are to be listed; `num_pairs`: pairs of atoms i <= j of all molecules, where there is to be room for them.
-        `atoms` is raised where the largest molecule needs it.
+        Beyond the mean load of a full pack there is room for 3 % and one largest molecule of edges, 6 % and three molecules of
+        graphs, 10 % and three molecules with most labels, 10 % and two largest molecules of pairs. `labels` is the mean and the
+        maximum of labels per molecule, if they are to be listed; `num_pairs` is the number of pairs i <= j of all molecules, if
+        there is to be room for them. `atoms` is raised if the largest molecule needs it.
         """
         atoms = max(atoms, max_atoms + 1)
         edges = 1.03 * atoms * 2 * num_bonds / num_atoms + 2 * max_bonds
@@ -118,12 +118,12 @@ class Budget:
 
     @property
     def capacity(self) -> Capacity:
-        """What a pack can hold."""
+        """The number of real graphs, atoms, edges, labels and pairs that fit into a pack."""
         return Capacity(self.graphs - 1, self.atoms - 1, self.edges, self.labels, self.pairs)
 
     @property
     def max_atoms(self) -> int:
-        """Atoms of the largest molecule that there is room for, of its pairs too."""
+        """Atoms of the largest molecule that fits, with its pairs."""
         return self.atoms - 1 if self.pairs is None else min(self.atoms - 1, (math.isqrt(8 * self.pairs + 1) - 1) // 2)
 
     def __str__(self) -> str:
@@ -140,19 +140,19 @@ class StreamConfig:
     """Everything that decides which molecules are in which batch, except the shard set."""
 
     budget: Budget
-    """Shape of every batch."""
+    """Shape of every pack."""
     split: str = "train"
-    """Which split to stream."""
+    """Split to stream."""
     seed: int = 0
-    """Order of blocks and molecules."""
+    """Seed of the order of blocks and molecules."""
     num_lanes: int = 8
-    """Streams of packs; a step takes one pack from each, so lanes x budget is the batch size. Most ranks a run can have."""
+    """Streams of packs. A step takes one pack from each, so lanes x budget is the batch size; there are at most as many ranks."""
     window_molecules: int = 12_288
-    """Least molecules that are shuffled and packed together; more mix better, fill large packs better, and take more memory."""
+    """Least molecules that are shuffled and packed together; more of them mix better, fill packs better and take more memory."""
     shuffle: bool = True
-    """False: stored order, one window after another, for evaluation and export."""
+    """False: windows come in stored order, one after another, for evaluation and export."""
     oversize: Oversize = "error"
-    """Molecules larger than the budget: refuse to start, naming the largest, or leave them out, counted and listed."""
+    """Molecules larger than the budget: error refuses to start and names the largest; skip leaves out, counts and lists them."""
 
     def __post_init__(self) -> None:
         if self.num_lanes < 1:

@@ -66,6 +66,12 @@ class Cursor:
         except UnicodeDecodeError as error:
             raise CursorError(f"{path}: not a cursor, not even text; remove it to start anew") from error
 
+    def write(self, path: Path) -> None:
+        """Replace a cursor file in one go."""
+        beside = path.with_name(path.name + ".part")
+        beside.write_text(self.encode())
+        beside.rename(path)
+
     def check(self, expected: "Cursor") -> None:
         """Refuse to continue another stream. Raises CursorError, saying what differs."""
         if self.fingerprint != expected.fingerprint:

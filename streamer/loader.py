@@ -18,8 +18,9 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from molstream.kernels.packing.packs import WIDEST
+from molstream.shards.columns import ROWS, Row
 from molstream.shards.format.reader import ShardSet
-from molstream.shards.molecules import LEVELS, Level
+from molstream.shards.tasks import LEVELS, Level
 from molstream.streamer.batch import Batch, Layout
 from molstream.streamer.buffers import WindowMemory, piece_bytes
 from molstream.streamer.config import StreamConfig
@@ -100,10 +101,7 @@ class Loader:
         self.layout = Layout.of(
             config.budget,
             num_features=len(shard_set.manifest.atom_features),
-            num_graph_tasks=len(self.selection.tasks["graph"]),
-            num_atom_tasks=len(self.selection.tasks["atom"]),
-            num_bond_tasks=len(self.selection.tasks["bond"]),
-            num_pair_tasks=len(self.selection.tasks["pair"]),
+            num_tasks={level: len(tasks) for level, tasks in self.selection.tasks.items()},
             encodings=self.selection.encodings,
         )
         self.stages, self._owner = Stages(), os.getpid()
@@ -220,8 +218,8 @@ class Loader:
             here = int(np.add.reduceat(column, plan.window_ptr[:-1], dtype=np.int64).max())
             return max(here, int(share * int(column.sum())))
 
-        rows = {row: most(counts[f"num_{row}s"]) for row in ("molecule", "atom", "bond")}
-        rows["pair"] = most(self.shard_set.index.histogram().num_pairs()) if self.selection.tasks["pair"] else 0
+        pairs = most(self.shard_set.index.histogram().num_pairs()) if self.selection.tasks["pair"] else 0
+        rows: dict[Row, int] = {row: pairs if row == "pair" else most(counts[f"num_{row}s"]) for row in ROWS}
         return window_bytes(self.shard_set, rows, budget=self.config.budget, selection=self.selection)
 
     def __iter__(self) -> Iterator[Step]:

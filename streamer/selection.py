@@ -7,9 +7,9 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from molstream.shards.format.block import ENCODINGS
+from molstream.shards.columns import COLUMN_GROUPS, ColumnGroup, computed_groups
 from molstream.shards.format.reader import ShardSet
-from molstream.shards.molecules import LEVELS, Level, Task
+from molstream.shards.tasks import LEVELS, Level, Task
 from molstream.streamer.errors import CallError
 
 
@@ -46,21 +46,26 @@ class Selection:
                 raise CallError(f"{what}: got {given!r}, expected a list of names")
         if others := [level for level in levels if level not in LEVELS]:
             raise CallError(f"levels: got {others[0]!r}, batches carry labels of {', '.join(LEVELS)}")
-        if unknown := [name for name in encodings if name not in ENCODINGS]:
-            raise CallError(f"encodings: got {unknown[0]!r}, expected some of {', '.join(ENCODINGS)}")
+        if unknown := [name for name in encodings if name not in computed_groups()]:
+            raise CallError(f"encodings: got {unknown[0]!r}, expected some of {', '.join(computed_groups())}")
         there = {level: shard_set.manifest.tasks_of(level) for level in levels}
         # in order, and quick to look up: there may be thousands
         names = dict.fromkeys(task.name for level_tasks in there.values() for task in level_tasks)
         chosen = set(names) if tasks is None else {name for pattern in tasks for name in _expand(pattern, names, shard_set)}
         wanted = {level: [k for k, t in enumerate(level_tasks) if t.name in chosen] for level, level_tasks in there.items()}
-        groups = {"sizes", "structure"} | {f"{level}_labels" for level, columns in wanted.items() if columns} | {*encodings}
-        groups |= {"ids"} if with_ids else set()
+
+        def is_read(group: ColumnGroup) -> bool:
+            if group.read_by == "tasks":
+                return group.level is not None and bool(wanted.get(group.level))
+            reasons = {"always": True, "encodings": group.name in encodings, "ids": with_ids, "blocks": False}
+            return reasons[group.read_by]
+
         return cls(
             tasks={level: tuple(there[level][k] for k in wanted[level]) if level in wanted else () for level in LEVELS},
             columns={level: np.array(wanted.get(level, []), np.int64) for level in LEVELS},
             encodings=tuple(encodings),
             with_ids=with_ids,
-            groups=tuple(group for group in shard_set.groups if group in groups),
+            groups=tuple(name for name in shard_set.groups if is_read(COLUMN_GROUPS[name])),
         )
 
     @property

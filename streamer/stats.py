@@ -3,9 +3,12 @@
 import os
 import time
 
-from molstream.shards.molecules import LEVELS
+from molstream.shards.tasks import LEVELS
 from molstream.streamer.loader import NUM_STEPS_AHEAD, Loader, Step
 from molstream.streamer.stages import STAGES
+
+MAX_NAMED = 10
+"""Molecules that were left out and are remembered by id."""
 
 
 class StreamStats:
@@ -15,6 +18,8 @@ class StreamStats:
         self.loader, self.budget = loader, loader.config.budget
         self.steps = self.molecules = self.atoms = self.edges = self.labels = self.packs = self.masked = 0
         self.skipped = self.ready = 0
+        self.first_skipped: list[int] = []
+        """Ids of the first molecules that were left out."""
         self.wait_s = 0.0
         self.start: float | None = None
         self.first_s = 0.0
@@ -31,6 +36,7 @@ class StreamStats:
         self.wait_s += step.wait_s
         self.ready += step.num_ready
         self.skipped += len(step.skipped)
+        self.first_skipped += step.skipped[: MAX_NAMED - len(self.first_skipped)].tolist()
         for batch in step.batches:
             self.packs += 1
             self.masked += batch.num_graphs == 0

@@ -3,7 +3,8 @@
 dataset = webdataset.WebDataset(urls, shardshuffle=False).map(BlockDecoder(shard_set))
 """
 
-from molstream.shards.format.block import decode_block, decompress
+from molstream.shards.format.arrays import decompress
+from molstream.shards.format.block import decode_block
 from molstream.shards.format.reader import ShardSet
 from molstream.shards.molecules import Molecules
 

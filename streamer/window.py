@@ -2,24 +2,23 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from molstream.kernels.packing.collate import Columns, collate_pack, collate_pairs, collate_rows, count_labels
 from molstream.kernels.packing.packs import PackingError, num_packs, pack_molecules
 from molstream.kernels.packing.triples import LabelRows, Triples, collate_triples, concat_rows
 from molstream.kernels.rng.hashing import mix_key
 from molstream.kernels.rng.permutation import shuffled
-from molstream.shards.chemistry.encodings import encode_positions
-from molstream.shards.format.block import ENCODINGS, Place
+from molstream.shards.chemistry.encodings import compute_columns
+from molstream.shards.columns import COLUMN_GROUPS, COLUMNS, ROWS, Row, named_sizes
+from molstream.shards.format.codings import Place
 from molstream.shards.format.reader import ShardSet
-from molstream.shards.molecules import COLUMNS, LEVELS, Molecules, label_shape, offsets, pair_counts
-from molstream.streamer.batch import SUFFIXES, Batch, Layout
+from molstream.shards.molecules import Molecules, offsets
+from molstream.shards.tasks import LEVELS
+from molstream.streamer.batch import SUFFIXES, Batch, Layout, field_of, make_batch
 from molstream.streamer.buffers import WindowMemory, align
 from molstream.streamer.config import Budget, StreamConfig
 from molstream.streamer.errors import BudgetError
@@ -39,10 +38,8 @@ class Window:
     """int64 (packs + 1): pack p is molecules pack_ptr[p]:pack_ptr[p + 1]; those after the last are in none."""
     place: np.ndarray
     """int64 (N): where each molecule was in stored order."""
-    graph_ptr: np.ndarray
-    """int64 (N + 1): 0, 1, 2, ...: a molecule has one row of graph-level labels."""
-    pair_ptr: np.ndarray
-    """int64 (N + 1): pairs of atoms, as rows of pair-level labels."""
+    ptrs: Mapping[Row, np.ndarray]
+    """int64 (N + 1): which rows of the columns of each kind belong to which molecule."""
     skipped: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
     """Ids of molecules that are larger than a pack."""
 
@@ -54,8 +51,7 @@ class Window:
             molecules=taken,
             pack_ptr=packed[0],
             place=packed[1],
-            graph_ptr=np.arange(len(packed[1]) + 1),
-            pair_ptr=taken.pair_ptr,
+            ptrs={row: taken.row_ptr(row) for row in ROWS},
         )
 
 
@@ -94,12 +90,8 @@ def load_window(
         )
     left_out = np.empty(0, np.int64) if fits is None else np.flatnonzero(~fits)
     order = np.concatenate([packed[1], left_out]) if left_out.size else packed[1]
-    ptrs = {
-        "molecule": np.arange(len(order) + 1),
-        "atom": offsets(num_atoms[order]),
-        "bond": offsets(num_bonds[order]),
-        "pair": offsets(pair_counts(num_atoms[order])),
-    }
+    sizes_in_order = Molecules(atom_ptr=offsets(num_atoms[order]), bond_ptr=offsets(num_bonds[order]))
+    ptrs = {row: sizes_in_order.row_ptr(row) for row in ROWS}
     rows_of = {row: int(ptr[-1]) for row, ptr in ptrs.items()}
     columns = memory.arrays(_shapes(shard_set, rows_of, config.budget, selection))
     starts = {row: np.empty(len(order), np.int64) for row in ptrs}
@@ -114,15 +106,14 @@ def load_window(
     molecules = Molecules(atom_ptr=ptrs["atom"], bond_ptr=ptrs["bond"], **columns)
     if computed := tuple(name for name in selection.encodings if name not in selection.groups):
         with stages.time("encode"):
-            for name, column in encode_positions(molecules, computed).items():
+            for name, column in compute_columns(molecules, computed).items():
                 columns[name][:] = column
     return Window(
         molecules=molecules,
         label_rows=rows,
         pack_ptr=packed[0],
         place=order,
-        graph_ptr=ptrs["molecule"],
-        pair_ptr=ptrs["pair"],
+        ptrs=ptrs,
         skipped=_ids_of(shard_set, blocks, left_out, stages) if left_out.size else np.empty(0, np.uint64),
     )
 
@@ -164,30 +155,17 @@ def _fits(num_atoms: np.ndarray, num_bonds: np.ndarray, rows: LabelRows | None, 
 
 
 def _shapes(
-    shard_set: ShardSet, num_rows: Mapping[str, int], budget: Budget, selection: Selection
+    shard_set: ShardSet, num_rows: Mapping[Row, int], budget: Budget, selection: Selection
 ) -> dict[str, tuple[tuple[int, ...], Any]]:
-    """Shapes and dtypes of the columns of so many rows: molecules, atoms, bonds and pairs, by their names in `Place.starts`."""
-    molecules, atoms, bonds = (num_rows[row] for row in ("molecule", "atom", "bond"))
-    shapes: dict[str, tuple[tuple[int, ...], Any]] = {
-        "atom_codes": ((atoms, len(shard_set.manifest.atom_features)), np.uint8),
-        "bond_atoms": ((bonds, 2), np.uint16),
-        "bond_codes": ((bonds,), np.uint8),
-    }
-    for level in LEVELS:
-        if selection.tasks[level] and not (level == "graph" and budget.labels is not None):
-            shape = label_shape(level, num_rows[COLUMNS[f"{level}_labels"]], len(selection.tasks[level]))
-            shapes[f"{level}_labels"] = shape, np.float32
-    if "rw16" in selection.encodings:
-        shapes["walks"] = (atoms, ENCODINGS["rw16"]), np.uint8
-    if "lap8" in selection.encodings:
-        shapes["eigenvectors"] = (atoms, ENCODINGS["lap8"]), np.int8
-        shapes["eigenvalues"] = (atoms, ENCODINGS["lap8"]), np.float16
-    if selection.with_ids:
-        shapes["ids"] = (molecules,), np.uint64
-    return shapes
+    """Shapes and dtypes of the columns of so many rows: molecules, atoms, bonds and pairs."""
+    num_tasks = {level: len(tasks) for level, tasks in selection.tasks.items()}
+    sizes = named_sizes(len(shard_set.manifest.atom_features), num_tasks)
+    names = {*selection.groups, *selection.encodings} - ({"graph_labels"} if budget.labels is not None else set())
+    columns = [column for name, group in COLUMN_GROUPS.items() if name in names for column in group.columns]
+    return {column.name: (column.shape(num_rows[column.rows], sizes), column.dtype) for column in columns}
 
 
-def window_bytes(shard_set: ShardSet, num_rows: Mapping[str, int], *, budget: Budget, selection: Selection) -> int:
+def window_bytes(shard_set: ShardSet, num_rows: Mapping[Row, int], *, budget: Budget, selection: Selection) -> int:
     """Bytes of the columns of a window of so many rows, as in `_shapes`; listed labels are not among them."""
     shapes = _shapes(shard_set, num_rows, budget, selection)
     return sum(align(math.prod(shape) * np.dtype(dtype).itemsize) for shape, dtype in shapes.values())
@@ -251,7 +229,7 @@ def iter_batches(molecules: Molecules, *, atoms_a_pack: int, encodings: tuple[st
     while (packed := _try_packs(molecules, packs, budget)) is None:
         # nothing was planned with this number, so one more pack is as good
         packs += 1
-    window = Window.of(replace(molecules, **encode_positions(molecules, encodings)), packed)
+    window = Window.of(molecules.replace(**compute_columns(molecules, encodings)), packed)
     layout = Layout.of(budget, num_features=molecules.atom_codes.shape[1], encodings=encodings)
     for pack in range(packs):
         yield collate(window, pack, layout=layout)
@@ -269,49 +247,34 @@ def collate(window: Window | None, pack: int, *, layout: Layout, pin_memory: boo
     storage = layout.allocate(pin_memory=pin_memory)
     out = layout.arrays(storage)
     if window is None:
-        molecules, rows = _no_molecules(out["atom_codes_AF"].shape[1]), None
-        first = last = 0
-        place, graph_ptr, pair_ptr = np.empty(0, np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64)
+        molecules, rows, first, last, place = _no_molecules(out["atom_codes_AF"].shape[1]), None, 0, 0, np.empty(0, np.int64)
+        ptrs: Mapping[Row, np.ndarray] = dict.fromkeys(ROWS, np.zeros(1, np.int64))
     else:
-        molecules, rows, place = window.molecules, window.label_rows, window.place
-        graph_ptr, pair_ptr = window.graph_ptr, window.pair_ptr
+        molecules, rows, place, ptrs = window.molecules, window.label_rows, window.place, window.ptrs
         first, last = window.pack_ptr[pack : pack + 2].tolist()
     members = np.arange(first, last)
     columns = Columns(molecules.atom_ptr, molecules.bond_ptr, molecules.atom_codes, molecules.bond_atoms, molecules.bond_codes)
     graphs, atoms, edges = (len(out[name]) for name in ("graph_mask_G", "atom_mask_A", "edge_mask_E"))
     structure = {name: out[f"{name}_{suffix}"] for name, suffix in SUFFIXES.items()}
     collate_pack(members, columns, graphs=graphs, atoms=atoms, edges=edges, out=structure)
-
-    gather = partial(_gather, members)
-    gather(graph_ptr, molecules.graph_labels, out["graph_labels_GT"], np.nan)
-    gather(molecules.atom_ptr, molecules.atom_labels, out["atom_labels_AT"], np.nan)
-    count_labels(out["atom_labels_AT"], out=out["num_atom_labels_T"])
-    gather(molecules.bond_ptr, molecules.bond_labels, out["bond_labels_BT2"], np.nan)
-    count_labels(out["bond_labels_BT2"], out=out["num_bond_labels_T"])
+    for column in COLUMNS.values():
+        if (target := out.get(field_of(column))) is not None and column.name not in SUFFIXES:
+            _gather(members, ptrs[column.rows], molecules.columns.get(column.name), target, column.pad)
     if "pair_index_2P" in out:
         index = out["pair_index_2P"]
         collate_pairs(members, molecules.atom_ptr, atoms=atoms, pairs=index.shape[1], out=index)
-        gather(pair_ptr, molecules.pair_labels, out["pair_labels_PT2"], np.nan)
-        count_labels(out["pair_labels_PT2"], out=out["num_pair_labels_T"])
-    else:
-        out["num_pair_labels_T"][:] = 0
-    if "label_value_L" in out:
-        listed = Triples(out["label_graph_L"], out["label_task_L"], out["label_value_L"], out["num_graph_labels_T"])
-        shape = {"capacity": len(listed.value), "graphs": graphs, "num_tasks": len(listed.num_labels)}
-        collate_triples(place[first:last], rows or _no_rows(len(molecules)), **shape, out=listed)
-    else:
-        count_labels(out["graph_labels_GT"], out=out["num_graph_labels_T"])
-    for name in ("walks", "eigenvectors", "eigenvalues"):
-        if f"{name}_AK" in out:
-            gather(molecules.atom_ptr, getattr(molecules, name), out[f"{name}_AK"], 0)
-    tensors: dict[str, Tensor] = {name: torch.from_numpy(array) for name, array in out.items()}
-    return Batch(
-        **tensors,
-        ids=None if molecules.ids is None else molecules.ids[first:last].copy(),
-        members=place[first:last].copy(),
-        storage=storage,
-        layout=layout,
-    )
+    for level in LEVELS:
+        number, labels = out[f"num_{level}_labels_T"], out.get(field_of(COLUMNS[f"{level}_labels"]))
+        if level == "graph" and "label_value_L" in out:
+            listed = Triples(out["label_graph_L"], out["label_task_L"], out["label_value_L"], number)
+            shape = {"capacity": len(listed.value), "graphs": graphs, "num_tasks": len(number)}
+            collate_triples(place[first:last], rows or _no_rows(len(molecules)), **shape, out=listed)
+        elif labels is None:
+            number[:] = 0
+        else:
+            count_labels(labels, out=number)
+    ids = None if molecules.ids is None else molecules.ids[first:last].copy()
+    return make_batch(storage, layout, ids, place[first:last].copy())
 
 
 def _gather(members: np.ndarray, ptr: np.ndarray, rows: np.ndarray | None, out: np.ndarray, pad: float) -> None:

@@ -1,21 +1,17 @@
 """Small look-alikes of the public data sets, and of a user's own table: original names and layouts, traps included.
 
-    python tests/lookalikes.py FOLDER [--molecules 300] [--seed 0]
-
 The molecules are real (the embedded PM6 sample, fragments of it, and a few known ones); labels are made up, but for PM6's. One
 function a data set writes its files and returns a `Lookalike`: what a reader must find in them, known without any reader.
 
 Labels on the right atoms: made-up labels of atoms, bonds and pairs are functions of chemistry (`atom_label`, `bond_label`,
 `edge_label`, `distance_label`, `flow_label`), so they can be computed again from whatever molecule a reader stored. All labels,
 PM6's too, can be compared in spite of another order of atoms: `Lookalike.molecule(row)` has the atoms in the order of the row's
-labels, `label_key` is equal for two molecules with labelled atoms exactly if one is the other renumbered, and `labels_agree` says
-the same of all levels at once.
+labels, and `labels_agree` says whether one of two molecules with labels is the other renumbered.
 
 The price of one seed for all: LargeMix's tables share molecules only if they are written with the same seed. With more than about
 300 molecules a data set, some of them occur in other tables, too, without being named as a trap: go by `molecule_keys`.
 """
 
-import argparse
 import gzip
 import io
 import json
@@ -181,20 +177,6 @@ def parse_labelled(text: str) -> Chem.Mol:
     return Chem.RenumberAtoms(mol, np.argsort(maps).tolist())
 
 
-def label_key(mol: Chem.Mol, values: np.ndarray) -> tuple[str, tuple[bytes, ...]]:
-    """Equal for two molecules of n heavy atoms with labels (n) or (n, T) if and only if one is the other renumbered, labels
-    moving with their atoms. Compared as float32, bit by bit; stereo is left out. Cast first if a reader stored fewer bits."""
-    table = np.array(values, np.float32).reshape(mol.GetNumAtoms(), -1) + np.float32(0)
-    table[np.isnan(table)] = np.nan
-    rows = [row.tobytes() for row in table]
-    kinds = sorted(set(rows))
-    copy = Chem.Mol(mol)
-    Chem.RemoveStereochemistry(copy)
-    for atom, row in zip(copy.GetAtoms(), rows, strict=True):
-        atom.SetAtomMapNum(kinds.index(row) + 1)
-    return Chem.MolToSmiles(copy), tuple(kinds)
-
-
 def labels_agree(mol: Chem.Mol, labels: dict[str, np.ndarray], other: Chem.Mol, found: dict[str, np.ndarray]) -> bool:
     """Is one renumbering of the heavy atoms such that both molecules and all their labels, as `dense_labels` has them, are equal?
 
@@ -219,7 +201,7 @@ def atom_signature(mol: Chem.Mol) -> np.ndarray:
     + 0.13 * heavy neighbours.
 
     The same for any order of the atoms, with explicit or implicit hydrogens and any maps; different for tautomers, and for atoms
-    that are not equivalent (in one molecule of sixty, two such atoms share a value: `label_key` is for certainty).
+    that are not equivalent (in one molecule of sixty, two such atoms share a value: `labels_agree` is for certainty).
     """
     heavy = [atom for atom in mol.GetAtoms() if atom.GetAtomicNum() != 1]
     weights = []
@@ -1110,46 +1092,3 @@ def write_splits(folder: Path, look: Lookalike) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(plan_splits(look.name, look.num_rows), path)
     return path
-
-
-# --- all ------------------------------------------------------------------------------------------------------------------------
-
-
-def write_lookalikes(folder: Path, num_molecules: int = 300, seed: int = 0) -> dict[str, Lookalike]:
-    """Write every table, without the splits. Returns what is in each, by its name."""
-    size = (Path(folder), num_molecules, seed)
-    looks = [write_qm9(*size), write_tox21(*size), write_zinc(*size)]
-    looks += [write_l1000(*size, cell=cell, classes=classes) for cell in ("VCAP", "MCF7") for classes in (5, 3)]
-    looks += [write_pcba(*size), write_pcqm4m(*size), write_pm6(*size), write_pm6_old(*size)]
-    looks += [write_own(*size), write_own_csv(*size)]
-    return {look.name: look for look in looks}
-
-
-def write_all(folder: Path, num_molecules: int = 300, seed: int = 0) -> dict[str, list[Path]]:
-    """Write every table and split file. Returns the files of each: tables in the order of their rows, then the splits."""
-    return {name: _with_splits(folder, look) for name, look in write_lookalikes(folder, num_molecules, seed).items()}
-
-
-def _with_splits(folder: Path, look: Lookalike) -> list[Path]:
-    return [*look.paths, *([write_splits(folder, look)] if look.name in SPLIT_FILES else [])]
-
-
-def main() -> None:
-    """Write all files to a folder and print what they are."""
-    parser = argparse.ArgumentParser(description="Write small look-alikes of the public molecular data sets.")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--molecules", type=int, default=300, help=f"rows a data set, {MIN_MOLECULES} to {MAX_MOLECULES}")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    for name, look in write_lookalikes(arguments.folder, arguments.molecules, arguments.seed).items():
-        levels = {level: len(getattr(look, level)) for level in ("graph", "atom", "bond", "edge", "pair_upper", "pair_full")}
-        tasks = ", ".join(f"{count} {level}" for level, count in levels.items() if count)
-        print(f"{name}: {look.num_rows} rows, {len(look.unusable)} of them unusable; tasks: {tasks}")
-        for path in _with_splits(arguments.folder, look):
-            print(f"  {path} ({path.stat().st_size:,} bytes)")
-        for trap, rows in look.traps.items():
-            print(f"    {trap}: {len(rows)} rows, {', '.join(map(str, rows[:8]))}{', ...' if len(rows) > 8 else ''}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Run one of the benchmarks in benchmarks/, from a checkout: loader, packing, plan, memory, ...; without a name, list them."""
+"""Run one of the benchmarks in benchmarks/, from a checkout: loader, packing, plan, memory, ... Without a name, list them."""
 
 import ast
 import subprocess
@@ -10,7 +10,7 @@ import typer
 
 
 class BenchError(ValueError):
-    """No such benchmark here."""
+    """A benchmark that does not exist here."""
 
     exit_code = 2
 
@@ -20,7 +20,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 
 def bench(
     context: typer.Context,
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Which; what follows goes to its script.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Which one; further arguments go to its script.")] = None,
 ) -> None:
     scripts = {path.stem: path for path in sorted(FOLDER.glob("*.py"))}
     if not scripts:

@@ -1,4 +1,4 @@
-"""Print molecules as JSON lines, labels in raw units, absent labels left out."""
+"""Print molecules as JSON lines, with labels in raw units and without absent labels."""
 
 import json
 from collections.abc import Iterator
@@ -11,9 +11,9 @@ import typer
 
 def cat(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A shard set.")],
-    split: Annotated[str | None, typer.Option("--split", help="Only this split.")] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=0, help="Stop after so many molecules.")] = None,
-    ids: Annotated[str | None, typer.Option("--ids", help="Only these ids, separated by commas.")] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Print only this split.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=0, help="Stop after this many molecules.")] = None,
+    ids: Annotated[str | None, typer.Option("--ids", help="Print only these ids, separated by commas.")] = None,
 ) -> None:
     from molstream.shards.errors import InputError
     from molstream.shards.format.reader import ShardSet
@@ -55,11 +55,15 @@ def iter_records(shard_set, split: str | None, wanted: set[int] | None) -> Itera
 
 def _record(manifest, molecule) -> dict:
     """One molecule; `bonds` (atoms of each) where bonds have labels."""
+    from molstream.shards.columns import COLUMN_GROUPS
+
     record = {"id": int(molecule.ids[0]), "smiles": molecule.smiles[0]}
     if molecule.identifiers is not None and molecule.identifiers[0]:
         record["identifier"] = molecule.identifiers[0]
     if molecule.bond_labels is not None:
         record["bonds"] = molecule.bond_atoms.tolist()
+    shown = [column.name for group in COLUMN_GROUPS.values() if group.shown for column in group.columns]
+    record |= {name: molecule.columns[name].tolist() for name in shown if name in molecule.columns}
     lists = {"graph": lambda x: x, "atom": lambda x: x, "bond": _bond_list, "pair": _pair_list}
     for level, to_list in lists.items():
         labels = molecule.labels(level)

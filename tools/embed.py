@@ -14,22 +14,22 @@ class Dtype(str, Enum):
 
 def embed(
     source: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="A shard set, or a Parquet, CSV or SMILES file (this needs RDKit).")
+        Path, typer.Argument(metavar="INPUT", help="A shard set, or a Parquet, CSV or SMILES file (a file needs RDKit).")
     ],
     checkpoint: Annotated[
         Path,
         typer.Option(
             "--checkpoint",
             metavar="RUN",
-            help="A run (its newest checkpoint), a checkpoint, checkpoints/best.json, or RUN/model.",
+            help="A run (its newest checkpoint is used), a checkpoint, checkpoints/best.json, or RUN/model.",
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="Folder of Parquet parts; a stopped export goes on where it was.")],
-    split: Annotated[str | None, typer.Option("--split", help="Only this split of a shard set; default: all.")] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder of Parquet parts; a stopped export continues.")],
+    split: Annotated[str | None, typer.Option("--split", help="Embed only this split of a shard set; default: all.")] = None,
     smiles_column: Annotated[
-        str | None, typer.Option("--smiles-column", help="Column of a table; default: smiles and the like.")
+        str | None, typer.Option("--smiles-column", help="Column of SMILES in a table; default: smiles and similar names.")
     ] = None,
-    dtype: Annotated[Dtype, typer.Option("--dtype", help="Of the embeddings.")] = Dtype.f32,
+    dtype: Annotated[Dtype, typer.Option("--dtype", help="Type of the embeddings.")] = Dtype.f32,
     threads: Annotated[int, typer.Option("--threads", help="Threads that decode, pack and collate a shard set.")] = 1,
 ) -> None:
     from molstream.shards.errors import InputError

@@ -1,4 +1,4 @@
-"""Metrics of a checkpoint on a split: per task, task set and level, each molecule exactly once, by any number of processes."""
+"""Print metrics of a checkpoint on a split, per task, task set and level, over each molecule exactly once."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,17 +13,17 @@ def evaluate(
         typer.Option(
             "--checkpoint",
             metavar="RUN",
-            help="A run (its newest checkpoint), a checkpoint, checkpoints/best.json, or RUN/model.",
+            help="A run (its newest checkpoint is used), a checkpoint, checkpoints/best.json, or RUN/model.",
         ),
     ],
-    split: Annotated[str, typer.Option("--split", help="Which split.")] = "test",
+    split: Annotated[str, typer.Option("--split", help="Split to evaluate on.")] = "test",
     out: Annotated[
         list[Path] | None,
         typer.Option(
-            "--out", metavar="FILE", help="Write all metrics of every task: FILE.json, or FILE.parquet; may be repeated."
+            "--out", metavar="FILE", help="Write every metric of every task to FILE.json or FILE.parquet; may be repeated."
         ),
     ] = None,
-    every_task: Annotated[bool, typer.Option("--every-task", help="Print every task, not the best and worst.")] = False,
+    every_task: Annotated[bool, typer.Option("--every-task", help="Print every task, not only the best and worst.")] = False,
     threads: Annotated[int, typer.Option("--threads", help="Threads that decode, pack and collate.")] = 1,
 ) -> None:
     from molstream.shards.errors import InputError

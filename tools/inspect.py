@@ -1,4 +1,4 @@
-"""Show what a shard set holds: counts, sizes, tasks, coverage, values, histograms, rejects, suggested budgets."""
+"""Print what a shard set holds: counts, sizes, tasks, coverage, values, histograms, rejects, suggested budgets."""
 
 import json
 import sys
@@ -21,7 +21,7 @@ def inspect(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A shard set.")],
     html: Annotated[
         Path | None,
-        typer.Option("--html", metavar="FILE", help="Write a page with plots, in one file (needs molstream[report])."),
+        typer.Option("--html", metavar="FILE", help="Also write a page with plots, in one file (needs molstream[report])."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Train a model; without DIR on the embedded PM6 sample, which is packed into RUN/shards first."""
+"""Train a model. Without DIR it trains on the embedded PM6 sample, which is packed into RUN/shards first."""
 
 import shlex
 import shutil
@@ -8,9 +8,12 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from molstream.trainers.config import Recipe
 
 
 class Device(str, Enum):
@@ -30,31 +33,31 @@ def pretrain(
         typer.Option(
             "--recipe",
             help="sample, smoke, toymix-gine, largemix-gine, or pm6-gine, pm6-gcn, pm6-gin, each of these three also with -g62 "
-            "or -n7 for one task set; default: sample, or the run's own with --resume.",
+            "or -n7 for one task set; default: sample, or with --resume that of the run.",
         ),
     ] = None,
     assignments: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="Another value for a field of the recipe; may be repeated."),
+        typer.Option("--set", metavar="FIELD=VALUE", help="Set a field of the recipe to another value; may be repeated."),
     ] = None,
-    fields: Annotated[bool, typer.Option("--fields", help="List the fields of the recipe, what they are, and stop.")] = False,
+    fields: Annotated[bool, typer.Option("--fields", help="List the fields of the recipe and their meanings, and stop.")] = False,
     trackers: Annotated[
         list[str] | None,
         typer.Option(
-            "--tracker", metavar="NAME", help="Log to a tracker of Accelerate too: wandb, mlflow, ...; may be repeated."
+            "--tracker", metavar="NAME", help="Also log to a tracker of Accelerate: wandb, mlflow, ...; may be repeated."
         ),
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Optimizer steps, instead of the recipe's.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in RUN, if there is one.")] = False,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Optimizer steps, instead of the recipe's number.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in RUN, if there is one.")] = False,
     threads: Annotated[int, typer.Option("--threads", help="Threads that decode, pack and collate, in each process.")] = 1,
-    device: Annotated[Device, typer.Option("--device", help="Where to train; auto: on GPUs, if there are any.")] = Device.auto,
+    device: Annotated[Device, typer.Option("--device", help="Device to train on; auto: GPUs if there are any.")] = Device.auto,
     processes: Annotated[
         int | None,
         typer.Option(
             "--processes",
             min=1,
-            help="Processes to start on this machine; default: one a visible GPU. Under torchrun, accelerate launch or srun: "
-            "those that they have started.",
+            help="Processes to start on this machine; default: one per visible GPU. Under torchrun, accelerate launch or srun: "
+            "those that it started.",
             show_default=False,
         ),
     ] = None,
@@ -76,12 +79,7 @@ def pretrain(
     started = read_recipe(out) if resume else None
     if started and directory is None and not (out / "shards" / "manifest.json").exists():
         raise InputError(f"{out}: this run was started on a shard set that is not in it; name it: molstream pretrain DIR ...")
-    chosen = (started if started and recipe is None else get_recipe(recipe or "sample")).override(assignments or [])
-    if started and chosen.precision == "auto":
-        # what it was resolved to, on whatever device that was
-        chosen = replace(chosen, precision=started.precision)
-    if steps is not None:
-        chosen = replace(chosen, num_steps=steps)
+    chosen = choose_recipe(recipe, assignments or [], steps=steps, started=started)
     check_trackers(trackers or ())
     if (number := count_processes(processes, device.value, chosen.num_lanes)) > 1:
         raise typer.Exit(launch(context.find_root().obj, number))
@@ -96,6 +94,17 @@ def pretrain(
     again += [f"--device {device.value}"] if device != Device.auto else []
     again += [f"--processes {processes}"] if processes is not None else []
     report(outcome, shard_set, directory, out, again)
+
+
+def choose_recipe(name: str | None, assignments: list[str], *, steps: int | None, started: "Recipe | None") -> "Recipe":
+    """The recipe that was named, else that of the run that is resumed, else `sample`, with the fields that were given."""
+    from molstream.trainers.recipes import get_recipe
+
+    chosen = (started if started and name is None else get_recipe(name or "sample")).override(assignments)
+    if started and chosen.precision == "auto":
+        # the run keeps the precision it was resolved to, on whatever device that was
+        chosen = replace(chosen, precision=started.precision)
+    return chosen if steps is None else replace(chosen, num_steps=steps)
 
 
 def run(

@@ -1,4 +1,4 @@
-"""Re-read everything: checksums, counts, index; exit code 1 if anything is damaged, naming all of it."""
+"""Re-read everything and check checksums, counts and index. Any damage is named, and the exit code is then 1."""
 
 import json
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""A recipe: every choice of a run but its data and its folder."""
+"""A recipe: every choice of a run except its data and its folder."""
 
 import ast
 import difflib
@@ -20,7 +20,7 @@ LOSSES = {
 }
 """Losses of each kind of task, the default first."""
 FREE = ("eval_steps", "eval_packs", "log_steps", "save_steps", "keep_checkpoints", "nonfinite")
-"""Fields that a run may change on its way, for no weight depends on them unless it would end the run."""
+"""Fields that may change when a run is resumed: no weight depends on them, except that `nonfinite` may end the run."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,27 +28,27 @@ class Recipe:
     """A resolved recipe is written into every run and every checkpoint."""
 
     name: str
-    """What it is called on the command line."""
+    """Its name on the command line."""
     task_sets: tuple[str, ...] = ()
     """Task sets to train on, by name; empty: all that the shard set has."""
     layer: str = "gine"
-    """Message passing."""
+    """Kind of message passing."""
     hidden: int
     """Width of atom states."""
     num_layers: int
-    """Message-passing layers."""
+    """Number of message-passing layers."""
     encodings: tuple[str, ...] = ()
-    """Positional encodings of atoms: rw16 (random walks), lap8 (Laplacian eigenvectors, signs flipped at random in training)."""
+    """Positional encodings of atoms: rw16 (random walks), lap8 (Laplacian eigenvectors, whose signs training flips at random)."""
     encoder_hidden: int = 256
-    """Width at which atom features and encodings meet."""
+    """Width at which atom features and positional encodings meet."""
     encoder_out: int = 64
-    """Width between the encoder and the atom states."""
+    """Width between the input encoder and the atom states."""
     bond_hidden: int = 32
     """Width of bond embeddings, and of bond states where the layer has them."""
     pooling: Pooling = "sum"
-    """How atom states become a molecule's."""
+    """How the states of atoms become that of their molecule."""
     residual: bool = True
-    """Add what a layer was given to what it gives."""
+    """Add the input of each layer to its output."""
     norm: bool = True
     """Layer normalisation after each layer."""
     virtual_node: bool = False
@@ -58,60 +58,60 @@ class Recipe:
     head_hidden: int = 32
     """Hidden width of a task set's head."""
     head_hiddens: Mapping[str, int] = field(default_factory=dict)
-    """The same for some task sets, by name."""
+    """Other values of head_hidden for some task sets, by name."""
     losses: Mapping[str, str] = field(default_factory=dict)
     """Loss of some task sets, by name. Default by kind: mae (or mse, huber), bce, hybrid (or cross_entropy), cross_entropy."""
     weighting: Literal["mean", "uncertainty"] = "mean"
-    """Total loss: the mean of the task sets' losses, or each weighed by an uncertainty that is learned."""
+    """Total loss: the mean of the task sets' losses, or each weighted by a learned uncertainty."""
     list_labels: bool = False
-    """Read graph-level labels as lists: for thousands of tasks of which a molecule has few."""
+    """Read graph-level labels as lists, for thousands of tasks of which each molecule has few."""
     num_lanes: int
-    """Packs a step; with `atoms_a_pack` the batch size. Most processes a run can use."""
+    """Packs per step: lanes times `atoms_a_pack` is the batch size. It is also the largest number of processes of a run."""
     atoms_a_pack: int
-    """Atom slots of a pack; edges and graphs follow from the index."""
+    """Atom slots per pack; the slots of edges and graphs follow from the index."""
     window_molecules: int = 16_384
     """Least molecules that are shuffled together."""
     num_steps: int = 0
-    """Optimizer steps of the run; the learning rate falls to 0 over them. 0: as many as `num_epochs` have."""
+    """Optimizer steps of the run, over which the learning rate falls to 0. 0: the steps of `num_epochs`."""
     num_epochs: float = 0.0
-    """Length of the run in passes over the training split, where `num_steps` is 0."""
+    """Length of the run in passes over the training split; it counts if `num_steps` is 0."""
     learning_rate: float
-    """At its peak, after warm-up."""
+    """Learning rate at its peak, after warm-up."""
     warmup_fraction: float = 0.02
     """Share of the run in which the learning rate rises from 0."""
     mup_base_hidden: int = 0
-    """Maximal update parametrisation: the `hidden` for which `learning_rate` was chosen, so that it holds at any. 0: without."""
+    """Maximal update parametrisation: the `hidden` for which `learning_rate` was chosen, which then fits any width. 0: off."""
     weight_decay: float = 0.0
-    """AdamW's."""
+    """Weight decay of AdamW."""
     clip_norm: float = 1.0
-    """Largest norm of the gradient."""
+    """Norm to which larger gradients are clipped."""
     eval_steps: int
     """Steps between validations, each preceded by a checkpoint."""
     eval_packs: int = 256
-    """Packs of the validation split used between; at the end all are."""
+    """Packs of the validation split that a validation uses; the last one uses all."""
     log_steps: int = 10
     """Steps between log lines."""
     save_steps: int = 0
-    """Steps between further checkpoints; 0: only those before validations."""
+    """Steps between additional checkpoints; 0: only those before validations."""
     keep_checkpoints: int = 2
-    """How many of the newest stay, beside the best."""
+    """Newest checkpoints that are kept, besides the best."""
     ema_decay: float = 0.0
-    """Share that a moving average of the weights keeps at each step, like 0.999; what is validated, exported and embedded with is
-    then the average. 0: none."""
+    """Share that a moving average of the weights keeps at each step, like 0.999; validation, export and embeddings then use the
+    average. 0: no average."""
     nonfinite: Literal["stop", "skip"] = "stop"
-    """A step whose loss or gradient is not finite changes no weight and is written to nonfinite.jsonl; then: stop, or go on."""
+    """A step whose loss or gradient is not finite changes no weight and is written to nonfinite.jsonl. Then: stop, or skip it."""
     seed: int = 0
-    """Order of molecules, initial weights, dropout, signs."""
+    """Seed of the order of molecules, initial weights, dropout and signs."""
     precision: Literal["auto", "f32", "bf16", "fp16", "f64"] = "auto"
-    """Of matrix products and the messages between atoms; states, sums over molecules, losses and weights are f32. auto: bf16 on a
-    GPU, f32 on a CPU. fp16 scales losses; f64, of everything, is for checks."""
+    """Precision of matrix products and of the messages between atoms; states, sums over molecules, losses and weights are f32.
+    auto: bf16 on a GPU, f32 on a CPU. fp16 scales losses. f64 applies to everything and is for checks."""
     compile: Literal["off", "default", "cudagraphs"] = "off"
-    """torch.compile of the network, where there is a compiler; cudagraphs: also replay its kernels as one graph, on a GPU."""
+    """torch.compile of the network, if there is a compiler; cudagraphs: also replay its kernels as one CUDA graph."""
     cpu_threads: int = 0
-    """Torch's threads on a CPU; 0: as many as torch likes. More than one waste steps this small, and wait for each other in busy
+    """Torch's threads on a CPU; 0: torch decides. In small models more than one help little, and they wait for each other in busy
     loops that collapse beside any other work on the machine (benchmarks/threads.md)."""
     deterministic: bool = False
-    """Refuse operations whose result depends on timing: same steps, same bits, on CPU with the same number of threads."""
+    """Refuse operations whose result depends on timing: same steps, same bits, on a CPU with the same number of threads."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -161,13 +161,13 @@ class Recipe:
         return round(self.warmup_fraction * self.num_steps)
 
     def resolve(self, steps_an_epoch: int, device: str = "cpu") -> "Recipe":
-        """The same with its number of steps, and its precision on a kind of device."""
+        """The same recipe with its number of steps, and its precision on a kind of device."""
         steps = self.num_steps or max(1, round(self.num_epochs * steps_an_epoch))
         precision = ("bf16" if device == "cuda" else "f32") if self.precision == "auto" else self.precision
         return replace(self, num_steps=steps, precision=precision)
 
     def override(self, assignments: Sequence[str]) -> "Recipe":
-        """With other values for some fields, 'field=value' each, as text. Raises RunError.
+        """The same recipe with other values for some fields, each given as text, 'field=value'. Raises RunError.
 
         Lists are 'a,b' (nothing for an empty one), mappings 'name:value,name:value'.
         """

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from molstream.shards.format.reader import ShardSet
-from molstream.shards.molecules import LEVELS, Level
+from molstream.shards.tasks import LEVELS, Level
 from molstream.trainers.errors import RunError, TrainError
 
 

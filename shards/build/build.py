@@ -33,7 +33,8 @@ from molstream.shards.build.reduce import ShardTask, reduce_partition
 from molstream.shards.build.spill import MAPPING_SCHEMA, REJECT_SCHEMA, Spill
 from molstream.shards.errors import FormatError, InputError, LimitError, SchemaError, WorkerError
 from molstream.shards.format import index
-from molstream.shards.format.block import GROUP_ARRAYS, zstandard
+from molstream.shards.format.arrays import ZSTD_VERSION
+from molstream.shards.format.codings import arrays_of
 from molstream.shards.format.manifest import (
     INDEX,
     MAPPING,
@@ -367,7 +368,7 @@ def _describe(job: Job, spills: list[Spill], merged: list[Spill], shards: list[S
         task_sets=plan.task_sets,
         atom_features=schema.ATOM_FEATURES,
         bond_features=schema.BOND_FEATURES,
-        column_groups={group: GROUP_ARRAYS[group] for group in plan.groups},
+        column_groups={group: arrays_of(group) for group in plan.groups},
         statistics={task.name: _statistics(train, t) for t, task in enumerate(tasks)},
         splits={split: dict(counts) for split, counts in totals.items()},
         labels={t.name: {s: int(moments[s].count[k]) for s in plan.splits.names} for k, t in enumerate(tasks)},
@@ -415,7 +416,7 @@ def _describe_join(job: Job, merged: list[Spill]) -> Join:
 
 def _totals(table: pa.Table) -> dict[str, int]:
     counts = {name: sum(table[f"num_{name}"].to_pylist()) for name in ("molecules", "atoms", "bonds")}
-    size = sum(sum(table[f"{group}_bytes"].to_pylist()) for group in GROUP_ARRAYS if f"{group}_bytes" in table.schema.names)
+    size = sum(sum(table[name].to_pylist()) for name in table.schema.names if name.endswith("_bytes"))
     return {"shards": 1, "blocks": len(table)} | counts | {"bytes": size}
 
 
@@ -432,4 +433,4 @@ def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
     # by its metadata: RDKit itself runs in other processes
-    return {"rdkit": version("rdkit"), "zstd": ".".join(map(str, zstandard.ZSTD_VERSION)), "pyarrow": pa.__version__}
+    return {"rdkit": version("rdkit"), "zstd": ".".join(map(str, ZSTD_VERSION)), "pyarrow": pa.__version__}

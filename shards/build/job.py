@@ -9,9 +9,9 @@ import numpy as np
 from molstream.kernels.rng.hashing import hash_u64
 from molstream.shards.build.options import WorkOptions
 from molstream.shards.build.plan import Plan
-from molstream.shards.build.spill import Widths
+from molstream.shards.build.spill import PieceLayout
 from molstream.shards.errors import LimitError
-from molstream.shards.format.block import shard_name
+from molstream.shards.format.archive import shard_name
 from molstream.shards.format.manifest import BUILDING
 from molstream.shards.molecules import Molecules
 
@@ -36,17 +36,17 @@ class Job:
         """Of a partition of joined tables."""
         return self.building / f"{self.plan.map_id}-join-{number:05d}.spill"
 
-    def mapped(self) -> list[tuple[Path, Widths]]:
+    def mapped(self) -> list[tuple[Path, PieceLayout]]:
         """Spill files of all ranges and what is in them."""
-        widths = [self.plan.widths(t) for t in range(len(self.plan.datasets))]
-        return [(self.spill_path(k), widths[self.plan.files[r.file].table]) for k, r in enumerate(self.plan.ranges)]
+        layouts = [self.plan.piece_layout(t) for t in range(len(self.plan.datasets))]
+        return [(self.spill_path(k), layouts[self.plan.files[r.file].table]) for k, r in enumerate(self.plan.ranges)]
 
-    def reduced(self) -> list[tuple[Path, Widths]]:
+    def reduced(self) -> list[tuple[Path, PieceLayout]]:
         """Spill files that are sorted by split."""
         if not self.plan.options.join:
             return self.mapped()
-        widths = self.plan.widths(None)
-        return [(self.merge_path(k), widths) for k in range(self.plan.merges)]
+        layout = self.plan.piece_layout(None)
+        return [(self.merge_path(k), layout) for k in range(self.plan.merges)]
 
     @property
     def rows_path(self) -> Path:

@@ -12,7 +12,7 @@ molecule of its own.
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -21,8 +21,10 @@ import pyarrow as pa
 from molstream.shards.build.job import Job
 from molstream.shards.build.spill import MAPPING_SCHEMA, Spill, write_spill
 from molstream.shards.chemistry.guarded import shared_featurizer
-from molstream.shards.molecules import LEVELS, Level, Molecules, concat_molecules, label_shape, offsets, ragged_rows
+from molstream.shards.columns import COLUMNS, named_sizes
+from molstream.shards.molecules import Molecules, concat_molecules, offsets, ragged_rows
 from molstream.shards.schema import ATOM_FEATURES
+from molstream.shards.tasks import LEVELS, Level
 
 
 @dataclass(slots=True)
@@ -68,9 +70,9 @@ def _collect(job: Job, number: int) -> tuple[Molecules, np.ndarray, np.ndarray]:
     parts: list[Molecules] = []
     tables: list[np.ndarray] = []
     identities: list[np.ndarray] = []
-    for (path, widths), rows in zip(job.mapped(), plan.ranges, strict=True):
+    for (path, layout), rows in zip(job.mapped(), plan.ranges, strict=True):
         table = plan.files[rows.file].table
-        for molecules, identity in Spill(path).read(number, widths):
+        for molecules, identity in Spill(path).read(number, layout):
             parts.append(_widen(job, molecules, table))
             tables.append(np.full(len(molecules), table))
             assert identity is not None, "spill files of a join have it"
@@ -87,15 +89,16 @@ def _widen(job: Job, molecules: Molecules, table: int) -> Molecules:
     for level, num_tasks in job.plan.num_tasks.items():
         if not num_tasks:
             continue
-        rows = int(molecules.label_ptr(level)[-1])
-        wide = np.full(label_shape(level, rows, num_tasks), np.nan, np.float32)
+        column = COLUMNS[f"{level}_labels"]
+        shape = column.shape(int(molecules.row_ptr(column.rows)[-1]), named_sizes(0, job.plan.num_tasks))
+        wide = np.full(shape, column.pad, column.dtype)
         labels = molecules.labels(level)
         if labels is not None:
             wide[:, job.plan.columns_of(table, level)] = labels
         columns[f"{level}_labels"] = wide
     if job.plan.has_identifiers and molecules.identifiers is None:
         columns["identifiers"] = np.full(len(molecules), "", object)
-    return replace(molecules, **columns)
+    return molecules.replace(**columns)
 
 
 def _group(job: Job, molecules: Molecules, identity: np.ndarray) -> _Groups:
@@ -175,7 +178,7 @@ def _merge(molecules: Molecules, groups: _Groups, num_tasks: dict[Level, int]) -
         conflicts.append(count)
     if molecules.identifiers is not None:
         columns["identifiers"] = _first_texts(molecules.identifiers, groups, kept)
-    return replace(merged, **columns), np.concatenate(conflicts)
+    return merged.replace(**columns), np.concatenate(conflicts)
 
 
 def _mixed_forms(found: np.ndarray, before: np.ndarray, ptr: np.ndarray, level: Level) -> np.ndarray:

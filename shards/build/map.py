@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,9 @@ from molstream.shards.format.statistics import Moments, flat_labels
 from molstream.shards.inputs.datasets import Dataset
 from molstream.shards.inputs.rows import Rows
 from molstream.shards.inputs.tables import TableReader
-from molstream.shards.molecules import LEVELS, Level, Molecules, concat_molecules
+from molstream.shards.molecules import Molecules, concat_molecules
 from molstream.shards.splits.assignment import NO_SPLIT
+from molstream.shards.tasks import LEVELS, Level
 
 BATCH_ROWS = 2_048
 """Rows that are read and featurised together; what is done again when a molecule takes the child down."""
@@ -227,7 +228,7 @@ def _label_structures(rows: Rows, start: int, structures: Any) -> tuple[Molecule
                 n = int(num_heavy[m])
                 reason = f"pair list of {size} values for {n} heavy atoms, expected {n * n} or {n * (n - 1) // 2}"
             problems.setdefault(m, reason)
-    return replace(molecules, **columns), problems
+    return molecules.replace(**columns), problems
 
 
 def featurize_smiles(smiles: list[str | None], first_row: int) -> tuple[Molecules, dict[int, str]]:

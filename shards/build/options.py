@@ -1,13 +1,13 @@
-"""What decides the bytes of a shard set, besides its input; and how the work is done, which decides nothing."""
+"""The options that decide the bytes of a shard set besides its input, and those of how the work is done, which decide none."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from molstream.shards.columns import computed_groups
 from molstream.shards.errors import InputError
-from molstream.shards.format.block import ENCODINGS
 from molstream.shards.inputs.datasets import TableSpec
-from molstream.shards.molecules import LEVELS, Level
 from molstream.shards.splits.rules import SplitFractions
+from molstream.shards.tasks import LEVELS, Level
 
 LABEL_DTYPES = {"f32": "f4", "f16": "f2"}
 """Names on the command line -> dtypes of the format."""
@@ -29,28 +29,28 @@ def parse_label_dtypes(texts: list[str]) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuildOptions:
-    """What decides the bytes of a shard set, besides its input."""
+    """The options that decide the bytes of a shard set, besides its input."""
 
     tables: tuple[TableSpec, ...] = (TableSpec(),)
-    """What the input is: one table, of one file or many, or several that are joined."""
+    """The input: one table of one or many files, or several tables that are joined."""
     join: Literal["", "smiles", "inchi"] = ""
-    """What makes rows, of several tables or of one, one molecule: the same stored SMILES or fixed-hydrogen InChI; '': nothing."""
+    """Rows with the same stored SMILES, or fixed-hydrogen InChI, become one molecule. '': each row is a molecule."""
     splits: str = "skeleton"
-    """How molecules come into splits: 'skeleton', 'scaffold', 'position', or the name of a file that says so row by row."""
+    """The split rule: 'skeleton', 'scaffold', 'position', or the name of a file that gives the split of each row."""
     split_fractions: SplitFractions = field(default_factory=lambda: SplitFractions.parse("98,1,1"))
-    """Shares of train, val and test, where no file says."""
+    """Shares of train, val and test, unless a file gives the splits."""
     split_seed: int | None = None
-    """Of the splits; None: the seed."""
+    """Seed of the splits; None: `seed`."""
     seed: int = 0
-    """Decides the order of molecules and which skeleton goes to which split."""
+    """Seed of the order of molecules and of the split of each skeleton."""
     block_molecules: int = 0
-    """Molecules a block, about, the unit of reading; 0: 4096, less where a split would have fewer than 32 blocks, at least 64."""
+    """Approximate molecules per block, the unit of reading. 0: 4096, or fewer so that a split has 32 blocks, but at least 64."""
     shard_molecules: int = 49_152
-    """Molecules a shard, at most about: what is in memory at once while it is written. Fewer where there are very many tasks."""
+    """Approximate maximum of molecules per shard, which are in memory at once while it is written; fewer with very many tasks."""
     graph_labels: Literal["f32", "f16"] = "f32"
     """How labels of molecules are stored."""
     atom_labels: Literal["f32", "f16"] = "f16"
-    """How labels of atoms are stored: f16 is what the paper's library uses; f32 loses nothing and takes a third more space."""
+    """How labels of atoms are stored: the paper's library uses f16; f32 loses nothing and takes a third more space."""
     bond_labels: Literal["f32", "f16"] = "f32"
     """How labels of bonds are stored."""
     pair_labels: Literal["f32", "f16"] = "f32"
@@ -72,7 +72,7 @@ class BuildOptions:
                 raise InputError(
                     f"{level}_labels {getattr(self, f'{level}_labels')!r}: expected one of {', '.join(LABEL_DTYPES)}"
                 )
-        known = tuple(ENCODINGS)
+        known = computed_groups()
         if list(self.pe) != [name for name in known if name in self.pe]:
             raise InputError(
                 f"positional encodings {','.join(self.pe)!r}: expected some of {', '.join(known)}, in this order, once"
@@ -86,14 +86,14 @@ class BuildOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkOptions:
-    """How the work is done. The bytes of a shard set do not depend on it, but for rows that a limit rejects."""
+    """How the work is done. The bytes of a shard set do not depend on it, except through rows that a limit rejects."""
 
     workers: int = 1
-    """Processes that read, sort and write; each has a child that runs RDKit. On Ray: most tasks at once, 0 for no limit."""
+    """Processes that read, sort and write; each has a child that runs RDKit. On Ray: most work items at once, 0: no limit."""
     engine: Literal["local", "ray"] = "local"
     """Where workers run."""
     ray_address: str | None = None
-    """An existing Ray cluster; None: a Ray of its own on this machine."""
+    """Address of an existing Ray cluster; None: a Ray of its own on this machine."""
     max_reject_fraction: float = 0.1
     """Share of rows that may be rejected before the build stops."""
     molecule_s: float = 10.0

@@ -11,14 +11,15 @@ import numpy as np
 
 from molstream.kernels.rng.hashing import mix_key
 from molstream.shards.build.options import BuildOptions
-from molstream.shards.build.spill import Widths
-from molstream.shards.format.block import FORMAT_VERSION, groups_of
+from molstream.shards.build.spill import PieceLayout
+from molstream.shards.columns import COLUMN_GROUPS, groups_of
+from molstream.shards.format.block import FORMAT_VERSION
 from molstream.shards.inputs.datasets import Dataset, merge_tasks
 from molstream.shards.inputs.tables import InputFile, RowRange, cut_ranges
-from molstream.shards.molecules import LEVELS, Level, Task, TaskSet
 from molstream.shards.splits.rules import Splits
+from molstream.shards.tasks import LEVELS, Level, Task, TaskSet
 
-SPILL_VERSION = 3
+SPILL_VERSION = 4
 """Changes whenever spill files of an older build can no longer be used."""
 PARTITION_BYTES = 80 << 20
 """What the molecules of a partition may take in memory, about; a worker has several copies while it merges tables."""
@@ -77,13 +78,16 @@ class Plan:
         """Column groups of the set."""
         return groups_of(self.num_tasks, pe=self.options.pe, identifiers=self.has_identifiers)
 
-    def widths(self, table: int | None) -> Widths:
-        """Of the spill files of one table, or (None) of all tables joined."""
+    def piece_layout(self, table: int | None) -> PieceLayout:
+        """Of the spill files of one table, or (None) of all tables joined: all columns but those that are computed later."""
+        early = [name for name in self.options.pe if COLUMN_GROUPS[name].compute is None]
         if table is None:
-            return Widths(num_tasks=self.num_tasks, identifiers=self.has_identifiers, identity=False)
+            groups = groups_of(self.num_tasks, pe=early, identifiers=self.has_identifiers)
+            return PieceLayout.of(groups, num_tasks=self.num_tasks, identity=False)
         dataset = self.datasets[table]
         num_tasks = {level: dataset.num_tasks(level) for level in LEVELS}
-        return Widths(num_tasks=num_tasks, identifiers=bool(dataset.id_column), identity=bool(self.options.join))
+        groups = groups_of(num_tasks, pe=early, identifiers=bool(dataset.id_column))
+        return PieceLayout.of(groups, num_tasks=num_tasks, identity=bool(self.options.join))
 
     # splits, partitions, order
 

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -11,11 +11,13 @@ import pyarrow as pa
 from molstream.kernels.rng.hashing import hash_u64
 from molstream.shards.build.job import Job
 from molstream.shards.build.spill import Spill
-from molstream.shards.chemistry.encodings import encode_positions
+from molstream.shards.chemistry.encodings import compute_columns
+from molstream.shards.columns import COLUMN_GROUPS
 from molstream.shards.format import index
 from molstream.shards.format.statistics import Moments, count_structure
 from molstream.shards.format.writer import write_parquet, write_shard
-from molstream.shards.molecules import Level, Molecules, concat_molecules
+from molstream.shards.molecules import Molecules, concat_molecules
+from molstream.shards.tasks import Level
 
 MIN_UNEVEN = 64
 """Molecules of a block below which all are equal."""
@@ -34,16 +36,17 @@ def reduce_partition(job: Job, task: ShardTask, on_molecules: Callable[[int], No
     """Write the shard, then its facts. `on_molecules` is told how many more molecules are written."""
     plan = job.plan
     num_tasks = plan.num_tasks
-    molecules = concat_molecules([m for path, widths in job.reduced() for m, _ in Spill(path).read(task.partition, widths)])
+    molecules = concat_molecules([m for path, layout in job.reduced() for m, _ in Spill(path).read(task.partition, layout)])
     order = np.lexsort((molecules.ids, hash_u64(plan.order_key, molecules.ids)))
     ends = block_ends(len(order), plan.block_size(task.split), first=task.number)
+    late = [name for name in plan.options.pe if COLUMN_GROUPS[name].compute is not None]
     moments: list[bytes] = []
     histograms: list[str] = []
 
     def blocks() -> Iterator[Molecules]:
         for rows in np.split(order, ends[:-1]):
             block = _round_labels(molecules.take(rows), plan.options.label_dtypes)
-            block = replace(block, **encode_positions(block, plan.options.pe))
+            block = block.replace(**compute_columns(block, late))
             moments.append(Moments.of(block, num_tasks).encode())
             histograms.append(json.dumps(count_structure(block)))
             yield block
@@ -78,4 +81,4 @@ def _round_labels(molecules: Molecules, dtypes: dict[Level, str]) -> Molecules:
         for level, dtype in dtypes.items()
         if dtype == "f2" and (labels := molecules.labels(level)) is not None
     }
-    return replace(molecules, **rounded)
+    return molecules.replace(**rounded)

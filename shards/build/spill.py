@@ -6,13 +6,12 @@
     facts                    JSON: counts and moments of the range
     offsets                  u8 (runs * partitions + 1): where each piece starts; the last is where the pieces end
     molecules                u4 (partitions)
-    trailer (44 bytes)       magic "MSS3", u4 runs, u4 partitions, u4 CRC-32 of the table, u4 CRC-32 of everything from facts to
+    trailer (44 bytes)       magic "MSS4", u4 runs, u4 partitions, u4 CRC-32 of the table, u4 CRC-32 of everything from facts to
                              molecules, u8 start of table, u8 start of facts, u8 size of the file
 
-A piece is one zstd frame of flat arrays without a directory, since a large build makes millions: u4 molecules, atoms, bonds,
-bytes of SMILES, bytes of identifiers; then ids u8, num_atoms u4, num_bonds u4, length of each SMILES u4, SMILES, atom codes,
-bonds, bond codes, labels f4 byte-shuffled, level by level; where there are such columns, lengths u4 and text of identifiers,
-identity u8 twice.
+A piece is one zstd frame of flat arrays without a directory, since a large build makes millions: u4 number of molecules, their
+numbers of atoms u4 and of bonds u4, then its columns in the order of `COLUMNS`: of numbers all rows of the first entry of the
+width, then of the next, ..., in byte planes; of text lengths u4, then UTF-8. Where rows are joined, identity u8 twice.
 Memory holds one run, at most MAX_RUN_ROWS rows and about RUN_BYTES bytes.
 """
 
@@ -22,8 +21,8 @@ import math
 import os
 import struct
 import zlib
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -34,11 +33,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from molstream.kernels.codec.bytes import shuffle_bytes, unshuffle_bytes
+from molstream.shards.columns import COLUMN_GROUPS, COLUMNS, named_sizes
 from molstream.shards.errors import FormatError
-from molstream.shards.format.block import compress, decompress
+from molstream.shards.format.arrays import compress, decompress
 from molstream.shards.format.writer import write_beside
-from molstream.shards.molecules import COLUMNS, LEVELS, Level, Molecules, concat_molecules, label_shape, offsets
+from molstream.shards.molecules import Molecules, concat_molecules, offsets
 from molstream.shards.schema import ATOM_FEATURES
+from molstream.shards.tasks import Level
 
 MAX_RUN_ROWS = 131_072
 RUN_BYTES = 192 << 20
@@ -47,54 +48,44 @@ LEVEL = 1
 """zstd level: read once, soon."""
 REJECT_SCHEMA = pa.schema([("row", pa.uint64()), ("identifier", pa.string()), ("smiles", pa.string()), ("reason", pa.string())])
 MAPPING_SCHEMA = pa.schema([("row", pa.uint64()), ("id", pa.uint64())])
-_MAGIC = b"MSS3"
+_MAGIC = b"MSS4"
 _TRAILER = struct.Struct("<4sIIIIQQQ")
-_PIECE = struct.Struct("<5I")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Widths:
-    """Columns of the arrays in a piece."""
+class PieceLayout:
+    """What pieces hold."""
 
-    num_tasks: dict[Level, int]
-    identifiers: bool
+    columns: tuple[str, ...]
+    """In the order of `COLUMNS`."""
+    sizes: Mapping[str, int]
+    """What names in `Column.width` stand for."""
     identity: bool
     """Molecules come with what they are joined by."""
 
-
-def _encode_texts(texts: np.ndarray) -> list[bytes]:
-    data = [text.encode() for text in texts]
-    return [np.array([len(t) for t in data], np.uint32).tobytes(), b"".join(data)]
+    @classmethod
+    def of(cls, groups: Iterable[str], *, num_tasks: Mapping[Level, int], identity: bool) -> "PieceLayout":
+        """Of the columns of these groups."""
+        names = {column.name for group in groups for column in COLUMN_GROUPS[group].columns}
+        sizes = named_sizes(len(ATOM_FEATURES), num_tasks)
+        return cls(columns=tuple(name for name in COLUMNS if name in names), sizes=sizes, identity=identity)
 
 
 def _encode_piece(molecules: Molecules, identity: np.ndarray | None) -> bytes:
-    smiles = _encode_texts(molecules.smiles)
-    identifiers = [] if molecules.identifiers is None else _encode_texts(molecules.identifiers)
-    sizes = (len(molecules), len(molecules.atom_codes), len(molecules.bond_codes), len(smiles[1]), sum(map(len, identifiers[1:])))
-    parts = [
-        _PIECE.pack(*sizes),
-        molecules.ids.tobytes(),
-        molecules.num_atoms.astype(np.uint32).tobytes(),
-        molecules.num_bonds.astype(np.uint32).tobytes(),
-        *smiles,
-        np.ascontiguousarray(molecules.atom_codes.T).tobytes(),
-        molecules.bond_atoms.tobytes(),
-        molecules.bond_codes.tobytes(),
-        *(
-            shuffle_bytes(np.ascontiguousarray(np.moveaxis(labels, 0, -1)).reshape(-1)).tobytes()
-            for level in LEVELS
-            if (labels := molecules.labels(level)) is not None
-        ),
-        *identifiers,
-        *([] if identity is None else [np.ascontiguousarray(identity).tobytes()]),
-    ]
+    sizes = (np.array([len(molecules)]), molecules.num_atoms, molecules.num_bonds)
+    parts = [numbers.astype(np.uint32).tobytes() for numbers in sizes]
+    for values in molecules.columns.values():
+        if values.dtype == object:
+            texts = [text.encode() for text in values]
+            parts += [np.array([len(t) for t in texts], np.uint32).tobytes(), *texts]
+        else:
+            parts.append(shuffle_bytes(np.ascontiguousarray(np.moveaxis(values, 0, -1)).reshape(-1)).tobytes())
+    parts += [] if identity is None else [np.ascontiguousarray(identity).tobytes()]
     return compress(b"".join(parts), level=LEVEL)
 
 
-def _decode_piece(data: bytes, widths: Widths) -> tuple[Molecules, np.ndarray | None]:
-    content = decompress(data)
-    n, a, b, num_smiles, num_identifiers = _PIECE.unpack_from(content)
-    at = _PIECE.size
+def _decode_piece(data: bytes, layout: PieceLayout) -> tuple[Molecules, np.ndarray | None]:
+    content, at = decompress(data), 0
 
     def read(dtype: Any, count: int) -> np.ndarray:
         nonlocal at
@@ -102,38 +93,28 @@ def _decode_piece(data: bytes, widths: Widths) -> tuple[Molecules, np.ndarray | 
         at += out.nbytes
         return out
 
-    def read_texts(num_bytes: int) -> np.ndarray:
-        ptr = offsets(read(np.uint32, n)).tolist()
-        text = read(np.uint8, num_bytes).tobytes()
+    def read_texts() -> np.ndarray:
+        ptr = offsets(read(np.uint32, n))
+        text = read(np.uint8, int(ptr[-1])).tobytes()
         out = np.empty(n, object)
-        out[:] = [text[i:j].decode() for i, j in pairwise(ptr)]
+        out[:] = [text[i:j].decode() for i, j in pairwise(ptr.tolist())]
         return out
 
-    ids, num_atoms, num_bonds = read(np.uint64, n), read(np.uint32, n), read(np.uint32, n)
-    smiles = read_texts(num_smiles)
-    codes = read(np.uint8, a * len(ATOM_FEATURES)).reshape(len(ATOM_FEATURES), a)
-    bonds, bond_codes = read(np.uint16, 2 * b).reshape(b, 2), read(np.uint8, b)
-    molecules = Molecules(
-        atom_ptr=offsets(num_atoms),
-        bond_ptr=offsets(num_bonds),
-        atom_codes=codes.T,
-        bond_atoms=bonds,
-        bond_codes=bond_codes,
-        ids=ids,
-        smiles=smiles,
-    )
-    columns: dict[str, Any] = {}
-    for level, num_tasks in widths.num_tasks.items():
-        if num_tasks:
-            rows, *rest = label_shape(level, int(molecules.label_ptr(level)[-1]), num_tasks)
-            values = unshuffle_bytes(read(np.uint8, 4 * rows * math.prod(rest)), np.dtype(np.float32))
-            columns[f"{level}_labels"] = np.moveaxis(values.reshape(*rest, rows), -1, 0)
-    if widths.identifiers:
-        columns["identifiers"] = read_texts(num_identifiers)
-    identity = read(np.uint64, 2 * n).reshape(n, 2) if widths.identity else None
+    (n,) = read(np.uint32, 1).tolist()
+    molecules = Molecules(atom_ptr=offsets(read(np.uint32, n)), bond_ptr=offsets(read(np.uint32, n)))
+    columns: dict[str, np.ndarray] = {}
+    for column in map(COLUMNS.__getitem__, layout.columns):
+        if column.dtype == object:
+            columns[column.name] = read_texts()
+            continue
+        num_rows, *width = column.shape(int(molecules.row_ptr(column.rows)[-1]), layout.sizes)
+        planes = read(np.uint8, column.dtype.itemsize * num_rows * math.prod(width))
+        values = unshuffle_bytes(planes, column.dtype).reshape(*width, num_rows)
+        columns[column.name] = np.moveaxis(values, -1, 0)
+    identity = read(np.uint64, 2 * n).reshape(n, 2) if layout.identity else None
     if at != len(content):
         raise FormatError(f"{len(content) - at} bytes after the last array")
-    return replace(molecules, **columns), identity
+    return molecules.replace(**columns), identity
 
 
 class SpillWriter:
@@ -149,7 +130,7 @@ class SpillWriter:
 
     def add(self, molecules: Molecules, partition: np.ndarray, identity: np.ndarray | None = None) -> None:
         """`partition` (N): the number of each molecule's partition; `identity` uint64 (N, 2): what it is joined by."""
-        size = sum(column.nbytes for name in COLUMNS if (column := getattr(molecules, name)) is not None)
+        size = sum(column.nbytes for column in molecules.columns.values())
         if self._rows + len(molecules) > self.run_rows or self._bytes + size > RUN_BYTES:
             self._flush()
         order = np.argsort(partition, kind="stable")
@@ -233,7 +214,7 @@ class Spill:
             raise FormatError(f"{self.path}: damaged; remove this file and run again")
         return pq.ParquetFile(io.BytesIO(data)).read(use_threads=False)
 
-    def read(self, partition: int, widths: Widths) -> list[tuple[Molecules, np.ndarray | None]]:
+    def read(self, partition: int, layout: PieceLayout) -> list[tuple[Molecules, np.ndarray | None]]:
         """Molecules of one partition, run by run, and what they are joined by."""
         parts = []
         with self.path.open("rb", buffering=0) as file:
@@ -242,7 +223,7 @@ class Spill:
                 if end > start:
                     data = os.pread(file.fileno(), int(end - start), int(start))
                     try:
-                        parts.append(_decode_piece(data, widths))
+                        parts.append(_decode_piece(data, layout))
                     except (ValueError, struct.error) as error:
                         raise FormatError(
                             f"{self.path}, partition {partition}: damaged: {error}; remove this file and run again"

@@ -1,30 +1,29 @@
-"""Positional encodings of molecules as they are stored: computed when a set is built, or by a reader of a set that lacks them."""
+"""Columns computed from the structure, as positional encodings are: when a set is built, or by a reader of a set without them."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
-from molstream.kernels.chemistry.positional import laplacian, quantize_laplacian, quantize_walk, random_walk
+from molstream.shards.columns import COLUMN_GROUPS
 from molstream.shards.errors import LimitError
 from molstream.shards.molecules import Molecules
 
-COLUMNS_OF_ENCODING = {"rw16": ("walks",), "lap8": ("eigenvectors", "eigenvalues")}
-"""Columns of `Molecules` that each group of encodings holds."""
 ENCODE_MOLECULES = 512
 """Molecules whose encodings are computed together: what fits a processor's cache."""
 
 
-def encode_positions(molecules: Molecules, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Columns of the encodings `names`, as codes of `kernels.chemistry.positional`. Raises LimitError, naming the molecules."""
-    columns: dict[str, list[np.ndarray]] = {column: [] for name in names for column in COLUMNS_OF_ENCODING[name]}
+def compute_columns(molecules: Molecules, groups: Sequence[str]) -> dict[str, np.ndarray]:
+    """Columns of these column groups, which have a `compute`. Raises LimitError, naming the molecules."""
+    columns: dict[str, list[np.ndarray]] = {column.name: [] for name in groups for column in COLUMN_GROUPS[name].columns}
     for first in range(0, len(molecules), ENCODE_MOLECULES):
         part = molecules.slice(first, min(first + ENCODE_MOLECULES, len(molecules)))
-        graph = (part.atom_ptr, part.bond_ptr, part.bond_atoms)
         try:
-            if "rw16" in names:
-                columns["walks"].append(quantize_walk(random_walk(*graph)))
-            if "lap8" in names:
-                vectors, values = quantize_laplacian(*laplacian(*graph))
-                columns["eigenvectors"].append(vectors)
-                columns["eigenvalues"].append(values)
+            for name in groups:
+                group = COLUMN_GROUPS[name]
+                assert group.compute is not None
+                found = group.compute(part.atom_ptr, part.bond_ptr, part.bond_atoms)
+                for column, values in zip(group.columns, found, strict=True):
+                    columns[column.name].append(values)
         except ValueError as error:
             where = "" if part.ids is None else f" of rows {part.ids.min()} to {part.ids.max()}"
             raise LimitError(f"positional encodings{where}: {error}; run again without that encoding") from error

@@ -24,8 +24,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from molstream.shards.columns import COLUMN_GROUPS, groups_of
 from molstream.shards.errors import ChecksumError, FormatError
-from molstream.shards.format.block import GROUP_ARRAYS, GROUPS
 from molstream.shards.molecules import Molecules, offsets, pair_counts
 
 GROUP_ROWS = 16_384
@@ -93,7 +93,7 @@ def describe_member(data: bytes, offset: int) -> dict:
 def hash_contents(contents: dict[str, bytes]) -> bytes:
     """SHA-256 of a block's decoded members, independent of compression."""
     digest = hashlib.sha256()
-    for group in GROUP_ARRAYS:
+    for group in COLUMN_GROUPS:
         if group in contents:
             digest.update(f"{group}:{len(contents[group])}:".encode())
             digest.update(contents[group])
@@ -102,7 +102,7 @@ def hash_contents(contents: dict[str, bytes]) -> bytes:
 
 def encode_index(rows: list[dict]) -> bytes:
     """Index rows, in shard order -> Parquet bytes."""
-    return encode_table(pa.Table.from_pylist(rows, schema_of(_groups_of(rows[0]) if rows else GROUPS)))
+    return encode_table(pa.Table.from_pylist(rows, schema_of(_groups_of(rows[0]) if rows else groups_of({}))))
 
 
 def encode_table(table: pa.Table) -> bytes:
@@ -141,7 +141,7 @@ def _row_group(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 def _groups_of(names: Iterable[str]) -> tuple[str, ...]:
     names = set(names)
-    return tuple(g for g in GROUP_ARRAYS if f"{g}_offset" in names)
+    return tuple(g for g in COLUMN_GROUPS if f"{g}_offset" in names)
 
 
 class _File:
@@ -288,8 +288,8 @@ class Index:
         self.groups = _groups_of(file.names)
         """Column groups it lists, in the order of their members."""
         schema = schema_of(self.groups)
-        if file.names != schema.names or not set(GROUPS) <= set(self.groups):
-            raise FormatError(f"{file.where}: columns {file.names}, expected {schema_of(GROUPS).names}")
+        if file.names != schema.names or not set(groups_of({})) <= set(self.groups):
+            raise FormatError(f"{file.where}: columns {file.names}, expected {schema_of(groups_of({})).names}")
         for name in schema.names:
             found, expected = file.schema.field(name).type, schema.field(name).type
             file.require(found == expected, name, f"is {found}, expected {expected}")

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 
 from molstream.shards.errors import ChecksumError, FormatError
 from molstream.shards.format.block import FORMAT_VERSION
-from molstream.shards.molecules import Feature, Task, TaskSet
+from molstream.shards.schema import Feature
+from molstream.shards.tasks import Task, TaskSet
 
 MANIFEST = "manifest.json"
 INDEX = "index.parquet"

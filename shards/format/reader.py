@@ -11,23 +11,16 @@ from types import MappingProxyType
 import numpy as np
 
 from molstream.kernels.packing.triples import LabelRows
+from molstream.shards.columns import Widths
 from molstream.shards.errors import ChecksumError, FormatError, InputError
-from molstream.shards.format.block import (
-    TAR_BLOCK,
-    TAR_END,
-    Place,
-    Widths,
-    decode_block,
-    decode_label_rows,
-    decode_sizes,
-    decompress,
-    member_name,
-    shard_name,
-    tar_header,
-)
+from molstream.shards.format.archive import TAR_BLOCK, TAR_END, member_name, shard_name, tar_header
+from molstream.shards.format.arrays import decompress
+from molstream.shards.format.block import decode_block, decode_label_rows, decode_sizes
+from molstream.shards.format.codings import Place
 from molstream.shards.format.index import Index
 from molstream.shards.format.manifest import BUILDING, INDEX, MANIFEST, Manifest
-from molstream.shards.molecules import LEVELS, Level, Molecules
+from molstream.shards.molecules import Molecules
+from molstream.shards.tasks import LEVELS, Level
 
 MAX_GAP = 64 * 1024
 """Bytes of unwanted members that are read through rather than skipped by a second read."""

@@ -7,8 +7,9 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from molstream.kernels.tables.moments import measure_columns
-from molstream.shards.molecules import LEVELS, Level, Molecules
+from molstream.shards.molecules import Molecules
 from molstream.shards.schema import BOND_TYPES, split_bond_codes
+from molstream.shards.tasks import LEVELS, Level
 
 
 @dataclass(slots=True)

@@ -2,8 +2,8 @@
 
 from molstream.shards.format.manifest import Statistics
 from molstream.shards.format.reader import ShardSet
-from molstream.shards.molecules import Level, TaskSet
 from molstream.shards.schema import SYMBOLS
+from molstream.shards.tasks import Level, TaskSet
 
 
 def summarize(shard_set: ShardSet) -> dict:

@@ -8,12 +8,12 @@ import numpy as np
 
 from molstream.shards.errors import ShardError
 from molstream.shards.format import index
-from molstream.shards.format.block import TAR_BLOCK, TAR_END, member_name, tar_header
+from molstream.shards.format.archive import TAR_BLOCK, TAR_END, member_name, tar_header
 from molstream.shards.format.manifest import MAPPING, REJECTS, fingerprint
 from molstream.shards.format.reader import ShardSet
 from molstream.shards.format.statistics import Moments, count_structure, merge_histograms
 from molstream.shards.format.writer import hash_file
-from molstream.shards.molecules import LEVELS
+from molstream.shards.tasks import LEVELS
 
 
 @dataclass(slots=True)

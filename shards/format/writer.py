@@ -12,21 +12,14 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from molstream.shards.columns import COLUMN_GROUPS
 from molstream.shards.errors import StorageError
 from molstream.shards.format import index
-from molstream.shards.format.block import (
-    ENCODING_LEVEL,
-    ENCODINGS,
-    TAR_BLOCK,
-    TAR_END,
-    ZSTD_LEVEL,
-    compress,
-    encode_block,
-    member_name,
-    shard_name,
-    tar_member,
-)
-from molstream.shards.molecules import Level, Molecules
+from molstream.shards.format.archive import TAR_BLOCK, TAR_END, member_name, shard_name, tar_member
+from molstream.shards.format.arrays import compress
+from molstream.shards.format.block import encode_block
+from molstream.shards.molecules import Molecules
+from molstream.shards.tasks import Level
 
 
 @contextmanager
@@ -109,7 +102,7 @@ def write_shard(
             contents = encode_block(molecules, label_dtypes=label_dtypes)
             row = {"split": split, "shard": number, "block": k} | index.describe_block(molecules)
             for group, content in contents.items():
-                data = compress(content, level=ENCODING_LEVEL if group in ENCODINGS else ZSTD_LEVEL)
+                data = compress(content, level=COLUMN_GROUPS[group].zstd_level)
                 member = tar_member(member_name(split, number, k, group), data)
                 fields = index.describe_member(data, at + TAR_BLOCK)
                 row |= {f"{group}_{field}": value for field, value in fields.items()}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from molstream.shards.errors import InputError, SchemaError
-from molstream.shards.molecules import KINDS, LEVELS, Kind, Level, Task, TaskSet
+from molstream.shards.tasks import KINDS, LEVELS, Kind, Level, Task, TaskSet
 
 SMILES_COLUMNS = ("smiles", "ordered_smiles", "canonical_smiles", "SMILES", "Smiles")
 """Names a SMILES column is looked for under."""

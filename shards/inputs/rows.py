@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 
 from molstream.shards.errors import SchemaError
 from molstream.shards.inputs.datasets import Dataset
-from molstream.shards.molecules import LEVELS, Level, Task, offsets
+from molstream.shards.molecules import offsets
+from molstream.shards.tasks import LEVELS, Level, Task
 
 MISSING = pa.array(["", "NA", "N/A", "null", "NULL", "None"], pa.large_string())
 """Texts that say that there is no label; NaN says that it is not a number."""

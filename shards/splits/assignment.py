@@ -11,8 +11,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from molstream.kernels.tables.assign import assign_rows
-from molstream.shards.errors import SchemaError
-from molstream.shards.splits.pickled import show
+from molstream.shards.errors import SchemaError, show
 
 NO_SPLIT = 255
 """Assignment of a row that is in no split."""
@@ -101,12 +100,19 @@ class Assignment:
 
     def put_list(self, rows: list | tuple, code: int) -> None:
         """Whole numbers in a Python list."""
+        for at in range(0, len(rows), CHUNK_ROWS):
+            part = rows[at : at + CHUNK_ROWS]
+            # nearly always all are int and few are wrong: then no line of Python runs for each, and `put` checks the array
+            if not set(map(type, part)) <= {int} or not -(2**63) <= min(part) <= max(part) < 2**63:
+                self._check_each(part, code)
+            self.put(np.array(part, np.int64), code)
+
+    def _check_each(self, rows: list | tuple, code: int) -> None:
         for row in rows:
             if isinstance(row, bool) or not isinstance(row, int | np.integer):
                 self.fail(f"{self.title(code, 0)}: {_describe(row)} is not a whole number, so no row number")
             if not 0 <= row < self.num_rows:
                 self._refuse_outside(self.title(code, 0), int(row))
-        self.put(np.array(rows, np.int64), code)
 
     def put_next(self, codes: np.ndarray, first: int) -> int:
         """Rows from `first` on, in order; returns the one after."""

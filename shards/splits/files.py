@@ -3,7 +3,7 @@
 One decision: every format is read piece by piece into one `Assignment`, a byte for each row, which refuses a row that comes twice
 over. The price: nothing is read that says it in another way, such as by SMILES or as a mask.
 
-    .pt        torch.save of {split: row numbers}, lists, arrays or tensors; read by `shards/splits/torchfile.py`, never run
+    .pt        torch.save of {split: row numbers}, lists, arrays or tensors; needs torch, runs nothing (`torchfile.py`)
     .npz       an array of row numbers for each split, under its name
     .npy       for each row in order its split: a name, or 0, 1, 2 for train, val, test
     .json      {split: [row numbers]}, up to 64 MiB
@@ -33,9 +33,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from molstream.shards.errors import InputError, ShardError
+from molstream.shards.errors import InputError, ShardError, show
 from molstream.shards.splits.assignment import CHUNK_ROWS, NO_SPLIT, Assignment, SplitFile
-from molstream.shards.splits.pickled import show
 from molstream.shards.splits.rules import SPLITS
 from molstream.shards.splits.torchfile import read_torch_file
 
@@ -74,9 +73,10 @@ _UNREADABLE = (
 def read_split_file(url: str, *, num_rows: int) -> SplitFile:
     """Read the split of a data set of `num_rows` rows from a path or URL; the formats are in the module's docstring.
 
-    A split may be empty, but for train, and rows may be in none. Takes a byte for each row, and for .pt 8 for each row number and
-    the file; other formats go through piece by piece. Raises InputError for a file that is not there or of no known kind,
-    SchemaError for one that cannot be read, or says something else than at most one split for each of these rows.
+    A split may be empty, but for train, and rows may be in none. Takes a byte for each row. A .pt file takes twice its own size
+    besides, and 36 bytes for each row number of a list; other formats go through piece by piece. Raises InputError for a file
+    that is not there, of no known kind, or a .pt without torch; SchemaError for one that cannot be read, or says something else
+    than at most one split for each of these rows.
     """
     name = urlsplit(url).path if "://" in url else url
     extension = next((e for e in _READERS if name.lower().endswith(e)), None)

@@ -103,15 +103,6 @@ def test_every_float_there_is_comes_back(dtype):
     assert same_floats(densify_labels(sparsify_labels(labels, ptr, dtype=dtype), ptr), labels)
 
 
-@given(dense_labels())
-@settings(deadline=None, max_examples=50)
-def test_a_molecule_is_present_where_any_of_its_entries_is_real(case):
-    labels, ptr = case
-    sparse = sparsify_labels(labels, ptr)
-    for t, present in enumerate(twins.labels.molecules_of_tasks(sparse, len(ptr) - 1)):
-        assert present == [i for i in range(len(ptr) - 1) if not np.isnan(labels[ptr[i] : ptr[i + 1], t]).all()]
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_each_task_takes_the_coding_of_fewest_bytes(dtype):
     sparse, ptr, labels = three_codings(dtype)

@@ -107,29 +107,6 @@ def test_number_of_packs_equals_its_twin_where_graphs_or_edges_bind(case, graphs
     assert got == twins.packs.num_packs(sizes, bonds.tolist(), capacity=capacity)
 
 
-@given(multisets(max_size=200, max_capacity=400))
-@settings(deadline=None, max_examples=100)
-def test_number_of_packs_lies_between_the_volume_and_its_bound(case):
-    sizes, capacity = case
-    total, largest = sum(sizes), max(sizes)
-    packs = _packs.count_packs(np.bincount(sizes), largest, capacity)
-    assert packs >= -(-total // capacity)
-    assert packs <= len(sizes)
-    if largest < capacity:
-        assert packs <= max(1, -(-total // (capacity - largest)))
-
-
-@given(multisets(), st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=50)
-def test_number_of_packs_minds_neither_order_nor_dtype(case, random):
-    sizes, capacity = case
-    bonds = [s // 2 for s in sizes]
-    limits = Capacity(AMPLE, capacity, AMPLE)
-    packs = num_packs(np.array(sizes), np.array(bonds), capacity=limits)
-    random.shuffle(sizes)
-    assert num_packs(np.array(sizes, np.uint16), np.array(bonds, np.uint8), capacity=limits) == packs
-
-
 def test_no_molecules_need_no_packs():
     none = np.empty(0, np.int64)
     assert num_packs(none, none, capacity=Capacity(7, 7, 8)) == 0
@@ -218,15 +195,6 @@ def test_packing_depends_on_nothing_but_its_inputs():
             np.testing.assert_array_equal(again[1], first[1])
 
 
-@given(multisets(max_size=200), st.integers(1, 50), st.integers(0, 2**32))
-@settings(deadline=None, max_examples=60)
-def test_no_load_exceeds_the_mean_before_its_last_molecule_by_more_than_that_molecule(case, packs, key):
-    sizes, bonds, capacity = np.array(case[0]), np.zeros(len(case[0]), int), Capacity(AMPLE, AMPLE, AMPLE)
-    packed = pack_molecules(sizes, bonds, shuffled(len(sizes), key=key), num_packs=packs, capacity=capacity)
-    loads = check_packs(*packed, sizes, bonds, capacity)
-    assert loads.max() <= max((sizes[sizes >= v].sum() - v) / packs + v for v in sizes) + 1e-9
-
-
 def test_large_molecules_take_a_pack_each_and_no_more():
     for sizes, packs in (([9] * 100, 100), ([10] * 5 + [1], 6), ([10, 9, 9], 3), ([2, 3], 2)):
         capacity = Capacity(AMPLE, 10 if max(sizes) > 3 else 3, AMPLE)
@@ -273,33 +241,6 @@ def test_windows_equal_their_twin(case):
     assert (window_ptr.tolist(), packs.tolist()) == expect
 
 
-@given(many_blocks())
-@settings(deadline=None, max_examples=100)
-def test_windows_cover_the_order_once_and_are_large_enough_and_know_their_packs(case):
-    blocks, order, capacity, window_molecules = case
-    window_ptr, packs = cut(blocks, order, capacity, window_molecules)
-    assert window_ptr[0] == 0
-    assert window_ptr[-1] == len(order)
-    assert (np.diff(window_ptr) > 0).all()
-    assert len(packs) == len(window_ptr) - 1
-    for start, end, planned in zip(window_ptr[:-1], window_ptr[1:], packs, strict=True):
-        atoms, bonds = zip(*[molecule for b in order[start:end] for molecule in blocks[b]])
-        assert len(atoms) >= window_molecules or len(packs) == 1
-        assert planned == num_packs(np.array(atoms), np.array(bonds), capacity=capacity)
-
-
-def test_windows_of_some_blocks_of_an_index_are_those_of_these_blocks_alone():
-    rng = np.random.default_rng(0)
-    blocks = [[(int(a), int(a)) for a in rng.integers(5, 30, 40)] for _ in range(12)]
-    capacity = Capacity(20, 255, 600)
-    for order in ([5, 7, 9], [11, 0, 3, 8], [11]):
-        some = cut(blocks, order, capacity, 40)
-        alone = cut([blocks[b] for b in order], range(len(order)), capacity, 40)
-        assert some[0].tolist() == alone[0].tolist()
-        assert some[1].tolist() == alone[1].tolist()
-        assert some[0][-1] == len(order)
-
-
 def test_of_cuts_that_take_equally_many_packs_the_one_with_the_earliest_ends_is_taken():
     # a molecule a block and a pack: every window is full wherever it ends
     window_ptr, packs = cut([[(10, 9)]] * 14, range(14), Capacity(7, 10, 100), 4)
@@ -334,7 +275,7 @@ def test_no_blocks_make_no_windows():
 def test_drug_like_molecules_fill_their_packs_and_never_fail(budget, fill, block_size):
     """Over all usable slots of an epoch of 262,144 molecules, in uneven blocks, the remainders of windows included."""
     shard = 49_152
-    for seed in range(10):
+    for seed in range(4):
         rng = np.random.default_rng(seed)
         atoms, bonds = drug_like(rng, 262_144)
         ends = [shard * k + block_ends(min(shard, 262_144 - shard * k), block_size, first=k) for k in range(6)]

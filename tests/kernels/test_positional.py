@@ -55,36 +55,9 @@ def tree(branches, depth):
     return n, bonds
 
 
-def cage(points, bonds_an_atom):
-    """The polyhedron whose atoms lie at `points`: each is joined to its nearest."""
-    points = np.array(points)
-    distance = np.linalg.norm(points[:, None] - points[None], axis=2)
-    length = np.sort(distance, axis=1)[:, 1].max()
-    bonds = [(i, j) for i, j in itertools.combinations(range(len(points)), 2) if distance[i, j] < length * 1.01]
-    assert np.bincount(np.ravel(bonds)).tolist() == len(points) * [bonds_an_atom]
-    return len(points), bonds
-
-
-def cyclic(*point):
-    return [point[k:] + point[:k] for k in range(3)]
-
-
 def dodecahedron():
-    p = (1 + 5**0.5) / 2
-    points = list(itertools.product((-1, 1), repeat=3))
-    for a, b in itertools.product((-1 / p, 1 / p), (-p, p)):
-        points += cyclic(0.0, a, b)
-    return cage(points, 3)
-
-
-def buckminsterfullerene():
-    p = (1 + 5**0.5) / 2
-    points = []
-    for a, b, c in itertools.product((-1, 1), repeat=3):
-        points += cyclic(0.0, b * 1.0, c * 3 * p) if a == 1 else []
-        points += cyclic(a * 1.0, b * (2 + p), c * 2 * p)
-        points += cyclic(a * p, b * 2.0, c * (2 * p + 1))
-    return cage(points, 3)
+    """As the generalised Petersen graph (10, 2)."""
+    return 20, [bond for i in range(10) for bond in ((i, (i + 1) % 10), (i, i + 10), (i + 10, (i + 2) % 10 + 10))]
 
 
 def copies(molecule, number):
@@ -100,7 +73,6 @@ SYMMETRIC = {
     "cubane": hypercube(3),
     "four-dimensional cube": hypercube(4),
     "dodecahedrane": dodecahedron(),
-    "C60": buckminsterfullerene(),
     "neopentane": star(5),
     "tetra-tert-butylmethane": tree(4, 2),
     "dendrimer": tree(3, 3),
@@ -209,29 +181,15 @@ def test_eigenpairs_by_hand():
     assert vectors.dtype == values.dtype == np.float32
 
 
-def test_the_symmetric_graphs_are_what_their_names_say():
-    sizes = {name: (n, len(bonds)) for name, (n, bonds) in SYMMETRIC.items()}
-    assert sizes["dodecahedrane"] == (20, 30)
-    assert sizes["C60"] == (60, 90)
-    assert sizes["cubane"] == (8, 12)
-    exact = np.linalg.eigvalsh(matrix_of(SYMMETRIC["C60"]))
-    assert [end - start for start, end in groups_of(np.maximum(exact, 0))][:5] == [1, 3, 5, 3, 4]
-
-
 @pytest.mark.parametrize("name", SYMMETRIC)
-@pytest.mark.parametrize("num_vectors", [1, 3, 8, 20])
-def test_eigenpairs_of_symmetric_graphs_are_numpys(name, num_vectors):
-    check_eigenpairs(SYMMETRIC[name], num_vectors)
-
-
-@pytest.mark.parametrize("name", SYMMETRIC)
-@pytest.mark.parametrize(("num_steps", "num_vectors"), [(1, 1), (2, 2), (7, 5), (16, 8), (33, 30)])
-def test_encodings_of_symmetric_graphs_equal_their_twins(name, num_steps, num_vectors):
-    check_twins(SYMMETRIC[name], num_steps, num_vectors)
+def test_encodings_of_symmetric_graphs_equal_their_twins_and_numpys(name):
+    for num_steps, num_vectors in ((1, 1), (2, 3), (7, 5), (16, 8), (33, 30)):
+        check_twins(SYMMETRIC[name], num_steps, num_vectors)
+        check_eigenpairs(SYMMETRIC[name], num_vectors)
 
 
 def test_encodings_of_real_molecules_equal_their_twins_and_numpys(sample_set):
-    for molecule in molecules_of(sample_set):
+    for molecule in molecules_of(sample_set, 40):
         check_twins(molecule)
         check_eigenpairs(molecule, 8)
 
@@ -244,30 +202,7 @@ def test_encodings_of_any_graph_are_numpys(molecule, num_steps, num_vectors):
     np.testing.assert_allclose(random_walk(*arrays_of([molecule]), num_steps=num_steps), walk, atol=1e-6)
 
 
-@given(molecule=graphs(max_atoms=40, max_bonds=60))
-@settings(deadline=None, max_examples=60)
-def test_walks_are_probabilities_and_even_without_odd_rings(molecule):
-    n, bonds = molecule
-    walk = random_walk(*arrays_of([molecule]))
-    assert ((walk >= 0) & (walk <= 1 + 1e-6)).all()
-    assert (walk[:, ::2] <= 0.5 + 1e-6).all()
-    # join even atoms with odd ones only: every ring is even
-    bipartite = (n, [(u, v) for u, v in bonds if (u + v) % 2])
-    assert (random_walk(*arrays_of([bipartite]))[:, ::2] == 0).all()
-
-
 # the rule
-
-
-@pytest.mark.parametrize("name", SYMMETRIC)
-def test_every_vector_is_positive_where_its_space_is_nearest_an_atom(name):
-    molecule = SYMMETRIC[name]
-    vectors, _ = laplacian(*arrays_of([molecule]), num_vectors=12)
-    vectors = vectors.astype(float)
-    for atoms in twins.positional.components(twins.positional.adjacency(*molecule)):
-        for v in vectors[atoms].T[: len(atoms)]:
-            first = int(np.argmax(np.abs(v) >= 0.9998 * np.abs(v).max()))
-            assert v[first] > 0, (name, v)
 
 
 @given(seed=st.integers(0, 2**32), size=st.integers(1, 6))
@@ -285,16 +220,6 @@ def test_the_rule_does_not_depend_on_the_basis_it_is_given(seed, size):
         got.append(flat.reshape(15, 8)[:, :size])
     np.testing.assert_allclose(got[0], got[1], atol=1e-9)
     np.testing.assert_allclose(got[0], twins.positional.canonical_basis(space), atol=1e-9)
-
-
-@pytest.mark.parametrize("name", ["ring of 9", "C60", "tetra-tert-butylmethane", "complete 20"])
-def test_fewer_vectors_are_the_first_of_more(name):
-    arrays = arrays_of([SYMMETRIC[name]])
-    vectors, values = laplacian(*arrays, num_vectors=20)
-    for k in range(1, 20):
-        fewer, low = laplacian(*arrays, num_vectors=k)
-        np.testing.assert_allclose(fewer, vectors[:, :k], atol=1e-6)
-        np.testing.assert_allclose(low, values[:, :k], atol=1e-6)
 
 
 def test_a_component_has_the_bytes_of_a_molecule_of_its_own():
@@ -370,21 +295,15 @@ def test_an_empty_batch_and_empty_molecules_have_no_rows():
 
 @pytest.mark.parametrize(
     "molecule",
-    [chain(129), ring(150), star(140), tree(2, 7), copies(ring(140), 2), complete(130)],
-    ids=["chain", "ring", "star", "tree", "two rings", "complete"],
+    [chain(129), ring(151), star(140), tree(2, 7), tree(3, 4), copies(ring(140), 2), complete(130)],
+    ids=["chain", "ring", "star", "tree2", "tree3", "two rings", "complete"],
 )
-def test_large_components_equal_numpys_in_another_way(molecule):
+def test_large_components_equal_numpys_in_another_way_and_keep_to_the_rule(molecule):
     check_eigenpairs(molecule, 8)
     walk = twins.positional.random_walk(*molecule, num_steps=16)
     np.testing.assert_allclose(random_walk(*arrays_of([molecule])), walk, atol=1e-6)
-
-
-@pytest.mark.parametrize("molecule", [chain(150), ring(151), tree(3, 4), tree(2, 7)], ids=["chain", "ring", "tree3", "tree2"])
-def test_large_components_keep_to_the_rule(molecule):
-    vectors, values = laplacian(*arrays_of([molecule]))
-    slow_vectors, slow_values = twins.positional.laplacian(*molecule, num_vectors=8)
-    np.testing.assert_allclose(values, slow_values, atol=1e-6)
-    np.testing.assert_allclose(vectors, slow_vectors, atol=1e-5)
+    if molecule[0] < 256:
+        check_twins(molecule)
 
 
 def known_chain(n, k):

@@ -179,6 +179,7 @@ def test_real_molecules_fall_into_rdkits_groups(sample_smiles):
     assert parts_of(smiles, hash_smiles(*smiles)) == expected
 
 
+@pytest.mark.slow
 def test_all_sample_molecules_fall_into_rdkits_groups_but_for_tautomers(data_dir):
     tables = [pq.read_table(path, columns=["ordered_smiles"]) for path in sorted((data_dir / "pm6_sample").glob("*.parquet"))]
     smiles = columns_of([text for table in tables for text in table["ordered_smiles"].to_pylist()]).smiles.tolist()

@@ -1,6 +1,5 @@
 """Labels as triples are the dense labels that are no NaN, at a cost that knows nothing of the dense form."""
 
-import time
 import tracemalloc
 
 import numpy as np
@@ -16,7 +15,6 @@ from molstream.kernels.packing.triples import LabelRows, collate_triples, concat
 
 DTYPES = [np.float32, np.float16]
 SHARES = [0, 0.01, 0.02, 0.04, 0.3, 1]
-ALL_FORMS = {(encoding, coding) for encoding in (DENSE, BITMAP, ROWS) for coding in (RAW, TABLE, DELTA)}
 
 
 def expected_rows(dense):
@@ -122,35 +120,14 @@ def test_listed_labels_are_the_dense_ones_that_are_no_nan(labels, dtype, data):
     assert_same_rows(list_labels(sparse, len(labels), tasks=tasks), expected_rows(dense[:, tasks]))
 
 
-def test_the_labels_of_these_tests_take_every_encoding_and_every_coding():
-    seen = set()
-
-    @given(dense_labels(), st.sampled_from(DTYPES))
-    @settings(deadline=None, max_examples=200, derandomize=True, database=None)
-    def look(labels, dtype):
-        sparse = sparsify_labels(labels, np.arange(len(labels) + 1), dtype=dtype)
-        seen.update(zip(sparse.encoding.tolist(), sparse.coding.tolist(), strict=True))
-
-    look()
-    assert seen == ALL_FORMS
-
-
-@given(made_labels(), st.data())
-@settings(deadline=None, max_examples=300)
-def test_labels_nobody_would_write_are_listed_as_the_dense_form_reads_them(case, data):
-    sparse, num_molecules = case
-    dense = densify_labels(sparse, np.arange(num_molecules + 1))
-    assert_same_rows(list_labels(sparse, num_molecules), expected_rows(dense))
-    tasks = draw_tasks(data.draw, dense.shape[1])
-    assert_same_rows(list_labels(sparse, num_molecules, tasks=tasks), expected_rows(dense[:, tasks]))
-
-
 @given(made_labels(), st.booleans(), st.data())
-@settings(deadline=None, max_examples=100)
-def test_listed_labels_equal_their_twin(case, selects, data):
+@settings(deadline=None, max_examples=200)
+def test_listed_labels_equal_their_twin_and_what_the_dense_form_reads(case, selects, data):
     sparse, num_molecules = case
     tasks = draw_tasks(data.draw, sparse.encoding.size) if selects else None
     got, expect = list_labels(sparse, num_molecules, tasks=tasks), twins.triples.list_labels(sparse, num_molecules, tasks=tasks)
+    dense = densify_labels(sparse, np.arange(num_molecules + 1))
+    assert_same_rows(got, expected_rows(dense if tasks is None else dense[:, tasks]))
     assert np.diff(got.ptr).tolist() == [len(own) for own in expect]
     assert list(zip(got.task.tolist(), got.value.tolist(), strict=True)) == [label for own in expect for label in own]
 
@@ -244,19 +221,6 @@ def outcome(function, *args, **kwargs):
         return function(*args, **kwargs), None
     except ValueError as error:
         return None, str(error)
-
-
-@pytest.mark.parametrize("name", SparseLabels._fields)
-@pytest.mark.parametrize("by", [-1, 1])
-def test_an_array_of_another_length_is_refused_with_the_same_words(name, by):
-    sparse = make_labels(np.random.default_rng(4), 30, 50, np.float32)
-    assert {*zip(sparse.encoding.tolist(), sparse.coding.tolist(), strict=True)} == ALL_FORMS
-    array = getattr(sparse, name)
-    damaged = sparse._replace(**{name: array[:by] if by < 0 else np.concatenate([array, np.zeros(by, array.dtype)])})
-    _, complaint = outcome(densify_labels, damaged, np.arange(31))
-    assert complaint is not None
-    for tasks in (None, np.array([0])):
-        assert outcome(list_labels, damaged, 30, tasks=tasks) == (None, complaint)
 
 
 DAMAGE = {
@@ -368,17 +332,14 @@ def test_thousands_of_tasks_of_one_label_cost_by_the_label():
     sparse = thin_labels(num_molecules, num_tasks)
     list_labels(thin_labels(10, 3), 10)  # compiles
     tracemalloc.start()
-    start = time.thread_time()
     got = list_labels(sparse, num_molecules)
-    took = time.thread_time() - start
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     num_labels = num_molecules + num_tasks - 1
     assert got.value.size == num_labels
     assert (got.value != 0).sum() == num_tasks - 1
-    # molecules times tasks are 100 billion: 400 GB, and half a minute at the least
+    # molecules times tasks are 100 billion, or 400 GB
     assert peak < 48 * (num_labels + num_tasks)
-    assert took < 2
 
 
 # batches

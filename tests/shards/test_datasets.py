@@ -2,7 +2,6 @@
 
 import csv
 import gzip
-import importlib.util
 import math
 import random
 import re
@@ -11,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
+import lookalikes as lk
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,12 +24,7 @@ from molstream.shards.format.reader import ShardSet
 from molstream.shards.format.verify import verify
 from molstream.shards.inputs.datasets import DATASETS, TableSpec, merge_tasks, parse_task_kinds, preset_dataset, resolve_dataset
 
-_spec = importlib.util.spec_from_file_location("lookalikes", Path(__file__).parents[1] / "lookalikes.py")
-lk = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(lk)
-
 SIZE, SEED = 90, 5
-NAN = float("nan")
 OWN = TableSpec(
     dataset="table",
     smiles_column="mol",
@@ -49,7 +44,6 @@ CASES = {
     "l1000": (lk.write_l1000, {}, TableSpec(dataset="l1000", id_column="full_id")),
     "l1000_3": (lk.write_l1000, {"classes": 3}, TableSpec(dataset="l1000_3")),
     "l1000_5to3": (lk.write_l1000, {}, TableSpec(dataset="l1000_5to3")),
-    "mcf7": (lk.write_l1000, {"cell": "MCF7"}, TableSpec(dataset="l1000")),
     "pcba": (lk.write_pcba, {}, TableSpec(dataset="pcba", id_column="mol_id")),
     "pcqm4m": (lk.write_pcqm4m, {}, TableSpec(dataset="pcqm4m")),
     "pm6": (lk.write_pm6, {}, TableSpec(dataset="pm6", id_column="inchi")),
@@ -139,38 +133,8 @@ def test_all_labels_of_atoms_bonds_and_pairs_lie_where_the_row_has_them(built, c
         original, found = this.look.molecule(row), dense_labels(this.shard_set, molecule)
         expected = this.look.dense_labels(row)
         assert lk.labels_agree(original, expected, this.mols[row], found), f"row {row}: {this.look.smiles[row]}"
-        # the same again by another way, which also sees whether one order of atoms fits all tasks
-        columns = [name for name in expected if expected[name].ndim == 1]
-        keys = [
-            lk.label_key(mol, np.stack([labels[c] for c in columns], axis=1))
-            for mol, labels in ((original, expected), (this.mols[row], found))
-        ]
-        assert keys[0] == keys[1], f"row {row}"
-        told_apart += len(keys[0][1]) > 3
+        told_apart += len(np.unique(np.stack([v for v in expected.values() if v.ndim == 1]), axis=1).T) > 3
     assert told_apart > len(this.molecules) / 2
-
-
-@pytest.mark.parametrize("case", ["pcqm4m", "own", "own_csv"])
-def test_labels_that_are_functions_of_the_molecule_are_those_of_the_stored_one(built, case):
-    this, checked = built(case), 0
-    partly = {row for trap in this.look.traps if trap.endswith(("_list", "_value", "_atom")) for row in this.look.traps[trap]}
-    for row, molecule in this.molecules.items():
-        if row in partly:
-            continue
-        found, mol = dense_labels(this.shard_set, molecule), this.mols[row]
-        tddft = row in this.look.traps.get("tddft_missing", ())
-        for name in this.look.atom:
-            expected = lk.atom_label(mol, name)
-            assert same_bits(found[name], np.full_like(expected, np.nan) if tddft and "tddft" in name else expected), name
-        if case != "pcqm4m":
-            begin, end = np.array([(b.GetBeginAtomIdx(), b.GetEndAtomIdx()) for b in mol.GetBonds()], int).reshape(-1, 2).T
-            assert same_bits(found["bond_order_sum"][begin, end], lk.bond_label(mol))
-            both = np.stack([found["bond_dir"][begin, end], found["bond_dir"][end, begin]], axis=1)
-            assert same_bits(both.reshape(-1), lk.edge_label(mol))
-            assert same_bits(found["distance"][np.triu_indices(mol.GetNumAtoms(), 1)], lk.distance_label(mol))
-            assert same_bits(found["flow"].reshape(-1), lk.flow_label(mol))
-        checked += 1
-    assert checked > 60
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -185,6 +149,10 @@ def test_rows_that_cannot_be_used_are_rejected_with_reasons_and_move_no_id(built
         trap = next(t for t in this.look.traps if t.startswith(lk.UNUSABLE) and row in this.look.traps[t])
         assert reject["reason"].startswith(reason_of(trap, this.look, row)), trap
     assert sum(this.shard_set.manifest.rejects.values()) == len(this.rejects)
+    inputs = this.shard_set.manifest.provenance["inputs"]
+    files = zip(this.look.paths, this.look.file_rows, strict=True)
+    assert [(i["name"], i["rows"], i["table"]) for i in inputs] == [(path.name, rows, 0) for path, rows in files]
+    assert verify(this.shard_set).problems == []
 
 
 def reason_of(trap: str, look, row: int) -> str:
@@ -205,16 +173,6 @@ def reason_of(trap: str, look, row: int) -> str:
         return f"bond list of {size} values for {m} bonds of heavy atoms, expected one or two a bond"
     size = n * (n - 1) // 2 - 1 if column == "distance" else n * n - 1
     return f"pair list of {size} values for {n} heavy atoms, expected {n * n} or {n * (n - 1) // 2}"
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_every_set_is_whole(built, case):
-    this = built(case)
-    assert verify(this.shard_set).problems == []
-    inputs = this.shard_set.manifest.provenance["inputs"]
-    assert [(i["name"], i["rows"], i["table"]) for i in inputs] == [
-        (path.name, rows, 0) for path, rows in zip(this.look.paths, this.look.file_rows, strict=True)
-    ]
 
 
 def written_identifiers(look, column: str) -> list[str]:
@@ -251,45 +209,6 @@ def test_a_set_without_identifiers_has_none(built):
 # tasks and task sets
 
 
-def expected_tasks(case: str, look) -> list[tuple]:
-    """(name, level, kind, unit, source, num_classes), in order."""
-    if case == "qm9":
-        units = [*["GHz"] * 3, "D", "bohr^3", *["hartree"] * 3, "bohr^2", *["hartree"] * 5, "cal/(mol K)", *["kcal/mol"] * 4]
-        return [(name, "graph", "regression", unit, "qm9", 0) for name, unit in zip(lk.QM9_TASKS, units, strict=True)]
-    if case == "zinc":
-        return [(name, "graph", "regression", "1", "zinc", 0) for name in lk.ZINC_TASKS]
-    if case == "tox21":
-        return [(name, "graph", "binary", "1", "tox21", 2) for name in lk.TOX21_TASKS]
-    if case == "pcba":
-        return [(name, "graph", "binary", "1", "pcba", 2) for name in lk.assay_names()]
-    if case in ("l1000", "l1000_3", "l1000_5to3", "mcf7"):
-        classes, preset = (5, "l1000") if case in ("l1000", "mcf7") else (3, case)
-        return [(name, "graph", "ordinal", "1", preset, classes) for name in lk.gene_names()]
-    if case == "pcqm4m":
-        out = [(name, "graph", "regression", unit_of(name), "pcqm4m", 0) for name in lk.PCQM4M_GRAPH]
-        return out + [(name, "atom", "regression", "e", "pcqm4m", 0) for name in lk.PCQM4M_ATOM]
-    if case.startswith("pm6"):
-        # the order of the published files, which is that of the sample
-        names = [name for name in pq.read_schema(lk.sample_path()).names if name.startswith(("graph_", "node_"))]
-        level = {True: "graph", False: "atom"}
-        return [(name, level[name.startswith("graph_")], "regression", unit_of(name), "pm6", 0) for name in names]
-    own = [("y_1", "graph"), ("y_2", "graph"), ("tox_a", "graph", "binary", 2), ("grade", "graph", "ordinal", 5)]
-    own += [("charge_1", "atom"), ("charge_2", "atom"), ("bond_order_sum", "bond"), ("bond_dir", "bond")]
-    own += [("distance", "pair"), ("flow", "pair")]
-    return [(name, level, *(rest[:1] or ["regression"]), "1", "table", *(rest[1:] or [0])) for name, level, *rest in own]
-
-
-def unit_of(column: str) -> str:
-    ends = {
-        "eV": ("_homo", "_gap", "energy_total"),
-        "angstrom": ("principal_length_a", "principal_length_b", "principal_length_c", "plane_best_fit"),
-        "e": ("charges_mulliken",) if column.startswith("node_") else (),
-        "g/mol": ("graph_mw",),
-        "angstrom^2": ("graph_tpsa",),
-    }
-    return next((unit for unit, endings in ends.items() if column.endswith(tuple(endings))), "1")
-
-
 TASK_SETS = {
     "qm9": [("qm9", "graph", "regression", 0, 19)],
     "tox21": [("tox21", "graph", "binary", 2, 12)],
@@ -297,7 +216,6 @@ TASK_SETS = {
     "l1000": [("l1000", "graph", "ordinal", 5, 978)],
     "l1000_3": [("l1000", "graph", "ordinal", 3, 978)],
     "l1000_5to3": [("l1000", "graph", "ordinal", 3, 978)],
-    "mcf7": [("l1000", "graph", "ordinal", 5, 978)],
     "pcba": [("pcba", "graph", "binary", 2, 1328)],
     "pcqm4m": [("g25", "graph", "regression", 0, 25), ("n4", "atom", "regression", 0, 4)],
     "pm6": [("g62", "graph", "regression", 0, 62), ("n7", "atom", "regression", 0, 7)],
@@ -313,18 +231,35 @@ TASK_SETS["own"] = TASK_SETS["own_csv"] = [
 ]
 
 
+def unit_of(column: str) -> str:
+    ends = {
+        "eV": ("_homo", "_gap", "energy_total"),
+        "angstrom": ("principal_length_a", "principal_length_b", "principal_length_c", "plane_best_fit"),
+        "e": ("charges_mulliken", "charges_lowdin") if column.startswith("node_") else (),
+        "g/mol": ("graph_mw",),
+        "angstrom^2": ("graph_tpsa",),
+    }
+    return next((unit for unit, endings in ends.items() if column.endswith(tuple(endings))), "1")
+
+
+QM9_UNITS = [*["GHz"] * 3, "D", "bohr^3", *["hartree"] * 3, "bohr^2", *["hartree"] * 5, "cal/(mol K)", *["kcal/mol"] * 4]
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_tasks_and_task_sets_are_those_of_the_data_set_in_their_order(built, case):
     this = built(case)
-    manifest, source = this.shard_set.manifest, this.spec.dataset
-    found = [(t.name, t.level, t.kind, t.unit, t.source, t.num_classes) for t in manifest.tasks]
-    assert found == expected_tasks(case, this.look)
+    manifest, source, look = this.shard_set.manifest, this.spec.dataset, this.look
+    levels = {"graph": look.graph, "atom": look.atom, "bond": look.bond | look.edge, "pair": look.pair_upper | look.pair_full}
+    assert [(t.name, t.level) for t in manifest.tasks] == [(name, level) for level, names in levels.items() for name in names]
+    units = QM9_UNITS if case == "qm9" else [unit_of(t.name) for t in manifest.tasks]
+    assert [t.unit for t in manifest.tasks] == units
     sets = [(s.name, s.level, s.kind, s.num_classes, len(s.tasks)) for s in manifest.task_sets]
     assert sets == TASK_SETS[case]
-    assert {s.source for s in manifest.task_sets} == {source}
     assert [name for s in manifest.task_sets for name in s.tasks] == [t.name for t in manifest.tasks]
-    levels = {t.level for t in manifest.tasks}
-    assert {group.removesuffix("_labels") for group in this.shard_set.groups} >= levels - {"graph"}
+    kinds = [(kind, classes) for *_, kind, classes, number in TASK_SETS[case] for _ in range(number)]
+    assert [(t.kind, t.num_classes) for t in manifest.tasks] == kinds
+    assert {x.source for x in (*manifest.task_sets, *manifest.tasks)} == {source}
+    assert {group.removesuffix("_labels") for group in this.shard_set.groups} >= {t.level for t in manifest.tasks} - {"graph"}
 
 
 def test_label_counts_and_dropped_labels_are_those_that_were_written(built):
@@ -359,17 +294,6 @@ def test_three_classes_made_of_five_are_those_of_the_published_file(built):
     first = lk.gene_names()[0]
     assert max(m.graph_labels[0, 0] for m in built("l1000").molecules.values()) == 3
     assert built("l1000").shard_set.manifest.tasks[0].name == first
-
-
-def test_files_with_reversed_columns_other_types_and_several_row_groups_are_one_table(built):
-    this = built("pm6")
-    schemas = [pq.read_schema(path) for path in this.look.paths]
-    assert schemas[2].names == schemas[0].names[::-1]
-    assert schemas[2].field("graph_mw").type == pa.float64()
-    assert [path.name for path in this.look.paths] == [f"pm6_processed_{k}.parquet" for k in (1, 2, 10)]
-    ends = np.cumsum(this.look.file_rows)
-    # rows of the third file come after those of the second, though sorted() has it otherwise
-    assert all(any(start <= row < end for row in this.molecules) for start, end in zip([0, *ends[:-1]], ends, strict=True))
 
 
 def test_the_columns_of_a_csv_and_of_a_parquet_table_make_the_same_set(built):
@@ -411,17 +335,13 @@ def build_table(tmp_path):
 
 @pytest.fixture
 def refuse(build_table, tmp_path):
-    """refuse(error, match, files, ...): the build is refused in one line that matches and leaves nothing, folder or not."""
+    """refuse(error, match, files, ...): the build is refused in one line that matches and leaves nothing."""
 
     def check(error: type, match: str, files: dict, **spec) -> None:
         with pytest.raises(error, match=match) as caught:
             build_table(files, **spec)
         assert "\n" not in str(caught.value)
         assert not (tmp_path / "out").exists()
-        (tmp_path / "out").mkdir()
-        with pytest.raises(error, match=match):
-            build_table(files, **spec)
-        (tmp_path / "out").rmdir()
 
     return check
 
@@ -528,15 +448,10 @@ def test_a_table_without_labels_is_a_set_of_structures(build_table):
     assert sorted(m.smiles[0] for m in molecules_of(shard_set).values()) == ["C", "CO"]
 
 
-def test_columns_are_named_as_they_are_even_if_that_looks_like_a_pattern(build_table):
+@pytest.mark.parametrize("name", ["y[1]", "y[[]1]"])
+def test_columns_are_named_as_they_are_even_if_that_looks_like_a_pattern(build_table, name):
     content = "smiles,y[1],y1\nC,1,2\n"
-    kinds = (("y[[]1]", "binary", 2),)
-    shard_set = build_table({"a.csv": content}, graph_columns=("y[1]",), task_kinds=kinds)
-    assert [(task.name, task.kind) for task in shard_set.manifest.tasks] == [("y[1]", "binary")]
-
-
-def test_a_task_kind_names_a_column_as_it_is_even_if_that_looks_like_a_pattern(build_table):
-    shard_set = build_table({"a.csv": "smiles,y[1]\nC,1\n"}, graph_columns=("y[1]",), task_kinds=(("y[1]", "binary", 2),))
+    shard_set = build_table({"a.csv": content}, graph_columns=("y[1]",), task_kinds=((name, "binary", 2),))
     assert [(task.name, task.kind) for task in shard_set.manifest.tasks] == [("y[1]", "binary")]
 
 
@@ -799,19 +714,13 @@ def test_ways_to_say_that_there_is_no_label_are_known(build_table):
     assert shard_set.manifest.dropped_labels == {"y": Dropped(infinite=4, nan=3)}
 
 
-def test_numbers_are_read_however_they_are_written(build_table):
-    texts = ["1", "+1.5", " 2.5 ", ".5", "5.", "-0.0", "1e-3", "1E+3", "15e-1", "007", "1e-50", "16777217"]
-    shard_set = build_table({"a.csv": "smiles,y\n" + "".join(f"C,{text}\n" for text in texts)}, graph_columns=("y",))
-    found = np.array([values[0] for values in values_of(shard_set).values()], np.float32)
-    assert same_bits(found, np.array([float(text) for text in texts], np.float64).astype(np.float32))
-
-
-def test_random_numbers_are_those_that_python_reads(build_table):
+def test_numbers_are_those_that_python_reads(build_table):
     seed = 11
     print(f"seed {seed}")
     draw = random.Random(seed)
     numbers = [draw.choice((draw.gauss(0, 1), draw.uniform(-1e6, 1e6), 10 ** draw.uniform(-44, 38))) for _ in range(3000)]
-    texts = [draw.choice((repr, "{:.3f}".format, "{:.12e}".format, "{:g}".format))(number) for number in numbers]
+    texts = ["1", "+1.5", " 2.5 ", ".5", "5.", "-0.0", "1e-3", "1E+3", "15e-1", "007", "1e-50", "16777217"]
+    texts += [draw.choice((repr, "{:.3f}".format, "{:.12e}".format, "{:g}".format))(number) for number in numbers]
     shard_set = build_table({"a.csv": "smiles,y\n" + "".join(f"C,{text}\n" for text in texts)}, graph_columns=("y",))
     found = np.array([values[0] for values in values_of(shard_set).values()], np.float32)
     assert same_bits(found, np.array([float(text) for text in texts]).astype(np.float32))
@@ -1002,8 +911,4 @@ def test_a_preset_says_itself_which_columns_are_labels(field, option):
 def test_a_table_name_is_a_word(name):
     with pytest.raises(InputError, match=r"table name .*: expected a letter, then letters, digits and underscores, at most 32"):
         TableSpec(dataset="l1000", name=name)
-
-
-def test_a_table_name_may_be_long_and_have_digits():
-    assert TableSpec(dataset="l1000", name="x" * 32).name == "x" * 32
-    assert TableSpec(dataset="l1000", name="Vcap_2").name == "Vcap_2"
+    assert TableSpec(dataset="l1000", name="Vcap_2" + "x" * 26).name == "Vcap_2" + "x" * 26

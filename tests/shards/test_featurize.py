@@ -25,23 +25,8 @@ ACCEPTED = [text for text, reason in ATTACKS["MOLECULES"] if reason is None]
 # every feature code at least once, and what RDKit treats apart
 ODD = [
     *ACCEPTED,
-    "F/C=C/Cl",
-    "F/C=C\\Cl",
-    "CC=CC",
-    "C[C@H](N)C(=O)O",
-    "[NH4+].[Cl-]",
-    "[CH3]",
-    "[O][O]",
-    "C[N+](=O)[O-]",
-    "c1ccc2[nH]ccc2c1",
-    "O=c1cc[nH]cc1",
-    "[Cu+2]",
-    "C#N",
-    "C[Se]C",
-    "[SiH4]",
-    "B(O)(O)c1ccccc1",
-    "OI(=O)(=O)=O",
-    "C12C3C4C1C5C2C3C45",
+    *"F/C=C/Cl F/C=C\\Cl CC=CC C[C@H](N)C(=O)O [NH4+].[Cl-] [CH3] [O][O] C[N+](=O)[O-] c1ccc2[nH]ccc2c1 O=c1cc[nH]cc1".split(),
+    *"[Cu+2] C#N C[Se]C [SiH4] B(O)(O)c1ccccc1 OI(=O)(=O)=O C12C3C4C1C5C2C3C45".split(),
     "[Fe]" + "(Cl)" * 11 + "Cl",
 ]
 
@@ -154,15 +139,8 @@ def plain_features(mol: Chem.Mol) -> tuple[np.ndarray, list]:
         )
         for a in mol.GetAtoms()
     ]
-    kinds = {"SINGLE": "single", "DOUBLE": "double", "TRIPLE": "triple", "AROMATIC": "aromatic"}
-    stereos = {
-        "STEREONONE": "none",
-        "STEREOANY": "any",
-        "STEREOZ": "z",
-        "STEREOE": "e",
-        "STEREOCIS": "cis",
-        "STEREOTRANS": "trans",
-    }
+    kinds = {name.upper(): name for name in ("single", "double", "triple", "aromatic")}
+    stereos = {f"STEREO{name.upper()}": name for name in ("none", "any", "z", "e", "cis", "trans")}
     bonds = [
         (
             *sorted((b.GetBeginAtomIdx(), b.GetEndAtomIdx())),
@@ -346,8 +324,8 @@ def test_a_batch_of_real_molecules_is_what_each_gives_by_itself(many_smiles):
 
 
 def test_a_batch_of_molecules_without_maps_is_what_each_gives_by_itself(many_smiles):
-    check_batch([ATOM_MAP.sub("]", smiles) for smiles in many_smiles[::3]])
-    check_batch([parse_molecule(smiles).smiles for smiles in many_smiles[1::3]])
+    check_batch([ATOM_MAP.sub("]", smiles) for smiles in many_smiles[::12]])
+    check_batch([parse_molecule(smiles).smiles for smiles in many_smiles[1::12]])
 
 
 def test_a_batch_of_molecules_in_random_orders_is_what_each_gives_by_itself(many_smiles):

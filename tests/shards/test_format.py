@@ -1,7 +1,6 @@
 import io
 import struct
 import tarfile
-from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -14,23 +13,14 @@ from hypothesis.extra import numpy as hnp
 from molstream.kernels.codec.labels import SparseLabels, densify_labels
 from molstream.kernels.codec.tokens import decode_tokens, encode_tokens
 from molstream.shards import schema
+from molstream.shards.columns import COLUMN_GROUPS, COLUMNS, Widths, groups_of
 from molstream.shards.errors import FormatError
-from molstream.shards.format import block
-from molstream.shards.format.block import (
-    GROUP_ARRAYS,
-    TAR_END,
-    Widths,
-    compress,
-    decode_arrays,
-    decode_block,
-    decompress,
-    encode_arrays,
-    encode_block,
-    groups_of,
-    tar_header,
-    tar_member,
-)
-from molstream.shards.molecules import LEVELS, Level, Molecules, offsets
+from molstream.shards.format.archive import TAR_END, tar_header, tar_member
+from molstream.shards.format.arrays import compress, decode_arrays, decompress, encode_arrays
+from molstream.shards.format.block import decode_block, encode_block
+from molstream.shards.format.codings import arrays_of
+from molstream.shards.molecules import Molecules, offsets
+from molstream.shards.tasks import LEVELS, Level
 
 NUM_FEATURES, NUM_GRAPH, NUM_ATOM, NUM_BOND, NUM_PAIR = len(schema.ATOM_FEATURES), 3, 2, 2, 1
 NUM_TASKS: dict[Level, int] = {"graph": NUM_GRAPH, "atom": NUM_ATOM, "bond": NUM_BOND, "pair": NUM_PAIR}
@@ -127,13 +117,13 @@ def decode(contents: dict[str, bytes], num_molecules: int, *, num_tasks: dict[Le
 
 
 def assert_same(found: Molecules, expected: Molecules) -> None:
-    for field in fields(Molecules):
-        a, b = getattr(found, field.name), getattr(expected, field.name)
+    for name in ("atom_ptr", "bond_ptr", *COLUMNS):
+        a, b = getattr(found, name), getattr(expected, name)
         if a is None or b is None:
-            assert a is b, field.name
+            assert a is b, name
             continue
-        assert a.dtype == b.dtype, field.name
-        assert np.array_equal(a, b, equal_nan=a.dtype.kind == "f"), field.name
+        assert a.dtype == b.dtype, name
+        assert np.array_equal(a, b, equal_nan=a.dtype.kind == "f"), name
 
 
 def assert_well_formed(m: Molecules, num_molecules: int) -> None:
@@ -177,9 +167,9 @@ def test_a_block_comes_back_as_it_was(molecules):
 
 
 def test_every_set_has_the_same_four_groups_and_others_as_it_needs_them_in_one_order():
-    assert groups_of(NUM_TASKS, pe=("lap8", "rw16"), identifiers=True) == tuple(GROUP_ARRAYS)
+    assert groups_of(NUM_TASKS, pe=("lap8", "rw16"), identifiers=True) == tuple(COLUMN_GROUPS)
     nothing = dict.fromkeys(LEVELS, 0)
-    assert groups_of(nothing) == block.GROUPS == ("sizes", "structure", "ids", "smiles")
+    assert groups_of(nothing) == ("sizes", "structure", "ids", "smiles")
     pm6 = nothing | {"graph": 62, "atom": 7}
     assert groups_of(pm6) == ("sizes", "structure", "graph_labels", "atom_labels", "ids", "smiles")
     assert groups_of(nothing | {"pair": 1}, pe=("lap8",), identifiers=True) == (
@@ -192,8 +182,8 @@ def test_every_set_has_the_same_four_groups_and_others_as_it_needs_them_in_one_o
 def test_columns_that_a_set_does_not_have_are_no_members(molecules, absent, as_empty_columns):
     # labels of no tasks at all are no labels
     empty = {name: None if getattr(molecules, name).ndim == 1 else getattr(molecules, name)[:, :0] for name in absent}
-    molecules = replace(molecules, **dict.fromkeys(absent))
-    contents = encode_block(replace(molecules, **empty) if as_empty_columns else molecules)
+    molecules = molecules.replace(**dict.fromkeys(absent))
+    contents = encode_block(molecules.replace(**empty) if as_empty_columns else molecules)
     num_tasks = {level: 0 if f"{level}_labels" in absent else n for level, n in NUM_TASKS.items()}
     assert tuple(contents) == groups_of(num_tasks, identifiers="identifiers" not in absent)
     assert_same(decode(contents, len(molecules), num_tasks=num_tasks), molecules)
@@ -227,7 +217,7 @@ def test_a_label_that_one_in_many_molecules_has_comes_back_from_a_row_list():
         smiles=np.array([""] * n, object),
     )
     content = encode_block(molecules)["graph_labels"]
-    arrays = decode_arrays(content, group="graph_labels")
+    arrays = decode_arrays(content, arrays_of("graph_labels"))
     assert arrays["encoding"].tolist() == [2, 1, 0]
     assert arrays["rows"].tolist() == [3, 150]
     # the last is constant
@@ -252,9 +242,9 @@ def test_molecules_of_more_than_255_and_65535_atoms_take_wider_arrays():
         identifiers=np.array(["", "\u00e9" * n], object),
     )
     contents = encode_block(molecules)
-    assert decode_arrays(contents["sizes"], group="sizes")["num_atoms"].dtype == np.uint32
+    assert decode_arrays(contents["sizes"], arrays_of("sizes"))["num_atoms"].dtype == np.uint32
     for group in ("smiles", "identifiers"):
-        assert decode_arrays(contents[group], group=group)["lengths"].dtype == np.uint32
+        assert decode_arrays(contents[group], arrays_of(group))["lengths"].dtype == np.uint32
     assert_same(decode(contents, 2), molecules)
 
 
@@ -262,7 +252,7 @@ def test_labels_of_bonds_and_pairs_are_two_columns_a_task():
     molecules = tiny()
     contents = encode_block(molecules)
     for level, counts in (("bond", [2, 0, 1, 1]), ("pair", [3, 2])):
-        arrays = decode_arrays(contents[f"{level}_labels"], group=f"{level}_labels")
+        arrays = decode_arrays(contents[f"{level}_labels"], arrays_of(f"{level}_labels"))
         assert arrays["count"].tolist() == counts
         flat = molecules.labels(level).reshape(len(molecules.labels(level)), len(counts))
         ptr = molecules.label_ptr(level)
@@ -334,8 +324,8 @@ def test_damage_to_labels_of_every_coding_never_ends_in_anything_but_a_format_er
     molecules = varied()
     contents = encode_block(molecules, label_dtypes={"graph": "f4", "atom": atom, "bond": "f4", "pair": atom})
     group = data.draw(st.sampled_from(LABELS))
-    head = 8 + 32 * len(GROUP_ARRAYS[group])
-    assert set(decode_arrays(contents[group], group=group)["coding"]) == {0, 1, 2}
+    head = 8 + 32 * len(arrays_of(group))
+    assert set(decode_arrays(contents[group], arrays_of(group))["coding"]) == {0, 1, 2}
     damaged = bytearray(contents[group])
     for _ in range(data.draw(st.integers(1, 3))):
         # mostly in what comes before the values: there is more to go wrong
@@ -363,14 +353,14 @@ def test_every_truncation_of_a_decoded_member_is_refused():
 @given(st.binary(max_size=200))
 def test_any_bytes_are_refused_as_arrays(content):
     with pytest.raises(FormatError, match=r"too short|starts with"):
-        decode_arrays(content, group="ids")
+        decode_arrays(content, arrays_of("ids"))
 
 
 @given(st.binary(max_size=200))
 def test_any_directory_is_refused_or_read(tail):
     content = struct.pack("<4sHH", b"MSA2", len(tail) // 64, 0) + tail
     try:
-        decode_arrays(content, group="ids")
+        decode_arrays(content, arrays_of("ids"))
     except FormatError as error:
         assert str(error)  # noqa: PT017
 
@@ -490,26 +480,26 @@ def test_tokens_are_read_as_the_twin_reads_them(molecules, data):
 def test_bonds_in_another_order_cannot_be_stored():
     for bonds in ([[0, 1], [1, 2], [0, 1], [0, 2]], [[0, 1], [1, 0], [0, 2], [1, 2]], [[0, 2], [0, 1], [0, 2], [1, 2]]):
         with pytest.raises(ValueError, match="bonds are not sorted"):
-            encode_block(replace(tiny(), bond_atoms=np.array(bonds, np.uint16)))
+            encode_block(tiny().replace(bond_atoms=np.array(bonds, np.uint16)))
 
 
 def test_labels_are_stored_in_the_precision_that_is_asked_for_each_level():
-    molecules = replace(tiny(), **{name: np.float32(0.1) * getattr(tiny(), name) for name in LABELS})
+    molecules = tiny().replace(**{name: np.float32(0.1) * getattr(tiny(), name) for name in LABELS})
     for halves in ((), ("atom",), ("graph", "bond"), ("pair",), LEVELS):
         dtypes = {level: "f2" if level in halves else "f4" for level in LEVELS}
         contents = encode_block(molecules, label_dtypes=dtypes)
-        found = {level: decode_arrays(contents[f"{level}_labels"], group=f"{level}_labels")["table"] for level in LEVELS}
+        found = {level: decode_arrays(contents[f"{level}_labels"], arrays_of(f"{level}_labels"))["table"] for level in LEVELS}
         assert {level: table.dtype for level, table in found.items()} == {
             level: np.float16 if level in halves else np.float32 for level in LEVELS
         }
         again = decode(contents, 3)
         rounded = {f"{level}_labels": molecules.labels(level).astype(np.float16).astype(np.float32) for level in halves}
-        assert_same(again, replace(molecules, **rounded))
+        assert_same(again, molecules.replace(**rounded))
         assert encode_block(again, label_dtypes=dtypes) == contents
     for level in LEVELS:
         with pytest.raises(ValueError, match="more than float16 can"):
             encode_block(
-                replace(tiny(), **{f"{level}_labels": tiny().labels(level) * 1e5}), label_dtypes=dict.fromkeys(LEVELS, "f2")
+                tiny().replace(**{f"{level}_labels": tiny().labels(level) * 1e5}), label_dtypes=dict.fromkeys(LEVELS, "f2")
             )
 
 

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from molstream.shards.build.build import BuildOptions, WorkOptions, build
-from molstream.shards.build.map import MAX_PAIR_ATOMS
 from molstream.shards.build.spill import Spill
-from molstream.shards.chemistry.parser import match_atoms
+from molstream.shards.columns import Widths
 from molstream.shards.errors import FormatError, InputError, LimitError, SchemaError, StorageError
-from molstream.shards.format.block import Widths, compress, decode_block, encode_block
+from molstream.shards.format.arrays import compress
+from molstream.shards.format.block import decode_block, encode_block
 from molstream.shards.format.reader import ShardSet
 from molstream.shards.format.verify import verify
 from molstream.shards.inputs.datasets import TableSpec
@@ -97,6 +97,7 @@ def test_spills_that_are_cut_into_other_partitions_are_not_used(sample_table, tm
     assert folder_bytes(out) == folder_bytes(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_254_splits_make_a_set_that_can_be_read(tmp_path):
     names = ["train", *(f"s{k}" for k in range(253))]
     smiles = ["C" * (1 + k % 9) + "O" * (1 + k % 3) for k in range(508)]
@@ -109,18 +110,8 @@ def test_254_splits_make_a_set_that_can_be_read(tmp_path):
     assert not verify(shard_set).problems
 
 
-def test_molecules_whose_pairs_take_too_much_are_rejected_and_cost_no_memory(tmp_path):
-    long = "C" * (MAX_PAIR_ATOMS + 1)
-    path = write_csv(tmp_path / "a.csv", {"smiles": ["CO", long, "CCO"], "p": ["[1.5]", "", "[1,2,3]"]})
-    spec = TableSpec(dataset="table", pair_columns=("p",))
-    build([path], tmp_path / "set", BuildOptions(tables=(spec,)), work=WorkOptions(max_reject_fraction=0.5))
-    (reject,) = pq.read_table(tmp_path / "set" / "rejects.parquet").to_pylist()
-    assert (reject["row"], reject["reason"]) == (1, "513 atoms, more than 512 in a set with labels of pairs")
-    assert sum(s["molecules"] for s in ShardSet(tmp_path / "set").manifest.splits.values()) == 2
-
-
 def test_a_member_that_could_not_be_read_again_is_not_written(monkeypatch):
-    monkeypatch.setattr("molstream.shards.format.block.MAX_MEMBER_BYTES", 100)
+    monkeypatch.setattr("molstream.shards.format.arrays.MAX_MEMBER_BYTES", 100)
     with pytest.raises(LimitError, match=r"101 bytes in one piece, at most 100 can be read; build with fewer --block-molecules"):
         compress(bytes(101))
 
@@ -137,7 +128,7 @@ def test_labels_that_would_take_all_memory_are_refused_before_they_are_made(monk
         smiles=np.array(["CC"], object),
     )
     contents = encode_block(molecules)
-    monkeypatch.setattr("molstream.shards.format.block.MAX_DENSE_BYTES", 19)
+    monkeypatch.setattr("molstream.shards.format.codings.MAX_DENSE_BYTES", 19)
     with pytest.raises(FormatError, match=r"member graph_labels: labels of shape \(1, 5\), more than 19 bytes"):
         decode_block(contents, num_molecules=1, widths=Widths(atom_codes=(9,) * 7, bond_codes=9, num_tasks={"graph": 5}))
 
@@ -160,78 +151,6 @@ def test_reading_a_table_leaves_the_limit_of_the_csv_module_as_it_was(tmp_path):
 
 
 # labels
-
-
-def labels_of(path, spec, join="", splits="1,0,0"):
-    from molstream.shards.splits.rules import SplitFractions
-
-    options = BuildOptions(tables=(spec,), join=join, split_fractions=SplitFractions.parse(splits))
-    build([str(path)], path.parent / "set", options, work=WorkOptions(max_reject_fraction=0.9))
-    return ShardSet(path.parent / "set")
-
-
-def test_bonds_to_hydrogens_that_stay_are_not_in_the_lists(tmp_path):
-    columns = {"smiles": ["[2H]OC", "[2H]OC", "[2H]OC"], "b": ["[7]", "[1,2]", "[1,2,3,4]"]}
-    write_csv(tmp_path / "a.csv", columns)
-    shard_set = labels_of(tmp_path / "a.csv", TableSpec(dataset="table", bond_columns=("b",)))
-    (block,) = list(shard_set.iter_blocks())
-    by_id = {int(i): block.slice(k, k + 1) for k, i in enumerate(block.ids)}
-    assert set(by_id) == {0, 1}
-    for row, expected in ((0, {7}), (1, {1, 2})):
-        molecule = by_id[row]
-        # the bond of the two heavy atoms has the label, the one to deuterium none
-        is_heavy = (molecule.atom_codes[molecule.bond_atoms, 0] != 1).all(axis=1)
-        assert set(molecule.bond_labels[is_heavy][~np.isnan(molecule.bond_labels[is_heavy])].tolist()) == expected
-        assert np.isnan(molecule.bond_labels[~is_heavy]).all()
-    reasons = [r["reason"] for r in pq.read_table(tmp_path / "set" / "rejects.parquet").to_pylist()]
-    assert reasons == ["bond list of 4 values for 1 bonds of heavy atoms, expected one or two a bond"]
-
-
-@pytest.mark.parametrize(
-    ("column", "first", "second"),
-    [("bond", "[1,2]", "[1,10,2,20]"), ("bond", "[1,10,2,20]", "[1,2]"), ("pair", "[1,2,3]", "[0,1,2,9,0,3,9,9,0]")],
-)
-def test_lists_for_one_and_for_both_directions_do_not_mix(tmp_path, column, first, second):
-    write_csv(tmp_path / "a.csv", {"smiles": ["CCO", "CCO"], "x": [first, second]})
-    alone = tmp_path / "alone"
-    alone.mkdir()
-    write_csv(alone / "a.csv", {"smiles": ["CCO"], "x": [first]})
-    spec = TableSpec(dataset="table", **{f"{column}_columns": ("x",)})
-    joined, expected = labels_of(tmp_path / "a.csv", spec, "smiles"), labels_of(alone / "a.csv", spec)
-    assert joined.manifest.join.conflicts == {"x": 1}
-    found, wanted = (next(s.iter_blocks()).labels(column) for s in (joined, expected))
-    assert np.array_equal(found, wanted, equal_nan=True)
-
-
-def test_atoms_are_matched_with_their_stereo():
-    kept = "[N-]=[N+]=C([C@@H](O)c1ccccc1)[C@H](O)c1ccccc1"
-    other = "N#[N+][C-]([C@H](O)c1ccccc1)[C@@H](O)c1ccccc1"
-    from rdkit import Chem
-    from rdkit.Chem import rdCIPLabeler
-
-    def labels(text):
-        mol = Chem.MolFromSmiles(text)
-        rdCIPLabeler.AssignCIPLabels(mol)
-        return [atom.GetProp("_CIPCode") if atom.HasProp("_CIPCode") else "" for atom in mol.GetAtoms()]
-
-    atoms = match_atoms(kept, other)
-    assert sorted(labels(kept)) == sorted(labels(other))
-    assert sum(label != "" for label in labels(kept)) >= 2
-    assert labels(kept) == [labels(other)[k] for k in atoms]
-
-
-def test_json_lists_of_a_batch_come_as_arrays(tmp_path):
-    from molstream.shards.inputs.tables import check_input, cut_ranges
-
-    cells = ["[1, null, NaN]", "", "[]", "[2]", "null"]
-    path = write_csv(tmp_path / "a.csv", {"smiles": ["C"] * 5, "x": cells})
-    found, dataset = check_input(path, TableSpec(dataset="table", atom_columns=("x",)))
-    with TableReader((dataset,), batch_rows=100) as reader:
-        (rows,) = [r for part in cut_ranges([found]) for r in reader.iter_rows(found, part)]
-    (lists,) = rows.lists["atom"]
-    assert lists.ptr.tolist() == [0, 3, 3, 3, 4, 4]
-    assert np.array_equal(lists.values, np.array([1, np.nan, np.nan, 2], np.float32), equal_nan=True)
-    assert rows.nan.tolist() == [1]
 
 
 def test_hostile_rows_are_built_or_rejected_and_move_no_other(tmp_path, by_id):

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from molstream.shards.build.build import BuildOptions, build
 from molstream.shards.errors import ChecksumError, FormatError, InputError
-from molstream.shards.format.block import decode_arrays, encode_arrays, encode_block
+from molstream.shards.format.arrays import decode_arrays, encode_arrays
+from molstream.shards.format.block import encode_block
+from molstream.shards.format.codings import arrays_of
 from molstream.shards.format.reader import ShardSet
 
 
@@ -175,7 +177,7 @@ def test_a_missing_index_is_named(copied_set):
 def test_a_newer_set_is_refused_with_its_place_and_version(copied_set):
     fields = json.loads((copied_set / "manifest.json").read_text()) | {"format_version": 7}
     (copied_set / "manifest.json").write_text(json.dumps(fields))
-    with pytest.raises(FormatError, match=rf"{copied_set}: manifest\.json: format version 7, this molstream reads 4"):
+    with pytest.raises(FormatError, match=rf"{copied_set}: manifest\.json: format version 7, this molstream reads 5"):
         ShardSet(copied_set)
 
 
@@ -201,7 +203,7 @@ def test_a_split_that_is_not_there_is_named(sample_set):
 
 def test_a_code_beyond_its_feature_is_refused_before_it_indexes_a_table(sample_set):
     contents = sample_set.read_contents(0)
-    arrays = decode_arrays(contents["structure"], group="structure")
+    arrays = decode_arrays(contents["structure"], arrays_of("structure"))
     for name, at, value in (("atom_rows", 0, 119), ("atom_rows", -1, 2), ("bond_kinds", 0, 70)):
         codes = arrays[name].copy()
         codes[at] = value
@@ -219,7 +221,7 @@ def test_contents_of_another_block_are_refused(sample_set):
 
 
 def test_arrays_that_were_not_transformed_cannot_be_written_to(sample_set):
-    arrays = decode_arrays(sample_set.read_contents(0)["sizes"], group="sizes")
+    arrays = decode_arrays(sample_set.read_contents(0)["sizes"], arrays_of("sizes"))
     with pytest.raises(ValueError, match="read-only"):
         arrays["num_atoms"][0] = 1
     assert np.array_equal(arrays["num_atoms"], sample_set.read_block(0).num_atoms)

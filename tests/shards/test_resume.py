@@ -357,13 +357,6 @@ def test_labels_in_f16_are_the_nearest_ones_and_statistics_are_theirs(sample_tab
 # workers
 
 
-def test_two_workers_write_the_same_bytes(sample_table, sample_set, sample_options, tmp_path, folder_bytes, monkeypatch):
-    monkeypatch.setattr("molstream.shards.inputs.tables.RANGE_ROWS", 60)
-    monkeypatch.setattr("molstream.shards.inputs.tables.MIN_RANGE_ROWS", 60)
-    build([str(sample_table)], tmp_path / "set", sample_options(), work=WorkOptions(workers=2))
-    assert folder_bytes(tmp_path / "set") == folder_bytes(sample_set.path)
-
-
 def die_once(job, task, report):
     """A task that kills its worker the first time, and always if it is negative."""
     import os

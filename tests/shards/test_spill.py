@@ -1,5 +1,4 @@
 import random
-from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -9,15 +8,21 @@ from hypothesis import strategies as st
 
 from molstream.shards.build.options import BuildOptions
 from molstream.shards.build.plan import Plan
-from molstream.shards.build.spill import REJECT_SCHEMA, Spill, Widths, write_spill
+from molstream.shards.build.spill import REJECT_SCHEMA, PieceLayout, Spill, write_spill
+from molstream.shards.columns import COLUMNS, groups_of
 from molstream.shards.errors import FormatError
 from molstream.shards.format.reader import ShardSet
 from molstream.shards.inputs.tables import InputFile, cut_ranges
-from molstream.shards.molecules import COLUMNS, concat_molecules
+from molstream.shards.molecules import concat_molecules
 from molstream.shards.splits.rules import SPLITS, SplitFractions, Splits
 
-WIDTHS = Widths(num_tasks={"graph": 62, "atom": 7, "bond": 0, "pair": 0}, identifiers=False, identity=False)
-ALL_WIDTHS = Widths(num_tasks={"graph": 62, "atom": 7, "bond": 3, "pair": 2}, identifiers=True, identity=True)
+
+def layout_of(num_tasks: dict, *, identifiers: bool = True, identity: bool = True) -> PieceLayout:
+    return PieceLayout.of(groups_of(num_tasks, identifiers=identifiers), num_tasks=num_tasks, identity=identity)
+
+
+NUM_TASKS = {"graph": 62, "atom": 7, "bond": 3, "pair": 2}
+LAYOUT = layout_of({"graph": 62, "atom": 7, "bond": 0, "pair": 0}, identifiers=False, identity=False)
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +40,7 @@ def all_columns(molecules):
         values[rng.random(shape) < 0.3] = np.nan
         return values
 
-    return replace(
-        molecules,
+    return molecules.replace(
         bond_labels=labels(len(molecules.bond_codes), 3, 2),
         pair_labels=labels(int(molecules.pair_ptr[-1]), 2, 2),
         identifiers=np.array(["", "CHEMBL\u00e9", "7"], object)[rng.integers(0, 3, len(molecules))],
@@ -71,7 +75,7 @@ def test_every_molecule_comes_back_from_its_partition_as_it_was(tmp_path, molecu
     assert spill.table().to_pylist() == rejects
     assert spill.facts == facts
     for p in range(num_partitions):
-        parts = [m for m, _ in spill.read(p, WIDTHS)]
+        parts = [m for m, _ in spill.read(p, LAYOUT)]
         rows = np.flatnonzero(partition == p)
         if not len(rows):
             assert parts == []
@@ -94,24 +98,24 @@ ABSENT = [
 @pytest.mark.parametrize("run_rows", [50, 1000])
 @pytest.mark.parametrize("absent", ABSENT, ids=",".join)
 def test_whatever_columns_there_are_come_back_with_what_joins_them(tmp_path, all_columns, identity, same, absent, run_rows):
-    expected = replace(
-        all_columns, **{name if name == "identifiers" else f"{name}_labels": None for name in absent if name != "identity"}
+    expected = all_columns.replace(
+        **{name if name == "identifiers" else f"{name}_labels": None for name in absent if name != "identity"}
     )
-    number = {level: 0 if level in absent else count for level, count in ALL_WIDTHS.num_tasks.items()}
-    widths = Widths(num_tasks=number, identifiers="identifiers" not in absent, identity="identity" not in absent)
+    number = {level: 0 if level in absent else count for level, count in NUM_TASKS.items()}
+    layout = layout_of(number, identifiers="identifiers" not in absent, identity="identity" not in absent)
     partition = np.random.default_rng(2).integers(0, 7, len(expected))
-    given = identity if widths.identity else None
+    given = identity if layout.identity else None
     spill = write(tmp_path / "a.spill", expected, partition, 7, run_rows=run_rows, identity=given)
     assert spill.runs > 1 or run_rows == 1000
     for p in range(7):
         rows = np.flatnonzero(partition == p)
-        parts = spill.read(p, widths)
+        parts = spill.read(p, layout)
         found = concat_molecules([m for m, _ in parts])
         for name in ("atom_ptr", "bond_ptr", *COLUMNS):
             a, b = getattr(found, name), getattr(expected.take(rows), name)
             is_text = name in ("smiles", "identifiers") and b is not None
             assert a.tolist() == b.tolist() if is_text else same(a, b), name
-        if widths.identity:
+        if layout.identity:
             assert same(np.concatenate([i for _, i in parts]), identity[rows])
         else:
             assert all(i is None for _, i in parts)
@@ -120,14 +124,14 @@ def test_whatever_columns_there_are_come_back_with_what_joins_them(tmp_path, all
 def test_a_piece_of_other_columns_than_it_is_read_as_is_refused(tmp_path, all_columns, identity):
     partition = np.zeros(len(all_columns), np.int64)
     spill = write(tmp_path / "a.spill", all_columns, partition, 1, identity=identity)
-    assert len(spill.read(0, ALL_WIDTHS)[0][0]) == len(all_columns)
-    for level, count in ALL_WIDTHS.num_tasks.items():
+    assert len(spill.read(0, layout_of(NUM_TASKS))[0][0]) == len(all_columns)
+    for level, count in NUM_TASKS.items():
         for other in (count - 1, count + 1):
             with pytest.raises(FormatError, match=r"a\.spill, partition 0: damaged"):
-                spill.read(0, replace(ALL_WIDTHS, num_tasks=ALL_WIDTHS.num_tasks | {level: other}))
+                spill.read(0, layout_of(NUM_TASKS | {level: other}))
     for name in ("identifiers", "identity"):
         with pytest.raises(FormatError, match=r"a\.spill, partition 0: damaged"):
-            spill.read(0, replace(ALL_WIDTHS, **{name: False}))
+            spill.read(0, layout_of(NUM_TASKS, **{name: False}))
 
 
 def test_a_spill_file_that_is_not_whole_is_refused(tmp_path, molecules):
@@ -141,15 +145,15 @@ def test_a_spill_file_that_is_not_whole_is_refused(tmp_path, molecules):
             Spill(spill.path)
 
 
-def read_all(path, widths):
+def read_all(path, layout):
     spill = Spill(path)
-    return spill.table(), [spill.read(p, widths) for p in range(spill.num_partitions)]
+    return spill.table(), [spill.read(p, layout) for p in range(spill.num_partitions)]
 
 
 @pytest.mark.parametrize("with_all", [False, True])
 def test_flipped_bits_are_found_when_they_are_read(tmp_path, molecules, all_columns, identity, with_all):
     partition = np.arange(len(molecules)) % 5
-    given, widths = ((all_columns, identity), ALL_WIDTHS) if with_all else ((molecules, None), WIDTHS)
+    given, layout = ((all_columns, identity), layout_of(NUM_TASKS)) if with_all else ((molecules, None), LAYOUT)
     spill = write(tmp_path / "a.spill", given[0], partition, 5, identity=given[1])
     data = spill.path.read_bytes()
     draw = random.Random(1)
@@ -158,7 +162,7 @@ def test_flipped_bits_are_found_when_they_are_read(tmp_path, molecules, all_colu
         damaged[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
         spill.path.write_bytes(damaged)
         with pytest.raises(FormatError, match=r"damaged|spill file"):
-            read_all(spill.path, widths)
+            read_all(spill.path, layout)
 
 
 def test_nothing_is_left_of_a_spill_file_whose_writer_fails(tmp_path, molecules):

@@ -1,4 +1,4 @@
-from dataclasses import fields, replace
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -102,7 +102,7 @@ def test_tasks_are_counted_level_by_level_and_both_directions_of_a_bond_or_pair(
     assert moments.low.tolist() == [1, 2, 6, 5, -8, 0]
     assert moments.high.tolist() == [1, 4, 6, 5, 8, 9]
     # a level whose column is not there has its tasks all the same
-    molecules = replace(two_molecules(), atom_labels=None, pair_labels=None)
+    molecules = two_molecules().replace(atom_labels=None, pair_labels=None)
     assert Moments.of(molecules, num_tasks).count.tolist() == [1, 0, 0, 1, 2, 0]
     assert [x.shape for x in flat_labels(molecules, num_tasks)] == [(2, 1), (0, 2), (2, 2), (0, 1)]
 

@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 
 from molstream.shards import schema
-from molstream.shards.chemistry.encodings import COLUMNS_OF_ENCODING
-from molstream.shards.format.block import GROUP_ARRAYS, LABEL_DTYPES, groups_of
+from molstream.shards.columns import COLUMN_GROUPS, computed_groups, groups_of
+from molstream.shards.format.block import LABEL_DTYPES
+from molstream.shards.format.codings import arrays_of
 from molstream.shards.format.index import encode_index
 from molstream.shards.format.manifest import INDEX, MANIFEST, Manifest, Statistics, fingerprint
 from molstream.shards.format.reader import ShardSet
 from molstream.shards.format.statistics import count_structure
 from molstream.shards.format.writer import write_atomic, write_shard
-from molstream.shards.molecules import Molecules, Task, TaskSet, offsets
+from molstream.shards.molecules import Molecules, offsets
+from molstream.shards.tasks import Task, TaskSet
 
 TASKS = (
     Task(name="g", level="graph", kind="regression", unit="1", source="made"),
@@ -66,7 +68,7 @@ def write_set(
     index = encode_index(rows)
     write_atomic(folder / INDEX, index)
     num_tasks = Counter(task.level for task in tasks)
-    stored = [name for name, (column, *_) in COLUMNS_OF_ENCODING.items() if getattr(molecules, column) is not None]
+    stored = [name for name in computed_groups() if COLUMN_GROUPS[name].columns[0].name in molecules.columns]
     labels = {}
     for level in num_tasks:
         column = molecules.labels(level)
@@ -84,7 +86,7 @@ def write_set(
         task_sets=tuple(TaskSet(name=t.name, level=t.level, kind=t.kind, source=t.source, tasks=(t.name,)) for t in tasks),
         atom_features=schema.ATOM_FEATURES,
         bond_features=schema.BOND_FEATURES,
-        column_groups={g: GROUP_ARRAYS[g] for g in groups_of(num_tasks, pe=stored)},
+        column_groups={g: arrays_of(g) for g in groups_of(num_tasks, pe=stored)},
         statistics={t.name: Statistics(count=1, mean=0.0, std=1.0, min=0.0, max=0.0) for t in tasks},
         splits={"train": totals},
         labels=labels,
@@ -151,6 +153,6 @@ def wide_set(random_set) -> ShardSet:
             row[some] = rng.normal(size=some.size).astype(np.float32)
         # a task without a label, one that all have, and one with few values
         labels[:, 7], labels[:, 8], labels[:, 9] = np.nan, 1.5, rng.integers(0, 2, len(molecules))
-        return replace(molecules, graph_labels=labels)
+        return molecules.replace(graph_labels=labels)
 
     return random_set(300, seed=7, block=23, edit=label, tasks=(*tasks, TASKS[1]))

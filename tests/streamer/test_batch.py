@@ -151,7 +151,8 @@ def test_an_unknown_split_is_refused(made_sets):
 
 
 def tensors_of(batch: Batch) -> dict[str, torch.Tensor]:
-    return {n: t for n in batch.__slots__ if isinstance(t := getattr(batch, n), torch.Tensor) and n != "storage"}
+    fields = {n: t for n in batch.__slots__ if isinstance(t := getattr(batch, n), torch.Tensor) and n != "storage"}
+    return fields | dict(batch.columns)
 
 
 def snapshot(batch: Batch) -> dict[str, bytes]:

@@ -1,19 +1,17 @@
 """Positional encodings in batches: those of the set, or the same bits computed where it has none."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 
 from molstream.shards.build.build import build
-from molstream.shards.chemistry.encodings import encode_positions
+from molstream.shards.chemistry.encodings import compute_columns
 from molstream.shards.format.reader import ShardSet
 from molstream.streamer.config import Budget, StreamConfig
 from molstream.streamer.loader import Loader
 
-COLUMNS = ("walks", "eigenvectors", "eigenvalues")
-DTYPES = {"walks": (torch.uint8, 16), "eigenvectors": (torch.int8, 8), "eigenvalues": (torch.float16, 8)}
+COLUMNS = ("rwse", "eigenvectors", "eigenvalues")
+DTYPES = {"rwse": (torch.uint8, 16), "eigenvectors": (torch.int8, 8), "eigenvalues": (torch.float16, 8)}
 ALL = ("rw16", "lap8")
 
 
@@ -27,7 +25,7 @@ def rows_of(loader: Loader) -> dict[int, list[np.ndarray | None]]:
     rows = {}
     for step in loader:
         for batch in step.batches:
-            tensors = [getattr(batch, f"{name}_AK") for name in COLUMNS]
+            tensors = [batch.columns.get(f"{name}_AK") for name in COLUMNS]
             for name, tensor in zip(COLUMNS, tensors, strict=True):
                 if tensor is not None:
                     assert (tensor.dtype, tensor.shape[1]) == DTYPES[name]
@@ -86,7 +84,7 @@ def test_what_the_set_lacks_is_computed_to_the_same_bits(sets, there, asked):
 
 def test_made_up_graphs_with_rings_and_single_atoms_too(random_set):
     def encode(molecules):
-        return replace(molecules, **encode_positions(molecules, ALL))
+        return molecules.replace(**compute_columns(molecules, ALL))
 
     options = {"seed": 21, "block": 13, "largest": 40}
     stored = rows_of(loader_for(random_set(150, edit=encode, **options), ALL))
@@ -99,7 +97,7 @@ def test_masked_batches_have_encodings_of_zeros(random_set):
     loader = loader_for(random_set(30, seed=22, block=30), ALL, rank=0, world_size=2)
     batch = loader.masked_batch
     for name in COLUMNS:
-        tensor = getattr(batch, f"{name}_AK")
+        tensor = batch.columns[f"{name}_AK"]
         assert (tensor.dtype, tensor.shape[1]) == DTYPES[name]
         assert not tensor.any()
 
@@ -109,4 +107,4 @@ def test_asking_for_encodings_moves_no_molecule(sets):
     for a, b in zip(with_them, without, strict=True):
         assert [x.ids.tolist() for x in a.batches] == [x.ids.tolist() for x in b.batches]
         assert all(torch.equal(x.edge_index_2E, y.edge_index_2E) for x, y in zip(a.batches, b.batches, strict=True))
-        assert all(getattr(x, f"{name}_AK") is None for x in b.batches for name in COLUMNS)
+        assert not any(x.columns for x in b.batches)

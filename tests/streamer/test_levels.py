@@ -1,10 +1,9 @@
 """Labels of bonds and of pairs of atoms in batches: each on its two atoms, in its direction, once an epoch."""
 
-import importlib.util
 import pickle
 from dataclasses import replace
-from pathlib import Path
 
+import lookalikes as lk
 import numpy as np
 import pytest
 import torch
@@ -14,16 +13,13 @@ from hypothesis import strategies as st
 from molstream.shards.build.build import BuildOptions, WorkOptions, build
 from molstream.shards.format.reader import ShardSet
 from molstream.shards.inputs.datasets import TableSpec
-from molstream.shards.molecules import LEVELS, Molecules, Task
+from molstream.shards.molecules import Molecules
+from molstream.shards.tasks import LEVELS, Task
 from molstream.streamer.config import Budget, StreamConfig
 from molstream.streamer.errors import BudgetError, CallError, CursorError
 from molstream.streamer.loader import Loader
 from molstream.streamer.stats import StreamStats
 from molstream.streamer.window import window_bytes
-
-_spec = importlib.util.spec_from_file_location("lookalikes", Path(__file__).parents[1] / "lookalikes.py")
-lk = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(lk)
 
 BONDS, PAIRS = ["bond_dir", "bond_order_sum"], ["distance", "flow"]
 """Of each, one task has a label for each direction: bond_dir, flow."""
@@ -59,7 +55,7 @@ def label(molecules: Molecules) -> Molecules:
         column = rng.normal(size=(rows, 2, 2) if level in ("bond", "pair") else (rows, 2)).astype(np.float32)
         column[rng.random(column.shape) < 0.3] = np.nan
         labels[f"{level}_labels"] = column
-    return replace(molecules, **labels)
+    return molecules.replace(**labels)
 
 
 @pytest.fixture(scope="module")

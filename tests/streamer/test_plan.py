@@ -116,8 +116,7 @@ def with_a_dense_molecule(molecules: Molecules) -> Molecules:
     """The last one gets each of its bonds three times over."""
     first, atoms = int(molecules.bond_ptr[-2]), int(molecules.num_atoms[-1])
     pairs = np.array([(i, j) for j in range(atoms) for i in range(j) for _ in range(3)], np.uint16).reshape(-1, 2)
-    return replace(
-        molecules,
+    return molecules.replace(
         bond_ptr=np.append(molecules.bond_ptr[:-1], first + len(pairs)),
         bond_atoms=np.concatenate([molecules.bond_atoms[:first], pairs]),
         bond_codes=np.append(molecules.bond_codes[:first], np.zeros(len(pairs), np.uint8)),
@@ -148,8 +147,7 @@ def with_a_largest(atoms: int, bonds: int):
     def edit(molecules: Molecules) -> Molecules:
         pairs = [(i, j) for j in range(atoms) for i in range(j)][:bonds]
         codes = np.zeros((atoms, molecules.atom_codes.shape[1]), np.uint8)
-        return replace(
-            molecules,
+        return molecules.replace(
             atom_ptr=np.append(molecules.atom_ptr[:-1], molecules.atom_ptr[-2] + atoms),
             bond_ptr=np.append(molecules.bond_ptr[:-1], molecules.bond_ptr[-2] + bonds),
             atom_codes=np.concatenate([molecules.atom_codes[: molecules.atom_ptr[-2]], codes]),

@@ -3,7 +3,6 @@
 import os
 import re
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +13,11 @@ from hypothesis import strategies as st
 
 from molstream.kernels.codec.labels import SparseLabels
 from molstream.shards.format import reader
-from molstream.shards.format.block import TAR_BLOCK, decode_arrays
+from molstream.shards.format.archive import TAR_BLOCK
+from molstream.shards.format.arrays import decode_arrays
+from molstream.shards.format.codings import arrays_of
 from molstream.shards.format.reader import ShardSet
-from molstream.shards.molecules import Task
+from molstream.shards.tasks import Task
 from molstream.streamer.config import Budget, StreamConfig
 from molstream.streamer.errors import CallError
 from molstream.streamer.loader import Loader
@@ -121,7 +122,7 @@ def test_a_rank_reads_the_windows_of_its_lanes_and_the_shared_ones_once(sample_s
 def test_the_sample_has_labels_of_every_coding(sample_set):
     """Otherwise the subsets below test little: a label that is stored as a difference needs the task before it."""
     content = sample_set.read_contents(int(sample_set.blocks("train")[0]), ("graph_labels",))["graph_labels"]
-    sparse = SparseLabels(**decode_arrays(content, group="graph_labels"))
+    sparse = SparseLabels(**decode_arrays(content, arrays_of("graph_labels")))
     assert len(np.unique(sparse.coding)) == 3
 
 
@@ -233,8 +234,7 @@ def levels_set(random_set) -> ShardSet:
         num = {level: int(molecules.label_ptr(level)[-1]) for level in ("graph", "atom", "bond", "pair")}
         draw = {level: rng.normal(size=(n, 2)).astype(np.float32) for level, n in num.items()}
         both = {level: np.stack([draw[level], np.full_like(draw[level], np.nan)], axis=-1) for level in ("bond", "pair")}
-        return replace(
-            molecules,
+        return molecules.replace(
             graph_labels=draw["graph"],
             atom_labels=draw["atom"],
             bond_labels=both["bond"],
@@ -270,7 +270,7 @@ def test_a_selection_does_not_move_a_molecule_and_is_in_no_cursor(sample_set):
 
 def test_a_name_that_looks_like_a_pattern_is_a_name(random_set):
     tasks = tuple(Task(name=n, level="graph", kind="regression", unit="eV", source="made") for n in ("homo [eV]", "homo e", "*"))
-    edit = lambda m: replace(m, graph_labels=np.tile(m.graph_labels, (1, 3)), atom_labels=None)  # noqa: E731
+    edit = lambda m: m.replace(graph_labels=np.tile(m.graph_labels, (1, 3)), atom_labels=None)  # noqa: E731
     shard_set = random_set(20, seed=10, block=20, edit=edit, tasks=tasks)
     assert Selection.resolve(shard_set, tasks=("homo [eV]",)).names == ("homo [eV]",)
     assert Selection.resolve(shard_set, tasks=("homo [e]",)).names == ("homo e",)

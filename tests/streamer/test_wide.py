@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from molstream.shards.format.reader import ShardSet
-from molstream.shards.molecules import Task
+from molstream.shards.tasks import Task
 from molstream.streamer.config import Budget, StreamConfig
 from molstream.streamer.errors import BudgetError, CursorError
 from molstream.streamer.loader import Loader
@@ -163,7 +163,7 @@ def test_molecules_with_too_many_labels_are_left_out_and_named(random_set, world
         labels = np.full((len(molecules), 60), np.nan, np.float32)
         for k, row in enumerate(labels):
             row[: 40 if k % 10 == 3 else k % 3] = k
-        return replace(molecules, graph_labels=labels, atom_labels=None)
+        return molecules.replace(graph_labels=labels, atom_labels=None)
 
     shard_set = random_set(200, seed=13, block=20, edit=label, tasks=tasks)
     many = {i for i, n in number_of_labels(shard_set).items() if n == 40}
@@ -213,7 +213,7 @@ def test_atom_labels_are_no_matter_of_listed_graph_labels(wide_set):
 
 def test_a_set_without_graph_labels_can_be_asked_for_lists(random_set):
     atom = Task(name="a", level="atom", kind="regression", unit="1", source="made")
-    shard_set = random_set(40, seed=3, block=10, edit=lambda m: replace(m, graph_labels=None), tasks=(atom,))
+    shard_set = random_set(40, seed=3, block=10, edit=lambda m: m.replace(graph_labels=None), tasks=(atom,))
     loader = loader_for(shard_set, suggest(shard_set))
     seen = 0
     for step in loader:

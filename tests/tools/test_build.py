@@ -84,15 +84,3 @@ def test_a_call_that_cannot_be_is_refused_and_nothing_is_touched(
     assert expected in done.error
     assert folder_bytes(tmp_path) == before
     assert not (tmp_path / "x").exists()
-
-
-def test_a_table_without_the_columns_is_the_datas_fault(molstream, table, tmp_path):
-    path = tmp_path / "few.parquet"
-    pq.write_table(pq.read_table(table, columns=["ordered_smiles", "graph_mw"]), path)
-    done = molstream("build", path, "--out", tmp_path / "set")
-    assert done.code == 1
-    assert "68 of 70 columns of --dataset pm6 are missing: graph_S0_alpha_homo" in done.error
-    done = molstream("build", table, "--out", tmp_path / "set", "--dataset", "qm9")
-    assert done.code == 1
-    assert "20 of 20 columns of --dataset qm9 are missing: smiles, A, B, C, mu, alpha, ... (14 more)" in done.error
-    assert not (tmp_path / "set").exists()

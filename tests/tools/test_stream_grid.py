@@ -148,9 +148,18 @@ CHAINS = {
 """World size and number of steps of each piece, of an epoch of s steps; None: to the end of the second epoch."""
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("lanes", [8, 12])
-@pytest.mark.parametrize("chain", CHAINS)
+FAST = {"in the middle, then at the edge": 8, "inside the last window, twice, then at the edge": 12}
+"""Chain -> lanes of those that the fast suite has."""
+
+
+@pytest.mark.parametrize(
+    ("chain", "lanes"),
+    [
+        pytest.param(chain, lanes, marks=[] if FAST.get(chain) == lanes else [pytest.mark.slow])
+        for chain in CHAINS
+        for lanes in (8, 12)
+    ],
+)
 def test_a_stream_in_pieces_at_other_world_sizes_is_the_stream_in_one(run_piece, whole, grid_set, lanes, chain):
     num_steps = plan_of(grid_set, lanes).num_steps
     state, pieces = None, []

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from molstream.shards.format.block import TAR_BLOCK
+from molstream.shards.format.archive import TAR_BLOCK
 from molstream.shards.format.index import encode_table
 from molstream.shards.format.manifest import Manifest, Statistics
 from molstream.shards.format.reader import ShardSet

@@ -1,9 +1,8 @@
 """A shard set of real molecules, one with labels of every level and kind, and small recipes."""
 
-import importlib.util
 from dataclasses import replace
-from pathlib import Path
 
+import lookalikes
 import pytest
 import torch
 
@@ -53,9 +52,6 @@ def sample_set(tmp_path_factory) -> ShardSet:
 @pytest.fixture(scope="session")
 def levels_set(tmp_path_factory) -> ShardSet:
     """A user's table: numbers, two and five classes of molecules, numbers of atoms, bonds and pairs, one and two ways."""
-    spec = importlib.util.spec_from_file_location("lookalikes", Path(__file__).parents[1] / "lookalikes.py")
-    lookalikes = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(lookalikes)
     folder = tmp_path_factory.mktemp("levels")
     look = lookalikes.write_own(folder / "table", 220, 5)
     table = TableSpec(

@@ -16,6 +16,8 @@ from molstream.trainers.models.encoders import (
     group_and_period,
 )
 
+LAPLACIAN = ("eigenvectors_AK", "eigenvalues_AK")
+
 
 @pytest.fixture(scope="module")
 def batch(sample_set):
@@ -79,7 +81,7 @@ def test_the_bond_table_reads_mixed_radix_codes():
 
 def test_walks_reach_the_network_as_probabilities(batch):
     encoder = WalkEncoder().eval()
-    expected = torch.from_numpy(dequantize_walk(batch.walks_AK.numpy()))
+    expected = torch.from_numpy(dequantize_walk(batch.columns["rwse_AK"].numpy()))
     assert torch.allclose(encoder(batch), encoder.mlp(expected), atol=1e-5)
     assert 0.2 < expected[:, 1].max() <= 1
 
@@ -87,7 +89,8 @@ def test_walks_reach_the_network_as_probabilities(batch):
 def test_eigenvectors_are_summed_pair_by_pair_without_those_that_are_not_there(batch):
     encoder = LaplacianEncoder().eval()
     vectors, values = (
-        torch.from_numpy(x) for x in dequantize_laplacian(batch.eigenvectors_AK.numpy(), batch.eigenvalues_AK.numpy())
+        torch.from_numpy(x)
+        for x in dequantize_laplacian(batch.columns["eigenvectors_AK"].numpy(), batch.columns["eigenvalues_AK"].numpy())
     )
     out = encoder(batch)
     for atom in np.linspace(0, len(vectors) - 1, 40).astype(int):
@@ -104,10 +107,10 @@ def test_in_training_the_signs_of_a_molecules_eigenvectors_are_drawn_together(ba
     torch.manual_seed(0)
     for _ in range(12):
         encoder(batch)
-    stored = batch.eigenvectors_AK.float() / 127
+    stored = batch.columns["eigenvectors_AK"].float() / 127
     for pairs in seen:
         assert torch.equal(pairs[..., 0].abs(), stored.abs())
-        assert torch.equal(pairs[..., 1], batch.eigenvalues_AK.float())
+        assert torch.equal(pairs[..., 1], batch.columns["eigenvalues_AK"].float())
     # +1 or -1 by atom and eigenvector, 0 where the entry is 0
     signs = torch.stack([(pairs[..., 0] * stored).sign() for pairs in seen])
     graph = batch.graph_of_atom_A.long()
@@ -129,8 +132,14 @@ def test_encodings_change_what_atoms_start_from_only_where_they_are_asked_for(ba
     from dataclasses import replace
 
     for name, changed in (
-        ("rw16", replace(batch, walks_AK=batch.walks_AK.flip(0))),
-        ("lap8", replace(batch, eigenvectors_AK=batch.eigenvectors_AK.flip(0), eigenvalues_AK=batch.eigenvalues_AK.flip(0))),
+        ("rw16", replace(batch, columns=batch.columns | {"rwse_AK": batch.columns["rwse_AK"].flip(0)})),
+        (
+            "lap8",
+            replace(
+                batch,
+                columns=batch.columns | {name: batch.columns[name].flip(0) for name in ("eigenvectors_AK", "eigenvalues_AK")},
+            ),
+        ),
     ):
         assert torch.allclose(encoder(changed), out) == (name not in encodings)
     assert (encoder.join is None) == (not encodings)

@@ -23,8 +23,8 @@ from molstream.trainers.spec import DataSpec
 def batches_of(shard_set, molecules, packs: list[np.ndarray], budget: Budget):
     ptr = np.concatenate([[0], np.cumsum([len(p) for p in packs])])
     window = Window.of(molecules, (ptr, np.concatenate(packs)))
-    tasks = {f"num_{level}_tasks": len(shard_set.manifest.tasks_of(level)) for level in ("graph", "atom", "bond", "pair")}
-    layout = Layout.of(budget, num_features=len(shard_set.manifest.atom_features), **tasks)
+    num_tasks = {level: len(shard_set.manifest.tasks_of(level)) for level in ("graph", "atom", "bond", "pair")}
+    layout = Layout.of(budget, num_features=len(shard_set.manifest.atom_features), num_tasks=num_tasks)
     return [collate(window, k, layout=layout) for k in range(len(packs))]
 
 
@@ -203,7 +203,7 @@ def test_uncertainty_weighs_each_task_set_and_is_counted_once_a_step(sample_set,
 @pytest.mark.parametrize("weighting", ["mean", "uncertainty"])
 def test_a_task_set_without_labels_contributes_nothing(sample_set, tiny, weighting):
     molecules, spec, recipe = sample_set.read_block(0), DataSpec.of(sample_set), replace(tiny, weighting=weighting)
-    bare = replace(molecules, atom_labels=np.full_like(molecules.atom_labels, np.nan))
+    bare = molecules.replace(atom_labels=np.full_like(molecules.atom_labels, np.nan))
     batches = batches_of(sample_set, bare, [np.arange(10)], Budget(64, 1024, 2400))
     loss, gradients = loss_and_gradients(build_network(spec, recipe).eval(), spec, recipe, batches)
     assert np.isfinite(loss)

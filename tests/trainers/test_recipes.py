@@ -1,9 +1,8 @@
 """The paper's recipes, narrow, on look-alikes of its data sets as joined by the commands in docs/data.md."""
 
-import importlib.util
 from dataclasses import replace
-from pathlib import Path
 
+import lookalikes as lk
 import pytest
 
 from molstream.shards.build.build import BuildOptions, WorkOptions, build
@@ -14,10 +13,6 @@ from molstream.trainers.jobs.evaluate import evaluate_checkpoint
 from molstream.trainers.recipes import get_recipe
 from molstream.trainers.runs.checkpoint import load_checkpoint
 from molstream.trainers.training.trainer import pretrain
-
-_spec = importlib.util.spec_from_file_location("lookalikes", Path(__file__).parents[1] / "lookalikes.py")
-lk = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(lk)
 
 SIZE = (120, 7)
 JOINS = {

@@ -71,8 +71,7 @@ class WalkEncoder(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """uint8 (A, 16) -> (A, 32)."""
-        assert batch.walks_AK is not None
-        return self.mlp(batch.walks_AK.to(self.scales.dtype) * self.scales)
+        return self.mlp(batch.columns["rwse_AK"].to(self.scales.dtype) * self.scales)
 
 
 class LaplacianEncoder(nn.Module):
@@ -92,10 +91,9 @@ class LaplacianEncoder(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """int8 (A, 8), float16 (A, 8) -> (A, 32)."""
-        assert batch.eigenvectors_AK is not None
-        assert batch.eigenvalues_AK is not None
         dtype = self.out.weight.dtype
-        vectors, values = batch.eigenvectors_AK.to(dtype) / VECTOR_SCALE, batch.eigenvalues_AK.to(dtype)
+        vectors = batch.columns["eigenvectors_AK"].to(dtype) / VECTOR_SCALE
+        values = batch.columns["eigenvalues_AK"].to(dtype)
         if self.training:
             signs_GK = torch.randint(0, 2, (len(batch.graph_mask_G), vectors.shape[1]), device=vectors.device)
             vectors = vectors * gather(2 * signs_GK - 1, batch.graph_of_atom_A.long()).to(dtype)
