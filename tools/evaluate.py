@@ -30,7 +30,7 @@ def evaluate(
     from molstream.shards.format.reader import ShardSet
     from molstream.tools.progress import bars
     from molstream.tools.report import print_results, skipped
-    from molstream.trainers.distributed.ranks import joined
+    from molstream.trainers.distributed.process_group import joined
     from molstream.trainers.jobs.evaluate import evaluate_checkpoint, write_results
     from molstream.trainers.models.export import load_weights
 
@@ -42,16 +42,16 @@ def evaluate(
         if file.is_dir():
             raise InputError(f"--out {file}: a folder, expected a file to write")
     shard_set = ShardSet(directory)
-    with joined() as ranks:
+    with joined() as processes:
         with bars() as progress:
             results = evaluate_checkpoint(
-                load_weights(checkpoint, skipped if ranks.is_first else lambda problem: None),
+                load_weights(checkpoint, skipped if processes.is_first else lambda problem: None),
                 shard_set,
                 split=split,
                 num_threads=threads,
-                on_pack=lambda done, total: progress("packs", done, total) if ranks.is_first else None,
+                on_pack=lambda done, total: progress("packs", done, total) if processes.is_first else None,
             )
-        if not ranks.is_first:
+        if not processes.is_first:
             return
         # what was computed is saved before anything is said
         for file in out or ():

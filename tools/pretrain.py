@@ -66,7 +66,7 @@ def pretrain(
     from molstream.tools.stop import StopFlag
     from molstream.trainers.distributed.device import find_device
     from molstream.trainers.distributed.launch import count_processes, launch
-    from molstream.trainers.distributed.ranks import joined
+    from molstream.trainers.distributed.process_group import joined
     from molstream.trainers.recipes import get_recipe
     from molstream.trainers.runs.folder import read_recipe
     from molstream.trainers.runs.log import check_trackers
@@ -84,11 +84,11 @@ def pretrain(
     if (number := count_processes(processes, device.value, chosen.num_lanes)) > 1:
         raise typer.Exit(launch(context.find_root().obj, number))
     kind = "cpu" if device == Device.cpu else find_device().type
-    with joined(kind) as ranks, StopFlag(quiet=not ranks.is_first) as stop:
+    with joined(kind) as process_group, StopFlag(quiet=not process_group.is_first) as stop:
         outcome, shard_set = run(
             directory, out, chosen, resume=resume, threads=threads, trackers=trackers or [], device=device.value, stop=stop
         )
-        if not ranks.is_first:
+        if not process_group.is_first:
             raise typer.Exit(0 if outcome.finished else 130)
     again = [f"--tracker {shlex.quote(name)}" for name in trackers or ()]
     again += [f"--device {device.value}"] if device != Device.auto else []
@@ -112,16 +112,20 @@ def run(
 ) -> tuple[Any, Any]:
     """Open the shard set, which the first process packs if it is the embedded sample, and train. Collective."""
     from molstream.tools.report import TerminalReporter
-    from molstream.trainers.distributed.ranks import Ranks
+    from molstream.trainers.distributed.process_group import ProcessGroup
     from molstream.trainers.training.trainer import pretrain as train
 
-    ranks = Ranks.here()
-    found = left_as_found(out, was_there=out.exists(), shards_were=(out / "shards").exists()) if ranks.is_first else nullcontext()
-    with TerminalReporter() if ranks.is_first else nullcontext() as reporter, found:
-        with ranks.together():
-            if ranks.is_first:
+    process_group = ProcessGroup.here()
+    found = (
+        left_as_found(out, was_there=out.exists(), shards_were=(out / "shards").exists())
+        if process_group.is_first
+        else nullcontext()
+    )
+    with TerminalReporter() if process_group.is_first else nullcontext() as reporter, found:
+        with process_group.together():
+            if process_group.is_first:
                 open_shards(directory, out)
-        with ranks.together():
+        with process_group.together():
             shard_set = open_shards(directory, out)
         outcome = train(
             shard_set,

@@ -31,12 +31,12 @@ def main(folder: Path, rank: int) -> None:
         metrics.merge()
         h = metrics._histograms
         exact = b"".join(x.numpy().tobytes() for x in (*(getattr(h, n).long() for n in h.STATE), metrics._tally))
-        moments = metrics._moments.state.numpy().tobytes()
+        regression = metrics._regression.state.numpy().tobytes()
         out.append(
             {
                 "tasks": {name: [asdict(t) for t in tasks] for name, tasks in metrics.tasks().items()},
                 "exact": hashlib.sha256(exact).hexdigest(),
-                "moments": hashlib.sha256(moments).hexdigest(),
+                "regression": hashlib.sha256(regression).hexdigest(),
             }
         )
     dist.destroy_process_group()

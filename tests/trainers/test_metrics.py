@@ -413,7 +413,7 @@ def test_packs_in_and_out_of_inference_mode_and_with_gradients_add_up():
         mixed.add(*packs[2])
     mixed.add(*packs[3])
     assert mixed.tasks() == plain.tasks()
-    assert not mixed._moments.state.requires_grad
+    assert not mixed._regression.state.requires_grad
 
 
 def test_predictions_of_another_shape_are_refused_not_broadcast():
@@ -489,4 +489,4 @@ def test_three_processes_hold_the_same_metrics_as_one(tmp_path, run_python):
                 if name == "energy":
                     theirs["values"] = pytest.approx(theirs["values"], rel=1e-12)
                 assert want == theirs
-    assert ranks[0][2]["moments"] == hashlib.sha256(alone._moments.state.numpy().tobytes()).hexdigest()
+    assert ranks[0][2]["regression"] == hashlib.sha256(alone._regression.state.numpy().tobytes()).hexdigest()

@@ -317,14 +317,16 @@ def test_embeddings_of_a_table_read_encodings_and_do_not_depend_on_the_order_of_
 
 
 def test_log_lines_cover_every_step_whatever_the_validations_between(sample_set, tiny, tmp_path, reporter, monkeypatch):
-    import molstream.trainers.training.meter as module
+    import molstream.trainers.training.log_interval as module
 
     seen = []
-    monkeypatch.setattr(module.Meter, "add", lambda self, *args, add=module.Meter.add: (seen.append(self), add(self, *args)))
+    monkeypatch.setattr(
+        module.LogInterval, "add", lambda self, *args, add=module.LogInterval.add: (seen.append(self), add(self, *args))
+    )
     recipe = replace(tiny, num_steps=20, eval_steps=8, log_steps=10)
     pretrain(sample_set, tmp_path / "run", recipe, resume=False, reporter=reporter)
     assert [step for step, _ in reporter.steps] == [10, 20]
-    assert [seen.count(meter) for meter in dict.fromkeys(seen)] == [10, 10]
+    assert [seen.count(interval) for interval in dict.fromkeys(seen)] == [10, 10]
 
 
 def test_runs_of_two_precisions_in_one_process(sample_set, tiny, tmp_path, reporter):

@@ -17,7 +17,7 @@ from molstream.streamer.config import Budget, StreamConfig
 from molstream.streamer.loader import Loader, sequential
 from molstream.trainers.config import Recipe
 from molstream.trainers.distributed.device import find_device
-from molstream.trainers.distributed.ranks import Ranks
+from molstream.trainers.distributed.process_group import ProcessGroup
 from molstream.trainers.errors import RunError
 from molstream.trainers.metrics.metrics import Metrics, TaskMetrics, summarize
 from molstream.trainers.models.loss import Loss, Targets, count_labels, match
@@ -150,14 +150,14 @@ def evaluate(
     The packs are the same for any number of processes up to `num_lanes`. `compare_packs`: of how many `compared_loss` is. Raises
     Stopped where `should_stop` is true in any process.
     """
-    spec, recipe, ranks = loss.spec, network.recipe, Ranks.here()
+    spec, recipe, processes = loss.spec, network.recipe, ProcessGroup.here()
     config = sequential(StreamConfig(budget=budget, split=split, window_molecules=recipe.window_molecules))
-    num_lanes = max(num_lanes, ranks.world_size)
+    num_lanes = max(num_lanes, processes.world_size)
     loader = Loader(
         shard_set,
         replace(config, num_lanes=num_lanes),
-        rank=ranks.rank,
-        world_size=ranks.world_size,
+        rank=processes.rank,
+        world_size=processes.world_size,
         num_threads=num_threads,
         tasks=spec.tasks,
         levels=spec.levels,
@@ -172,7 +172,7 @@ def evaluate(
     was_training = network.training
     network.eval()
     try:
-        items = ranks.in_step(iter(loader), lambda item: (), 0, should_stop)
+        items = processes.in_step(iter(loader), lambda item: (), 0, should_stop)
         for k, (item, _) in enumerate(islice(items, total)):
             for batch in item.batches:
                 moved = batch.to(device)
@@ -188,7 +188,7 @@ def evaluate(
         network.train(was_training)
         loader.close()
     metrics.merge()
-    molecules, losses = _means(ranks.sum(sums), spec)
+    molecules, losses = _means(processes.sum(sums), spec)
     return Results(
         split=split,
         step=step,
@@ -196,7 +196,7 @@ def evaluate(
         complete=total == num_steps,
         heads=spec.heads,
         losses=losses,
-        compared_loss=_mean(_means(ranks.sum(sums_compared), spec)[1]),
+        compared_loss=_mean(_means(processes.sum(sums_compared), spec)[1]),
         tasks=metrics.tasks(),
     )
 

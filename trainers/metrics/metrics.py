@@ -1,7 +1,7 @@
 """Metrics of every task, streamed: constant memory, any order of packs, any number of ranks.
 
 Class metrics are a pure function of the predictions, to the bit (`histograms`); regression metrics are so up to the rounding of
-float64 (`moments`). What they cost: AUROC and average precision of tasks with more than 1,024 labels are within 1e-3, not exact.
+float64 (`regression`). The price: AUROC and average precision of tasks with more than 1,024 labels are within 1e-3, not exact.
 """
 
 import math
@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from molstream.trainers.metrics.histograms import Histograms
-from molstream.trainers.metrics.moments import Moments, regression_values
+from molstream.trainers.metrics.regression import RegressionState, regression_values
 from molstream.trainers.spec import DataSpec, HeadSpec
 
 REGRESSION = ("mae", "mae_raw", "mean_mae", "rmse", "pearson", "r2")
@@ -55,7 +55,7 @@ class Metrics:
             self._columns[head.name] = self._take("regression" if head.kind == "regression" else "class", len(head.tasks))
             if head.kind != "regression":
                 self._classes[head.name] = self._take("score", len(head.tasks) * head.num_outputs)
-        self._moments: Moments | None = None
+        self._regression: RegressionState | None = None
         self._merged = False
 
     def _take(self, what: str, num: int) -> slice:
@@ -65,8 +65,8 @@ class Metrics:
 
     def _start(self, device: torch.device) -> None:
         """Make the state, which stays where the first predictions are."""
-        if self._moments is None:
-            self._moments = Moments(self._num["regression"], device)
+        if self._regression is None:
+            self._regression = RegressionState(self._num["regression"], device)
             self._histograms = Histograms(self._num["score"], device)
             self._tally = torch.zeros(3, self._num["class"], dtype=torch.int64, device=device)
 
@@ -89,9 +89,9 @@ class Metrics:
             assert prediction.shape == shape, f"{head.name}: predictions {tuple(prediction.shape)}, not {tuple(shape)}"
             assert target.shape == mask.shape, f"{head.name}: targets {tuple(target.shape)}, not {tuple(mask.shape)}"
             self._start(prediction.device)
-            assert self._moments is not None
+            assert self._regression is not None
             if head.kind == "regression":
-                self._moments.add(self._columns[head.name], prediction, target, mask)
+                self._regression.add(self._columns[head.name], prediction, target, mask)
             else:
                 parts.append(self._class_part(head, prediction, target, mask))
         if parts:
@@ -128,8 +128,8 @@ class Metrics:
         cpu = "cpu:" in str(dist.get_backend_config()) or dist.get_backend() == "gloo"
         device = torch.device("cpu") if cpu else torch.device("cuda", torch.cuda.current_device())
         self._start(device)  # a rank without packs
-        assert self._moments is not None
-        self._moments.merge(device)
+        assert self._regression is not None
+        self._regression.merge(device)
         self._histograms.merge(device)
         tally = self._tally.to(device)
         dist.all_reduce(tally)
@@ -138,24 +138,24 @@ class Metrics:
     @property
     def num_bytes(self) -> int:
         """Of the state."""
-        if self._moments is None:
+        if self._regression is None:
             return 0
         h = self._histograms
-        return sum(t.nbytes for t in (self._moments.state, self._tally, *(getattr(h, name) for name in h.STATE)))
+        return sum(t.nbytes for t in (self._regression.state, self._tally, *(getattr(h, name) for name in h.STATE)))
 
     @torch.inference_mode(mode=False)
     @torch.no_grad()
     def tasks(self) -> dict[str, list[TaskMetrics]]:
         """{task set: metrics of each task}."""
         self._start(torch.device("cpu"))
-        assert self._moments is not None
-        moments, tally = self._moments.tasks(), self._tally.T.tolist()
+        assert self._regression is not None
+        regression, tally = self._regression.tasks(), self._tally.T.tolist()
         auroc, ap = self._histograms.values()
         out = {}
         for head in self.spec.heads:
             columns = self._columns[head.name]
             if head.kind == "regression":
-                rows = [self._regression(s, std) for s, std in zip(moments[columns], head.std, strict=True)]
+                rows = [self._regression_row(s, std) for s, std in zip(regression[columns], head.std, strict=True)]
             else:
                 scores = self._classes[head.name]
                 # classes without labels on both sides are NaN; so is the mean over none
@@ -171,7 +171,7 @@ class Metrics:
         return out
 
     @staticmethod
-    def _regression(s: dict[str, float], std: float) -> tuple[int, int, dict[str, float | None]]:
+    def _regression_row(s: dict[str, float], std: float) -> tuple[int, int, dict[str, float | None]]:
         values = regression_values(s, std) if s["count"] else dict.fromkeys(REGRESSION)
         return int(s["count"] + s["nonfinite"]), int(s["nonfinite"]), values
 

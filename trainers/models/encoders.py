@@ -14,7 +14,7 @@ from molstream.kernels.nn.segment import gather
 from molstream.streamer.batch import Batch
 from molstream.trainers.models.layers.parts import Dropout
 
-ENCODING_HIDDEN, ENCODING_OUT = 64, 32
+POSITIONAL_HIDDEN, POSITIONAL_OUT = 64, 32
 _NOBLE = (0, 2, 10, 18, 36, 54, 86, 118)
 NUM_GROUPS, NUM_PERIODS = 19, 8
 
@@ -63,10 +63,10 @@ class WalkEncoder(nn.Module):
         self.register_buffer("scales", scales, persistent=False)
         self.mlp = nn.Sequential(
             nn.LayerNorm(num_steps),
-            nn.Linear(num_steps, ENCODING_HIDDEN),
+            nn.Linear(num_steps, POSITIONAL_HIDDEN),
             nn.ReLU(),
             Dropout(dropout),
-            nn.Linear(ENCODING_HIDDEN, ENCODING_OUT),
+            nn.Linear(POSITIONAL_HIDDEN, POSITIONAL_OUT),
         )
 
     def forward(self, batch: Batch) -> Tensor:
@@ -81,9 +81,13 @@ class LaplacianEncoder(nn.Module):
     def __init__(self, dropout: float = 0.0):
         super().__init__()
         self.pair = nn.Sequential(
-            nn.Linear(2, ENCODING_HIDDEN), nn.ReLU(), Dropout(dropout), nn.Linear(ENCODING_HIDDEN, ENCODING_HIDDEN), nn.ReLU()
+            nn.Linear(2, POSITIONAL_HIDDEN),
+            nn.ReLU(),
+            Dropout(dropout),
+            nn.Linear(POSITIONAL_HIDDEN, POSITIONAL_HIDDEN),
+            nn.ReLU(),
         )
-        self.out = nn.Linear(ENCODING_HIDDEN, ENCODING_OUT)
+        self.out = nn.Linear(POSITIONAL_HIDDEN, POSITIONAL_OUT)
 
     def forward(self, batch: Batch) -> Tensor:
         """int8 (A, 8), float16 (A, 8) -> (A, 32)."""
@@ -100,7 +104,7 @@ class LaplacianEncoder(nn.Module):
         return self.out((pairs * there.unsqueeze(-1)).sum(dim=1))
 
 
-ENCODERS = {"rw16": WalkEncoder, "lap8": LaplacianEncoder}
+POSITIONAL_ENCODERS = {"rw16": WalkEncoder, "lap8": LaplacianEncoder}
 
 
 class AtomEncoder(nn.Module):
@@ -118,8 +122,8 @@ class AtomEncoder(nn.Module):
     ):
         super().__init__()
         self.features = FeatureEncoder(features, width)
-        self.encodings = nn.ModuleDict({name: ENCODERS[name](dropout=dropout) for name in encodings})
-        self.join = nn.Linear(ENCODING_OUT, width, bias=False) if encodings else None
+        self.encodings = nn.ModuleDict({name: POSITIONAL_ENCODERS[name](dropout=dropout) for name in encodings})
+        self.join = nn.Linear(POSITIONAL_OUT, width, bias=False) if encodings else None
         self.mlp = nn.Sequential(
             nn.LayerNorm(width), nn.GELU(), Dropout(dropout), nn.Linear(width, out), nn.LayerNorm(out), nn.Linear(out, hidden)
         )

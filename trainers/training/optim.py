@@ -3,7 +3,7 @@
 muP (Yang et al. 2021, arXiv 2203.03466, table 3, Adam): of a weight whose input is n times as wide as in the network for which
 the learning rate was chosen, the learning rate is divided by n; if its output does not widen with it, as in a head, its initial
 values are divided by sqrt(n), beyond what their usual scale 1/sqrt(inputs) does. All else stays. So a learning rate found with a
-narrow network is right for a wide one. Own code, since it is these two rules; tests/trainers/test_optim.py checks coordinates.
+narrow network is right for a wide one. Our own code: two rules; tests/trainers/test_optim.py checks coordinates.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ def build_optimizer(network: nn.Module, recipe: Recipe, base: Mapping[str, torch
     """AdamW (Loshchilov & Hutter 2019) with a group for each scale of the learning rate, which is in the group as `lr_scale`.
 
     Weight decay acts as it would at the base width: it is multiplied by what the learning rate is divided by. Fused: one kernel
-    for all weights, which leaves them and its own state alone where `found_inf` is 1, a tensor, so that nobody waits to see it.
+    for all weights, which leaves them and its own state alone where `found_inf` is 1, a tensor, which the host need not wait for.
     """
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():

@@ -1,4 +1,4 @@
-"""Who is told how a run goes."""
+"""What a run reports to: the terminal, or a caller's own object."""
 
 from typing import Protocol
 
@@ -6,7 +6,7 @@ from molstream.trainers.jobs.evaluate import Results
 
 
 class Reporter(Protocol):
-    """Called in the first process only."""
+    """Callbacks of a run, called in its first process only."""
 
     def start(self, *, step: int, num_steps: int, description: dict[str, str]) -> None: ...
     def progress(self, step: int, values: dict[str, float]) -> None: ...
@@ -15,7 +15,7 @@ class Reporter(Protocol):
 
 
 class Silent:
-    """Nobody: what the other processes tell."""
+    """Reports nothing: for the other processes, and for a caller who gives no reporter."""
 
     def start(self, *, step: int, num_steps: int, description: dict[str, str]) -> None: ...
     def progress(self, step: int, values: dict[str, float]) -> None: ...

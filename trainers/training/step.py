@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from molstream.kernels.rng.hashing import mix_key
 from molstream.streamer.loader import Step
 from molstream.trainers.config import Recipe
-from molstream.trainers.distributed.ranks import Ranks, lost_as_error
+from molstream.trainers.distributed.process_group import ProcessGroup, lost_as_error
 from molstream.trainers.models.loss import Loss, Targets
 from molstream.trainers.models.network import Network
 from molstream.trainers.training.ema import MovingAverage
@@ -28,7 +28,7 @@ from molstream.trainers.training.optim import learning_rate, set_learning_rate
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class Report(NamedTuple):
+class StepResult(NamedTuple):
     """What a step found, on the device."""
 
     losses: Tensor
@@ -53,13 +53,13 @@ class Stepper:
         loss: Loss,
         targets: Targets,
         average: MovingAverage | None,
-        ranks: Ranks,
+        processes: ProcessGroup,
         device: torch.device,
     ):
         """`network`: a Network, or one in DistributedDataParallel."""
         self.network, self.optimizer, self.recipe, self.average = network, optimizer, recipe, average
         self.bare: Network = network.module if isinstance(network, DistributedDataParallel) else network  # type: ignore[assignment]
-        self.loss, self.targets, self.ranks, self.device = loss, targets, ranks, device
+        self.loss, self.targets, self.processes, self.device = loss, targets, processes, device
         self.parameters = list(network.parameters())
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
         # once a step was not finite no later one changes anything either, unless they are to be skipped
@@ -71,12 +71,12 @@ class Stepper:
         dtype = DTYPES.get(self.recipe.precision)
         return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype)
 
-    def run(self, item: Step, *, step: int, num_labels: Sequence[int]) -> Report:
+    def run(self, item: Step, *, step: int, num_labels: Sequence[int]) -> StepResult:
         """Do step number `step`, which has `num_labels` real labels of each task set in all its packs. Collective."""
         set_learning_rate(self.optimizer, learning_rate(step, self.recipe))
         counts = torch.tensor(num_labels, dtype=torch.float64, pin_memory=self.device.type == "cuda")
         counts = counts.to(self.device, non_blocking=True)
-        num_packs = len(item.batches) * self.ranks.world_size
+        num_packs = len(item.batches) * self.processes.world_size
         losses, pack_losses = [], []
         for k, (lane, batch) in enumerate(zip(item.lanes, item.batches, strict=True)):
             is_last = k == len(item.batches) - 1
@@ -88,11 +88,11 @@ class Stepper:
                 loss, shares = self.loss(
                     predictions, self.targets(moved), counts, log_variance=self.bare.log_variance, num_packs=num_packs
                 )
-                self.scaler.scale(_poison(loss) * self.ranks.world_size).backward()
+                self.scaler.scale(_poison(loss) * self.processes.world_size).backward()
             pack_losses.append(loss.detach())
             losses.append(torch.cat([loss.detach().view(1), shares]))
         norm, is_finite = self._update(step)
-        return Report(torch.stack(losses).sum(dim=0), torch.stack(pack_losses), norm, is_finite)
+        return StepResult(torch.stack(losses).sum(dim=0), torch.stack(pack_losses), norm, is_finite)
 
     def _seed(self, seed: int) -> None:
         """As torch.manual_seed, which takes up to 5 ms: for each kind of device that is not here it formats a traceback."""

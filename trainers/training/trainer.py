@@ -21,7 +21,7 @@ from molstream.streamer.config import StreamConfig
 from molstream.streamer.loader import Loader
 from molstream.trainers.config import Recipe
 from molstream.trainers.distributed.device import compile_network, find_device, keep_freed_memory
-from molstream.trainers.distributed.ranks import Ranks, Stopped
+from molstream.trainers.distributed.process_group import ProcessGroup, Stopped
 from molstream.trainers.errors import CheckpointError, OtherProcessError, RunError, TrainError
 from molstream.trainers.jobs.evaluate import Results, evaluate, iter_metrics, plan_budget, write_results
 from molstream.trainers.models.export import write_model
@@ -41,8 +41,8 @@ from molstream.trainers.runs.folder import RESULTS, open_run
 from molstream.trainers.runs.log import RunLog, check_trackers
 from molstream.trainers.spec import DataSpec
 from molstream.trainers.training.ema import MovingAverage
-from molstream.trainers.training.meter import COUNTS, Meter, count_step
-from molstream.trainers.training.nonfinite import Done, Fault, Guard
+from molstream.trainers.training.log_interval import COUNTS, LogInterval, count_step
+from molstream.trainers.training.nonfinite import Fault, NonfiniteCheck, PendingStep
 from molstream.trainers.training.optim import build_optimizer, learning_rate
 from molstream.trainers.training.reporter import Reporter, Silent
 from molstream.trainers.training.step import Stepper
@@ -115,19 +115,19 @@ class Trainer:
         device: str = "auto",
     ):
         """Collective: what fails in one process is raised in all."""
-        self.ranks = Ranks.here()
+        self.processes = ProcessGroup.here()
         self.shard_set, self.run, self.num_threads = shard_set, run, num_threads
-        self.reporter: Reporter = reporter if reporter is not None and self.ranks.is_first else Silent()
+        self.reporter: Reporter = reporter if reporter is not None and self.processes.is_first else Silent()
         self.lock: Lock | None = None
         self.log: RunLog | None = None
         self.average: MovingAverage | None = None
         # what a checkpoint will say otherwise
         self.step, self.is_validated = 0, True
         try:
-            with self.ranks.together():
+            with self.processes.together():
                 self._prepare(recipe, trackers, device)
-            with self.ranks.together():
-                if self.ranks.is_first:
+            with self.processes.together():
+                if self.processes.is_first:
                     data = {"fingerprint": shard_set.manifest.fingerprint, "budget": str(self.budget)}
                     self.lock = open_run(run, self.recipe, data, resume=resume)
             self._start(self._restore())
@@ -137,7 +137,7 @@ class Trainer:
 
     def _prepare(self, recipe: Recipe, trackers: tuple[str, ...], device: str) -> None:
         """All that needs neither the run's folder nor another process."""
-        shard_set, ranks = self.shard_set, self.ranks
+        shard_set, processes = self.shard_set, self.processes
         check_trackers(trackers)
         self.device = find_device(device)
         if self.device.type == "cpu":
@@ -151,10 +151,11 @@ class Trainer:
                     f"{shard_set.path}: task set {head.name} has no label in the training split; train on others with --set "
                     f"task_sets=..."
                 )
-        if ranks.world_size > recipe.num_lanes:
+        if processes.world_size > recipe.num_lanes:
             raise RunError(
-                f"{ranks.world_size} processes, expected at most {recipe.num_lanes}, the lanes of recipe {recipe.name}, of which "
-                f"each gives a pack a step; start fewer, or add --set num_lanes={ranks.world_size}, which makes a step larger"
+                f"{processes.world_size} processes, expected at most {recipe.num_lanes}, the lanes of recipe {recipe.name}, of "
+                f"which each gives a pack a step; start fewer, or add --set num_lanes={processes.world_size}, which makes a step "
+                f"larger"
             )
         self.loss = Loss(self.spec, recipe)
         self.budget = plan_budget(shard_set, self.spec, recipe)
@@ -173,7 +174,7 @@ class Trainer:
         )
         # after Accelerate, which counts cores too
         use_threads(recipe)
-        self.loader = self._open_stream(recipe, rank=ranks.rank, world_size=ranks.world_size)
+        self.loader = self._open_stream(recipe, rank=processes.rank, world_size=processes.world_size)
         self.cursor = self.loader.state_dict()
         self.recipe = recipe = recipe.resolve(len(self.loader), self.device.type)
         self.network = build_network(self.spec, recipe).to(self.device)
@@ -196,11 +197,11 @@ class Trainer:
     def _restore(self) -> Checkpoint | None:
         """Take up the newest checkpoint that is whole, if there is one; the first process chooses for all. Collective."""
         checkpoint = None
-        with self.ranks.together():
-            if self.ranks.is_first:
+        with self.processes.together():
+            if self.processes.is_first:
                 checkpoint = self._choose()
-        step = self.ranks.share(-1 if checkpoint is None else checkpoint.step)
-        with self.ranks.together():
+        step = self.processes.share(-1 if checkpoint is None else checkpoint.step)
+        with self.processes.together():
             if self.recipe.ema_decay:
                 self.average = MovingAverage(self.network, self.recipe.ema_decay)
             if step < 0:
@@ -233,10 +234,10 @@ class Trainer:
 
     def _start(self, checkpoint: Checkpoint | None) -> None:
         """Make ready for steps, after that checkpoint. Collective."""
-        with self.ranks.together():
+        with self.processes.together():
             compile_network(self.network, self.recipe, self.device, self.reporter.message)
             self.targets = Targets(self.spec).to(self.device)
-            if self.ranks.is_first:
+            if self.processes.is_first:
                 self.log = RunLog(
                     self.run,
                     step=self.step,
@@ -256,20 +257,20 @@ class Trainer:
             loss=self.loss,
             targets=self.targets,
             average=self.average,
-            ranks=self.ranks,
+            processes=self.processes,
             device=self.device,
         )
         if checkpoint is not None and checkpoint.scaler:
             self.stepper.scaler.load_state_dict(checkpoint.scaler)
-        self.guard = Guard(
+        self.nonfinite = NonfiniteCheck(
             self.run,
             self.recipe,
             lambda: self._open_stream(self.recipe, rank=0, world_size=1, with_ids=True),
-            ranks=self.ranks,
+            processes=self.processes,
             device=self.device,
             num_skipped=0 if checkpoint is None else checkpoint.num_skipped,
         )
-        self.meter, self.saved_step = Meter(self.spec, self.device), self.step
+        self.interval, self.saved_step = LogInterval(self.spec, self.device), self.step
 
     def close(self) -> None:
         """Let go of threads, files and the folder."""
@@ -287,30 +288,30 @@ class Trainer:
                 # it was stopped between a checkpoint and its validation
                 self._validate(should_stop, max_packs=self.recipe.eval_packs)
             # what came before is not a matter of speed
-            self.meter = Meter(self.spec, self.device)
+            self.interval = LogInterval(self.spec, self.device)
             while self.step < num_steps:
                 self._run_epoch(should_stop)
             self._save()
             results = self._validate(should_stop)
-            with self.ranks.together():
-                if self.ranks.is_first:
+            with self.processes.together():
+                if self.processes.is_first:
                     self._export(results)
             finished = True
         except Stopped:
-            self._check(self.guard.look())
+            self._check(self.nonfinite.look())
             self._save()
         return Outcome(step=self.step, num_steps=num_steps, finished=finished, results=results)
 
     def _run_epoch(self, should_stop: Callable[[], bool]) -> None:
         """Steps to the end of the epoch or of the run."""
         recipe, num_counts = self.recipe, len(COUNTS) + len(self.spec.heads)
-        items = self.ranks.in_step(iter(self.loader), lambda item: count_step(item, self.spec), num_counts, should_stop)
+        items = self.processes.in_step(iter(self.loader), lambda item: count_step(item, self.spec), num_counts, should_stop)
         for item, totals in items:
-            report = self.stepper.run(item, step=self.step, num_labels=totals[len(COUNTS) :])
-            self.meter.add(report, totals)
-            done = Done(self.step, item.epoch, item.step, item.lanes, report)
+            result = self.stepper.run(item, step=self.step, num_labels=totals[len(COUNTS) :])
+            self.interval.add(result, totals)
+            pending = PendingStep(self.step, item.epoch, item.step, item.lanes, result)
             self._go_to(self.step + 1, item.epoch, item.step + 1)
-            self._check(self.guard.add(done))
+            self._check(self.nonfinite.add(pending))
             is_last = self.step == recipe.num_steps
             is_due = self._is_due() and not is_last
             if self.step % recipe.log_steps == 0 or is_last:
@@ -336,22 +337,22 @@ class Trainer:
         """End the run at a step that was not finite, as it was before that step. Collective."""
         if fault is None:
             return
-        self._go_to(fault.done.step, fault.done.epoch, fault.done.step_of_epoch)
+        self._go_to(fault.at.step, fault.at.epoch, fault.at.step_of_epoch)
         self._save()
-        raise fault.error if self.ranks.is_first else OtherProcessError(fault.error.exit_code)
+        raise fault.error if self.processes.is_first else OtherProcessError(fault.error.exit_code)
 
     def _log_steps(self) -> None:
-        self._check(self.guard.look())
-        values = self.meter.read(self.budget, self.recipe.num_lanes, self.ranks)
+        self._check(self.nonfinite.look())
+        values = self.interval.read(self.budget, self.recipe.num_lanes, self.processes)
         values["learning_rate"] = learning_rate(self.step - 1, self.recipe)
-        values["skipped_steps"] = self.guard.num_skipped
+        values["skipped_steps"] = self.nonfinite.num_skipped
         if (log_variance := self.network.log_variance) is not None:
             weights = torch.exp(-log_variance).tolist()
             values |= {f"weight_{name}": w for name, w in zip(self.spec.task_sets, weights, strict=True)}
         if self.log is not None:
             self.log.add("train", self.step, values)
         self.reporter.progress(self.step, values)
-        self.meter = Meter(self.spec, self.device)
+        self.interval = LogInterval(self.spec, self.device)
 
     def _validate(self, should_stop: Callable[[], bool], max_packs: int | None = None) -> Results | None:
         """Validate what was saved; all of the split, or some packs of it. Collective. Raises Stopped."""
@@ -374,11 +375,11 @@ class Trainer:
             compare_packs=self.recipe.eval_packs,
             should_stop=should_stop,
         )
-        with self.ranks.together():
-            if self.ranks.is_first:
+        with self.processes.together():
+            if self.processes.is_first:
                 self._note(results)
         self.is_validated = True
-        self.meter.start += time.perf_counter() - start
+        self.interval.start += time.perf_counter() - start
         return results
 
     def _note(self, results: Results) -> None:
@@ -392,11 +393,11 @@ class Trainer:
 
     def _save(self) -> None:
         """Checkpoint where the run stands, unless it has one. Collective."""
-        self._check(self.guard.look())
+        self._check(self.nonfinite.look())
         if self.saved_step == self.step:
             return
-        with self.ranks.together():
-            if self.ranks.is_first:
+        with self.processes.together():
+            if self.processes.is_first:
                 write_checkpoint(self.run, self._checkpoint(), keep=self.recipe.keep_checkpoints)
         self.saved_step = self.step
 
@@ -415,7 +416,7 @@ class Trainer:
                 "param_groups": self.optimizer.state_dict()["param_groups"],
             },
             scaler=self.stepper.scaler.state_dict(),
-            num_skipped=self.guard.num_skipped,
+            num_skipped=self.nonfinite.num_skipped,
         )
 
     def _export(self, results: Results | None) -> None:
@@ -429,7 +430,7 @@ class Trainer:
             ended = ", the last one: only evaluated again" if self.step == recipe.num_steps else ""
             self.reporter.message(f"resumed at step {self.step}{ended}")
         molecules = self.shard_set.manifest.splits["train"]["molecules"]
-        processes = f"{self.ranks.world_size} processes, " if self.ranks.world_size > 1 else ""
+        several = f"{self.processes.world_size} processes, " if self.processes.world_size > 1 else ""
         self.reporter.start(
             step=self.step,
             num_steps=recipe.num_steps,
@@ -439,7 +440,7 @@ class Trainer:
                 + "".join(f", {text}" for text in _extras(recipe)),
                 "tasks": ", ".join(f"{h.name} ({len(h.tasks)}, {h.level}, {self.loss.names[h.name]})" for h in self.spec.heads),
                 "step": f"{recipe.num_lanes} packs of {self.budget} (graphs, atoms, edges), {len(self.loader):,} steps an epoch",
-                "device": f"{processes}{self.device.type}, {torch.get_num_threads()} threads, {recipe.precision}",
+                "device": f"{several}{self.device.type}, {torch.get_num_threads()} threads, {recipe.precision}",
             },
         )
 

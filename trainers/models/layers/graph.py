@@ -1,4 +1,4 @@
-"""What layers are given: who is whose neighbour in a batch, and the states of atoms, bonds and molecules.
+"""What layers are given: the graph of a batch, and the states of its atoms, bonds and molecules.
 
 Shape suffixes, in this room: A atoms, E directed edges, G graphs, C distinct bond codes, H hidden, D width of bonds.
 """
@@ -15,7 +15,7 @@ POOL_SCALE = 16.0
 
 
 class Graph(NamedTuple):
-    """Who is whose neighbour in a batch; indices int64."""
+    """Which atoms are neighbours, and in which molecule each is; indices int64."""
 
     edges: Edges
     """In pairs, sorted by target."""

@@ -13,7 +13,7 @@ from molstream.trainers.jobs.evaluate import plan_budget
 from molstream.trainers.models.loss import Loss
 from molstream.trainers.runs.checkpoint import load_checkpoint
 from molstream.trainers.spec import DataSpec
-from molstream.trainers.training.nonfinite import MOST_IN_A_ROW, NONFINITE, Guard
+from molstream.trainers.training.nonfinite import MOST_IN_A_ROW, NONFINITE, NonfiniteCheck
 from molstream.trainers.training.trainer import pretrain
 
 
@@ -54,14 +54,14 @@ def spoil(monkeypatch, tiny):
 
 @pytest.fixture
 def late(monkeypatch):
-    """The guard looks one step later, as on a GPU."""
-    start = Guard.__init__
+    """The check looks one step later, as on a GPU."""
+    start = NonfiniteCheck.__init__
 
     def patched(self, *args, **kwargs):
         start(self, *args, **kwargs)
         self.delay = 1
 
-    monkeypatch.setattr(Guard, "__init__", patched)
+    monkeypatch.setattr(NonfiniteCheck, "__init__", patched)
 
 
 def ids_of(sample_set, recipe, step: int) -> list[list[int]]:
@@ -99,7 +99,7 @@ def stop_after(steps: int):
 def test_a_step_that_is_not_finite_stops_the_run_as_it_was_before_it(request, sample_set, tiny, tmp_path, spoil, what, when):
     if when == "late":
         request.getfixturevalue("late")
-    # no log line looks in between: with a guard that is late, the next step has been done
+    # no log line looks in between: with a check that is late, the next step has been done
     recipe = replace(tiny, eval_steps=100, log_steps=100, ema_decay=0.9)
     pretrain(sample_set, tmp_path / "before", recipe, resume=False, should_stop=stop_after(3))
     spoil(what, [3])

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from molstream.streamer.config import Budget
 from molstream.streamer.loader import Step
-from molstream.trainers.distributed.ranks import Ranks
+from molstream.trainers.distributed.process_group import ProcessGroup
 from molstream.trainers.models.loss import count_labels
 from molstream.trainers.spec import DataSpec
-from molstream.trainers.training.step import Report
+from molstream.trainers.training.step import StepResult
 
 COUNTS = ("graphs", "atoms", "wait_us")
 """What is counted in each step beside the labels of each task set."""
@@ -24,8 +24,8 @@ def count_step(item: Step, spec: DataSpec) -> list[int]:
     return [graphs, atoms, round(1e6 * item.wait_s), *count_labels(item.batches, spec)]
 
 
-class Meter:
-    """Sums over steps. Those of losses lie on the device, and nobody waits for them before they are read."""
+class LogInterval:
+    """Sums over the steps between two lines of the log. Those of losses lie on the device, and only `read` waits for it."""
 
     def __init__(self, spec: DataSpec, device: torch.device):
         self.names = ["loss", *(f"loss_{name}" for name in spec.task_sets), "gradient_norm"]
@@ -34,19 +34,19 @@ class Meter:
         # of losses, norms and the number of steps that were finite
         self.sums = torch.zeros(len(self.names) + 1, dtype=torch.float64, device=device)
 
-    def add(self, report: Report, totals: Sequence[int]) -> None:
+    def add(self, result: StepResult, totals: Sequence[int]) -> None:
         """A step, with `totals` of `count_step` over all processes."""
         self.steps += 1
         self.counts = [a + b for a, b in zip(self.counts, totals, strict=True)]
-        values = torch.cat([report.losses, report.norm.view(1), torch.ones_like(report.norm.view(1))]).double()
-        self.sums += torch.where(report.is_finite, values, 0.0)
+        values = torch.cat([result.losses, result.norm.view(1), torch.ones_like(result.norm.view(1))]).double()
+        self.sums += torch.where(result.is_finite, values, 0.0)
 
-    def read(self, budget: Budget, recipe_lanes: int, ranks: Ranks) -> dict[str, float]:
+    def read(self, budget: Budget, recipe_lanes: int, processes: ProcessGroup) -> dict[str, float]:
         """Means and rates. Collective."""
         seconds = time.perf_counter() - self.start
         sums: Tensor = self.sums.cpu()
         # the norm and the number of steps are the same in all processes, losses are parts
-        losses = ranks.sum(sums[:-2])
+        losses = processes.sum(sums[:-2])
         finite = max(1.0, float(sums[-1]))
         graphs, atoms, wait_us, *labels = self.counts
         return (
@@ -55,7 +55,7 @@ class Meter:
                 "graphs_per_s": graphs / seconds,
                 "atoms_per_s": atoms / seconds,
                 "labels_per_s": sum(labels) / seconds,
-                "data_wait_fraction": wait_us / 1e6 / ranks.world_size / seconds,
+                "data_wait_fraction": wait_us / 1e6 / processes.world_size / seconds,
                 "atom_fill_fraction": atoms / (self.steps * recipe_lanes * (budget.atoms - 1)),
                 "rss_bytes": float(psutil.Process().memory_info().rss),
             }

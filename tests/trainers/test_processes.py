@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from molstream.trainers.distributed.ranks import Ranks, join_slurm
+from molstream.trainers.distributed.process_group import ProcessGroup, join_slurm
 from molstream.trainers.errors import RunError
 from molstream.trainers.recipes import smoke
 from molstream.trainers.runs.checkpoint import load_checkpoint
@@ -135,7 +135,7 @@ def test_damaged_data_that_one_process_meets_ends_all(sample_set, recipe, tmp_pa
 
 
 def test_a_process_alone_agrees_with_itself():
-    alone = Ranks()
+    alone = ProcessGroup()
     assert alone.share(7) == 7
     with pytest.raises(RunError, match=r"^mine$") as caught, alone.together():
         raise RunError("mine")
@@ -156,7 +156,7 @@ def test_a_process_alone_agrees_with_itself():
     ],
 )
 def test_variables_of_a_launcher_that_make_no_sense_are_named(monkeypatch, variables, message):
-    from molstream.trainers.distributed.ranks import joined
+    from molstream.trainers.distributed.process_group import joined
 
     for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)

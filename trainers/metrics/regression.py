@@ -1,4 +1,4 @@
-"""Moments of (prediction, target) pairs of T tasks, in float64, in constant memory.
+"""MAE, RMSE, Pearson and R² of T tasks from moments of their (prediction, target) pairs, in float64, in constant memory.
 
 Means and central moments are merged part by part (Chan, Golub and LeVeque 1983, eq. 2.1), not kept as raw sums: a large common
 offset costs no digits. The price is an order: ranks are merged in rank order, so that all of them hold the same bits.
@@ -20,8 +20,8 @@ _SAME = 2.0**-40
 numbers that differ do so by 2^-24, so it decides nothing for them: a constant is min == max, whatever the rounding of M2."""
 
 
-class Moments:
-    """Moments of T tasks: 14 numbers each."""
+class RegressionState:
+    """What the metrics of T tasks are computed from: 14 numbers each."""
 
     def __init__(self, num_tasks: int, device: torch.device):
         self.state = torch.zeros(len(_ROWS), num_tasks, dtype=torch.float64, device=device)
@@ -101,7 +101,7 @@ def _merged(a_state: Tensor, b_state: Tensor) -> Tensor:
 
 
 def regression_values(s: dict[str, float], std: float) -> dict[str, float | None]:
-    """Metrics of one task of `Moments.tasks`; `std` takes normalised units to those of the task."""
+    """Metrics of one task of `RegressionState.tasks`; `std` takes normalised units to those of the task."""
     n = s["count"]
     varies_p, varies_y = (
         s[f"max_{x}"] - s[f"min_{x}"] > _SAME * max(abs(s[f"min_{x}"]), abs(s[f"max_{x}"])) and s[f"m2_{x}"] > 0 for x in "py"

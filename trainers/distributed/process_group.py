@@ -1,7 +1,7 @@
-"""The processes of a run: who am I, how many are we, and how they agree. A process alone needs no group.
+"""The processes of a run: how many there are, which is this one, and how they agree. A process alone needs no group.
 
-What one process alone could meet, a damaged shard, a full disk or a signal, is agreed upon before anybody goes on: `together`
-around what all do once, `in_step` around what they do step by step. So no process waits for one that has given up.
+What one process alone could meet, a damaged shard, a full disk or a signal, is agreed upon before any process goes on:
+`together` around what all do once, `in_step` around what they do step by step. So no process waits for one that has failed.
 """
 
 import gc
@@ -23,7 +23,7 @@ from molstream.trainers.errors import OtherProcessError, RunError
 
 T = TypeVar("T")
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Read error", "Socket closed", "Timed out")
-"""What gloo and the store say when a process has gone."""
+"""What gloo and the store say when another process has ended."""
 
 
 class Stopped(Exception):
@@ -31,14 +31,14 @@ class Stopped(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Ranks:
+class ProcessGroup:
     """This process among those of its run."""
 
     rank: int = 0
     world_size: int = 1
 
     @classmethod
-    def here(cls) -> "Ranks":
+    def here(cls) -> "ProcessGroup":
         """As the process group of torch.distributed says; alone without one."""
         return cls(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else cls()
 
@@ -118,7 +118,7 @@ class Ranks:
 
 @contextmanager
 def lost_as_error() -> Iterator[None]:
-    """Raise OtherProcessError for what torch.distributed raises when another process has gone."""
+    """Raise OtherProcessError for what torch.distributed raises when another process has ended."""
     try:
         yield
     except RuntimeError as error:
@@ -128,7 +128,7 @@ def lost_as_error() -> Iterator[None]:
 
 
 @contextmanager
-def joined(device: str = "cpu") -> Iterator[Ranks]:
+def joined(device: str = "cpu") -> Iterator[ProcessGroup]:
     """Join the processes that `molstream pretrain`, torchrun, accelerate launch or Slurm's srun have started, until the end.
 
     `device`: "cuda" for a group that also reduces gradients on GPUs. Raises RunError for variables that make no sense.
@@ -136,7 +136,7 @@ def joined(device: str = "cpu") -> Iterator[Ranks]:
     join_slurm()
     world_size = _number("WORLD_SIZE", 1)
     if world_size == 1 or dist.is_initialized():
-        yield Ranks.here()
+        yield ProcessGroup.here()
         return
     rank, local = _number("RANK", 0), _number("LOCAL_WORLD_SIZE", world_size)
     if not 0 <= rank < world_size:
@@ -153,7 +153,7 @@ def joined(device: str = "cpu") -> Iterator[Ranks]:
         # a variable that is missing
         raise RunError(f"WORLD_SIZE is {world_size}, which says that there are more processes: {error}") from error
     try:
-        yield Ranks.here()
+        yield ProcessGroup.here()
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
