@@ -158,12 +158,8 @@ def test_the_child_does_not_outlive_a_parent_that_is_killed(run_python, tmp_path
     done = run_python(script)
     assert done.returncode == -signal.SIGKILL, done.stderr
     pid = int(done.stdout)
-    for _ in range(100):
-        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-            break
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
         time.sleep(0.05)
-    else:
-        pytest.fail(f"process {pid} is still there")
 
 
 def test_ctrl_c_is_for_the_parent_alone():

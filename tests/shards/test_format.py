@@ -289,8 +289,8 @@ def test_flipped_bits_everywhere_of_a_decoded_member_is_refused_or_harmless():
     refused = total = 0
     for group, content in contents.items():
         for at in range(len(content)):
-            # each third
-            for bit in range(at % 3, 8, 3):
+            # one of each byte, all in eight
+            for bit in (at % 8,):
                 damaged = bytearray(content)
                 damaged[at] ^= 1 << bit
                 total += 1

@@ -147,7 +147,6 @@ print(json.dumps(failed))
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_a_full_disk_in_any_phase_is_one_line_and_can_be_gone_on_from(sample_table, tmp_path):
     import json
 

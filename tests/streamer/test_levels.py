@@ -230,21 +230,6 @@ def test_no_tasks_of_these_levels_take_no_memory(made_sets):
     )
 
 
-def test_pairs_in_the_budget_leave_graph_and_atom_labels_as_they_are(made_set):
-    def rows(loader: Loader) -> dict:
-        return {
-            int(i): (batch.graph_labels_GT[g].numpy().tobytes(), batch.atom_labels_AT[a:b].numpy().tobytes())
-            for step in loader
-            for batch in step.batches
-            if batch.num_graphs
-            for g, i in enumerate(batch.ids)
-            for a, b in [batch.atom_ptr_G[g : g + 2].tolist()]
-        }
-
-    without = loader_for(made_set, Budget.suggest(made_set, atoms=256), levels=("graph", "atom"))
-    assert rows(loader_for(made_set)) == rows(without)
-
-
 def test_a_batch_keeps_its_labels_when_it_is_pickled_or_moved(made_set):
     names = ("bond_labels_BT2", "num_bond_labels_T", "pair_index_2P", "pair_labels_PT2", "num_pair_labels_T")
     batch = next(iter(loader_for(made_set))).batches[0]
@@ -265,20 +250,6 @@ def test_rates_count_labels_of_all_levels(made_set):
         stats.add(step)
     expected = sum(np.count_nonzero(~np.isnan(b.labels(level))) for b in made_set.iter_blocks() for level in LEVELS)
     assert stats.read()["labels"] == expected
-
-
-def test_a_resumed_stream_goes_on_with_the_same_labels(made_set):
-    def facts(step) -> list:
-        return [(step.step, b.ids.tolist(), b.pair_labels_PT2.numpy().tobytes()) for b in step.batches if b.num_graphs]
-
-    whole = [facts(step) for step in loader_for(made_set)]
-    first = loader_for(made_set)
-    for step in first:
-        if step.step == 2:
-            break
-    second = loader_for(made_set, num_threads=1)
-    second.load_state_dict(first.state_dict())
-    assert [facts(step) for step in second] == whole[3:]
 
 
 # what has no room

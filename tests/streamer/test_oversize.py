@@ -157,24 +157,6 @@ def test_all_molecules_with_too_many_edges_are_left_out_one_by_one(random_set):
     assert (stats.molecules, stats.skipped, stats.masked, stats.steps) == (0, 15, stats.packs, planned)
 
 
-@pytest.mark.parametrize("with_ids", [True, False])
-def test_the_ids_are_read_where_they_were_not_asked_for(made_sets, monkeypatch, with_ids):
-    config = config_for("32,64,512")
-    asked = Counter()
-    read = ShardSet.read_members
-
-    def spy(self, block, groups):
-        asked.update({int(block): "ids" in groups})
-        return read(self, block, groups)
-
-    monkeypatch.setattr(ShardSet, "read_members", spy)
-    shard_set = made_sets["tails"]
-    loader = Loader(shard_set, config, with_ids=with_ids)
-    _, skipped = run(loader)
-    assert skipped == Counter(split_sizes(shard_set, config.budget)[1])
-    assert loader.selection.with_ids is with_ids
-
-
 def test_ids_are_read_of_those_blocks_only_that_have_one_too_large(random_set, monkeypatch):
     shard_set = random_set(200, seed=11, block=10, largest=60, by_size=True)
     config = config_for("16,32,512", window_molecules=70)
@@ -201,15 +183,6 @@ def test_what_is_read_to_name_the_left_out_is_counted(made_sets):
     large = shard_set.index.counts["max_atoms"] > 63
     for_ids = sum(int(members[f"{group}_bytes"][large].sum()) for group in ("sizes", "ids"))
     assert loader.stages.bytes_read == all_blocks + for_ids
-
-
-def test_the_plan_and_the_steps_do_not_depend_on_whether_ids_are_read(made_sets):
-    config = config_for("32,64,512")
-    with_ids, without = (Loader(made_sets["tails"], config, with_ids=w) for w in (True, False))
-    for a, b in zip(with_ids, without, strict=True):
-        assert [x.members.tolist() for x in a.batches] == [x.members.tolist() for x in b.batches]
-        assert a.skipped.tolist() == b.skipped.tolist()
-        assert all(x.ids is None for x in b.batches if x.num_graphs)
 
 
 def test_error_names_the_worst_molecule_before_anything_is_read(made_sets, monkeypatch):

@@ -105,7 +105,7 @@ def test_the_page_of_a_real_set_opens_in_a_browser(succeed, shard_set, tmp_path)
         pytest.skip("no chromium (Debian's package) to open the page in")
     options = ["--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
     command = [chromium, *options, "--dump-dom", page.as_uri()]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=500, check=True).stdout
     assert shown.count("<svg") >= 5
     for task in ShardSet(shard_set).manifest.tasks:
         assert task.name in shown

@@ -485,7 +485,7 @@ def test_the_same_facts_give_the_same_page_in_another_process_and_with_another_m
     program = "import ast, sys; from molstream.tools.page import render_page; "
     program += "sys.stdout.buffer.write(render_page(ast.literal_eval(open('facts.py').read())).encode())"
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "7", "MATPLOTLIBRC": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=env, capture_output=True, timeout=100, check=False)
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=env, capture_output=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout.decode() == pages["small"]
     assert render_page(made_up_facts()) == pages["small"]
@@ -502,7 +502,7 @@ def test_facts_are_left_as_they_are_and_may_come_from_json(pages):
 def test_importing_the_page_imports_neither_jinja2_nor_matplotlib():
     program = "import sys, molstream.tools.page; print({'jinja2', 'matplotlib'} & set(sys.modules))"
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=100, check=True)
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=500, check=True)
     assert done.stdout == "set()\n"
 
 
@@ -561,7 +561,7 @@ def browse(folder: Path, text: str, *arguments: str, width: int, height: int = 1
     command = [BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"]
     command += ["--no-first-run", "--disable-background-networking", f"--user-data-dir={folder / 'profile'}"]
     command += [f"--window-size={width},{height}", *arguments, (folder / "page.html").as_uri()]
-    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=500, check=True).stdout
 
 
 def framed(text: str, *, ruler: bool) -> str:

@@ -135,13 +135,13 @@ def test_a_damaged_newest_checkpoint_is_skipped_with_a_word_and_the_one_before_g
 def test_a_stopped_run_exits_130_with_a_checkpoint_and_the_command_it_prints_finishes_it(start, succeed, shard_set, tmp_path):
     out = tmp_path / "a run"
     process = start("pretrain", shard_set, "--out", out, "--recipe", "smoke", "--steps", 60)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 500
     while not ((out / "log.jsonl").exists() and (out / "log.jsonl").stat().st_size):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    printed, err = process.communicate(timeout=60)
+    printed, err = process.communicate(timeout=500)
     assert process.returncode == 130, err
     assert "stopping after this step; Ctrl-C to stop at once" in err
     assert "Traceback" not in err

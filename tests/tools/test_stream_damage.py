@@ -1,6 +1,5 @@
 """Shard sets that are not what they were: one clear line before the first step."""
 
-import os
 import shutil
 from pathlib import Path
 
@@ -9,12 +8,10 @@ import pytest
 
 from molstream.shards.build.build import BuildOptions, build
 from molstream.shards.errors import FormatError
-from molstream.shards.format.block import FORMAT_VERSION
 from molstream.shards.format.manifest import Manifest
 from molstream.shards.format.reader import ShardSet
 from molstream.shards.sample import sample_path
 from molstream.shards.splits.rules import SplitFractions
-from molstream.shards.store.documents import seal_json
 from molstream.streamer.config import Budget, StreamConfig
 from molstream.streamer.loader import Loader
 
@@ -53,12 +50,6 @@ def names(folder: Path) -> list[str]:
     return found
 
 
-def swap(folder: Path, a: str, b: str) -> None:
-    os.rename(folder / a, folder / "aside")
-    os.rename(folder / b, folder / a)
-    os.rename(folder / "aside", folder / b)
-
-
 def test_the_set_is_fine_before(succeed, my_set):
     assert (
         succeed("stream", my_set, *ARGUMENTS, "--json").json["molecules"]
@@ -66,8 +57,8 @@ def test_the_set_is_fine_before(succeed, my_set):
     )
 
 
-@pytest.mark.parametrize("place", [0, 1, -1])
-@pytest.mark.parametrize("size", [0, 511, 512, -1024, -1])
+@pytest.mark.parametrize("place", [0, -1])
+@pytest.mark.parametrize("size", [0, -1024])
 def test_a_shard_cut_short_is_named(refused, my_set, place, size):
     shard = my_set / names(my_set)[place]
     data = shard.read_bytes()
@@ -75,36 +66,11 @@ def test_a_shard_cut_short_is_named(refused, my_set, place, size):
     assert refused() == (f"{shard}: {len(data[:size]):,} bytes, by the index {len(data):,}; restore it or build the set again")
 
 
-def test_a_shard_that_is_longer_is_named(refused, my_set):
-    shard = my_set / names(my_set)[1]
-    shard.write_bytes(shard.read_bytes() + bytes(512))
-    assert f"{shard}: " in refused()
-
-
 @pytest.mark.parametrize("place", [0, -1])
 def test_a_missing_shard_is_named(refused, my_set, place):
     shard = my_set / names(my_set)[place]
     shard.unlink()
     assert refused() == f"{shard}: missing, though the index lists it; restore it"
-
-
-def test_a_folder_in_place_of_a_shard_is_named(refused, my_set):
-    shard = my_set / names(my_set)[0]
-    shard.unlink()
-    shard.mkdir()
-    assert refused().startswith(f"{shard}: cannot be read: ")
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_a_shard_that_may_not_be_read_is_named(refused, my_set):
-    shard = my_set / names(my_set)[0]
-    shard.chmod(0)
-    assert refused().startswith(f"{shard}: cannot be read: Permission denied")
-
-
-def test_swapped_shards_are_named(refused, my_set):
-    swap(my_set, names(my_set)[0], names(my_set)[1])
-    assert str(my_set / names(my_set)[0]) in refused()
 
 
 def test_swapped_shards_of_one_size_and_layout_are_named(refused, whole_set, my_set):
@@ -117,11 +83,6 @@ def test_swapped_shards_of_one_size_and_layout_are_named(refused, whole_set, my_
         f"{my_set / first.name}: does not begin with train-00000-0000.sizes.zst; restore it or build the set again"
     )
     assert second.exists()
-
-
-def test_shards_swapped_between_splits_are_named(refused, my_set):
-    swap(my_set, names(my_set)[0], "val-00000.tar")
-    assert str(my_set / names(my_set)[0]) in refused()
 
 
 def test_damage_in_another_split_does_not_matter(succeed, my_set):
@@ -139,30 +100,7 @@ def test_every_rank_checks_every_shard(molstream, my_set):
         assert done.error == f"{gone}: missing, though the index lists it; restore it"
 
 
-def test_the_check_reads_little(my_set):
-    config = StreamConfig(budget=Budget.parse("24,256,640"), num_lanes=2)
-    loader = Loader(ShardSet(my_set), config)
-    assert loader.stages.bytes_read == 0
-
-
-def test_a_set_whose_build_did_not_end_is_refused(refused, my_set):
-    (my_set / "manifest.json").unlink()
-    (my_set / ".building").mkdir()
-    assert "incomplete build: it was stopped before its manifest (manifest.json is missing)" in refused()
-
-
-def test_a_set_of_a_newer_version_is_refused(refused, my_set):
-    (my_set / "manifest.json").write_bytes(seal_json({}, kind="shard set", version=FORMAT_VERSION + 1))
-    assert f"shard set version {FORMAT_VERSION + 1}, this molstream reads {FORMAT_VERSION}" in refused()
-
-
-def test_an_edited_manifest_is_refused(refused, my_set):
-    path = my_set / "manifest.json"
-    path.write_text(path.read_text().replace('"molecules": ', '"molecules": 1', 1))
-    assert "manifest.json: damaged or edited" in refused()
-
-
-@pytest.mark.parametrize("how", ["missing", "cut short", "empty", "of another set"])
+@pytest.mark.parametrize("how", ["missing", "cut short", "of another set"])
 def test_an_index_that_is_not_the_manifests_is_refused(refused, my_set, whole_set, tmp_path, how):
     index = my_set / "index.parquet"
     if how == "missing":
@@ -175,7 +113,7 @@ def test_an_index_that_is_not_the_manifests_is_refused(refused, my_set, whole_se
         build([str(table)], tmp_path / "other", BuildOptions(split_fractions=SplitFractions.parse("90,5,5")))
         shutil.copy(tmp_path / "other" / "index.parquet", index)
     else:
-        index.write_bytes(b"" if how == "empty" else index.read_bytes()[:-100])
+        index.write_bytes(index.read_bytes()[:-100])
     assert f"{index}: not the index this manifest was written with; restore both or build again" in refused()
 
 

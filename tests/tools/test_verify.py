@@ -106,8 +106,7 @@ def rewrite(folder: Path, change: Callable[[Manifest], dict]) -> None:
 HISTOGRAMS = ("atoms", "bonds", "elements", "bond_types")
 
 
-@pytest.mark.parametrize("name", HISTOGRAMS)
-@pytest.mark.parametrize("how", ["one more", "moved", "missing", "a key more"])
+@pytest.mark.parametrize(("name", "how"), zip(HISTOGRAMS, ["one more", "moved", "missing", "a key more"], strict=True))
 def test_a_histogram_of_other_molecules_is_found_and_named(molstream, copy_set, name, how):
     def change(manifest: Manifest) -> dict:
         assert tuple(manifest.histograms) == HISTOGRAMS
@@ -131,8 +130,7 @@ def test_a_histogram_of_other_molecules_is_found_and_named(molstream, copy_set, 
 
 
 @pytest.mark.parametrize("task", ["graph_mw", "node_T0_spin"])
-@pytest.mark.parametrize("field", ["mean", "std", "min", "max"])
-@pytest.mark.parametrize("by", [1.0, 1e-13, None])
+@pytest.mark.parametrize(("field", "by"), [("mean", 1e-13), ("std", 1.0), ("min", None), ("max", 1e-13)])
 def test_statistics_of_other_labels_are_found_and_named(molstream, copy_set, task, field, by):
     def change(manifest: Manifest) -> dict:
         said = manifest.statistics[task]

@@ -42,9 +42,7 @@ def stop_after(steps: int):
     return lambda: next(polls) >= steps
 
 
-@pytest.mark.parametrize(
-    ("num_steps", "kills", "seed"), [(60, 2, 0), pytest.param(120, 20, 1, marks=[pytest.mark.slow, pytest.mark.timeout(400)])]
-)
+@pytest.mark.parametrize(("num_steps", "kills", "seed"), [(24, 2, 0), pytest.param(400, 20, 1, marks=pytest.mark.slow)])
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_weights(sample_set, tiny, tmp_path, num_steps, kills, seed):
     recipe = replace(
         tiny, num_steps=num_steps, save_steps=1, eval_steps=7, eval_packs=3, log_steps=3, ema_decay=0.9, keep_checkpoints=1
@@ -58,11 +56,11 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_weights(sample_
         tmp_path / "recipe.json",
     ]
     done = subprocess.run(
-        list(map(str, [*attack, kills, seed, 1.2])),
+        list(map(str, [*attack, kills, seed])),
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=380,
+        timeout=500,
         check=False,
     )
     assert done.returncode == 0, done.stderr

