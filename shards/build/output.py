@@ -1,4 +1,4 @@
-"""The output folder of a build: claimed, cleaned of what no build of this plan can use, and committed by its manifest."""
+"""The output folder of a build: it is claimed, cleaned of files that this plan cannot use, and committed by its manifest."""
 
 import fcntl
 import json
@@ -21,7 +21,7 @@ LOCK = "lock"
 
 
 class Output:
-    """Holds the folder's lock from entry to exit. What is finished outlives a failure; a folder in which nothing is, does not."""
+    """Holds the folder's lock from entry to exit. Finished work outlives a failure; a folder without any is removed again."""
 
     def __init__(self, path: Path):
         self.path, self.work = path, path / BUILDING
@@ -42,7 +42,7 @@ class Output:
         return manifest
 
     def check_same(self, before: dict, now: dict) -> None:
-        """Hold the provenance of a finished build against another's. Raises OutputError where they differ."""
+        """Compare the provenance of a finished build with another's. Raises OutputError if they differ."""
         names = {kind: _differences(before.get(kind, {}), now[kind]) for kind in ("options", "splits", "versions")}
         if before["inputs"] != now["inputs"]:
             names["inputs"] = "other input"
@@ -54,7 +54,7 @@ class Output:
         shutil.rmtree(self.work, ignore_errors=True)
 
     def __enter__(self) -> "Output":
-        # innermost first; what is not there yet is removed again if nothing comes of it
+        # innermost first; folders that are made here are removed again if the build leaves nothing in them
         self.made = [p for p in (self.path, *self.path.parents) if not p.exists()]
         if self.path.exists() and not self.path.is_dir():
             raise OutputError(f"{self.path}: a file, expected a folder to write to")
@@ -62,7 +62,7 @@ class Output:
             raise OutputError(f"{self.path}: not empty and not a shard set; choose another folder")
         try:
             self.work.mkdir(parents=True, exist_ok=True)
-            # the system lets go of the lock when the process ends, however it does
+            # the system releases the lock when the process ends, however it ends
             self.lock = (self.work / LOCK).open("w")
         except OSError as error:
             self._unmake()
@@ -75,9 +75,9 @@ class Output:
         return self
 
     def claim(self, job: Job) -> None:
-        """Go on where an earlier build of the same plan stopped, or start.
+        """Continue where an earlier build of the same plan stopped, or start.
 
-        Raises OutputError if finished work of other options is here, SchemaError if it is of other input.
+        Raises OutputError if the folder holds finished work of other options, SchemaError if it holds work of other input.
         """
         path = self.work / PLAN
         if path.exists() and self._has_work():
@@ -133,7 +133,7 @@ class Output:
         self.close()
 
     def close(self) -> None:
-        """Remove what only building needs."""
+        """Remove the files that only building needs."""
         shutil.rmtree(self.work, ignore_errors=True)
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
@@ -152,7 +152,7 @@ class Output:
 
 
 def _differences(before: dict, now: dict) -> str:
-    """'seed 0 (now 1)' for what differs."""
+    """The fields that differ, as 'seed 0 (now 1)'."""
     before, now = _flatten(before), _flatten(now)
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     return ", ".join(f"{name} {before.get(name)} (now {now.get(name)})" for name in names)

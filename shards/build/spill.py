@@ -1,4 +1,4 @@
-"""Spill files: what the map phase leaves for the reduce phase. One file a range of rows, sorted by partition; whole or not there.
+"""Spill files, which the map phase writes for the reduce phase: one file per range of rows, sorted by partition, written whole.
 
     piece, piece, ...        run 0: the molecules of partition 0, of partition 1, ...; a partition without any has no bytes
     piece, piece, ...        run 1: ...
@@ -11,7 +11,7 @@
 
 A piece is one zstd frame of flat arrays without a directory, since a large build makes millions: u4 molecules, atoms, bonds,
 bytes of SMILES, bytes of identifiers; then ids u8, num_atoms u4, num_bonds u4, length of each SMILES u4, SMILES, atom codes,
-bonds, bond codes, labels f4 byte-shuffled, level by level; where there are such columns, lengths u4 and text of identifiers,
+bonds, bond codes, labels f4 byte-shuffled, level by level; if there are such columns, lengths u4 and text of identifiers,
 identity u8 twice.
 Memory holds one run, at most MAX_RUN_ROWS rows and about RUN_BYTES bytes.
 """
@@ -42,9 +42,9 @@ from molstream.shards.schema import ATOM_FEATURES
 
 MAX_RUN_ROWS = 131_072
 RUN_BYTES = 192 << 20
-"""What the molecules of a run may take in memory, about."""
+"""Approximate memory of the molecules of a run."""
 LEVEL = 1
-"""zstd level: read once, soon."""
+"""zstd's compression level. It is low because a spill file is read once, and soon."""
 REJECT_SCHEMA = pa.schema([("row", pa.uint64()), ("identifier", pa.string()), ("smiles", pa.string()), ("reason", pa.string())])
 MAPPING_SCHEMA = pa.schema([("row", pa.uint64()), ("id", pa.uint64())])
 _MAGIC = b"MSS3"
@@ -59,7 +59,7 @@ class Widths:
     num_tasks: dict[Level, int]
     identifiers: bool
     identity: bool
-    """Molecules come with what they are joined by."""
+    """Whether molecules come with the identity by which they are joined."""
 
 
 def _encode_texts(texts: np.ndarray) -> list[bytes]:
@@ -148,7 +148,7 @@ class SpillWriter:
         self._batches: list[tuple[Molecules, np.ndarray | None, np.ndarray]] = []
 
     def add(self, molecules: Molecules, partition: np.ndarray, identity: np.ndarray | None = None) -> None:
-        """`partition` (N): the number of each molecule's partition; `identity` uint64 (N, 2): what it is joined by."""
+        """`partition` (N): the number of each molecule's partition; `identity` uint64 (N, 2): the hash by which it is joined."""
         size = sum(column.nbytes for name in COLUMNS if (column := getattr(molecules, name)) is not None)
         if self._rows + len(molecules) > self.run_rows or self._bytes + size > RUN_BYTES:
             self._flush()
@@ -160,7 +160,7 @@ class SpillWriter:
         self.molecules += counts
 
     def finish(self, table: pa.Table, facts: dict) -> None:
-        """Write the last run and all that comes after."""
+        """Write the last run, the table, the facts and the trailer."""
         self._flush()
         sink = io.BytesIO()
         pq.write_table(table, sink, compression="zstd")
@@ -196,7 +196,7 @@ class Spill:
     """A finished spill file."""
 
     def __init__(self, path: Path):
-        """Read facts and where the pieces are. Raises FormatError for a file that is not whole."""
+        """Read the facts and the places of the pieces. Raises FormatError for a file that is not whole."""
         self.path = path
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -221,11 +221,11 @@ class Spill:
 
     @cached_property
     def facts(self) -> dict:
-        """Counts and moments. Parsed when asked for: who reads a partition opens every file and needs none of this."""
+        """Counts and moments, parsed on demand: a reduce opens every file and needs none of this."""
         return json.loads(self._facts)
 
     def table(self) -> pa.Table:
-        """Of the map phase: rows that became no molecule, in order; of a merge: which row became which. Read when asked for."""
+        """Rows that did not become molecules, in order; in a merged file, which molecule each row became. Read on demand."""
         with self.path.open("rb") as file:
             file.seek(self._table_at)
             data = file.read(self._facts_at - self._table_at)
@@ -234,7 +234,7 @@ class Spill:
         return pq.ParquetFile(io.BytesIO(data)).read(use_threads=False)
 
     def read(self, partition: int, widths: Widths) -> list[tuple[Molecules, np.ndarray | None]]:
-        """Molecules of one partition, run by run, and what they are joined by."""
+        """Molecules of one partition, run by run, with their identities."""
         parts = []
         with self.path.open("rb", buffering=0) as file:
             for run in range(self.runs):
@@ -253,7 +253,7 @@ class Spill:
 def write_spill(path: Path, num_partitions: int, batches: Iterable[tuple], finish: Any, *, run_rows: int | None = None) -> None:
     """Write a spill file beside `path` and rename it.
 
-    `batches`: arguments of `SpillWriter.add`. `finish()` -> (table, facts), asked when all are in.
+    `batches`: arguments of `SpillWriter.add`. `finish()` -> (table, facts), called after the last batch.
     """
     with write_beside(path) as file:
         writer = SpillWriter(file, num_partitions, run_rows=run_rows or MAX_RUN_ROWS)

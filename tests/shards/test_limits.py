@@ -184,7 +184,7 @@ def test_bonds_to_hydrogens_that_stay_are_not_in_the_lists(tmp_path):
         assert set(molecule.bond_labels[is_heavy][~np.isnan(molecule.bond_labels[is_heavy])].tolist()) == expected
         assert np.isnan(molecule.bond_labels[~is_heavy]).all()
     reasons = [r["reason"] for r in pq.read_table(tmp_path / "set" / "rejects.parquet").to_pylist()]
-    assert reasons == ["bond list of 4 values for 1 bonds of heavy atoms, expected one or two a bond"]
+    assert reasons == ["bond list of 4 values for 1 bonds of heavy atoms, expected one or two per bond"]
 
 
 @pytest.mark.parametrize(
