@@ -1,4 +1,4 @@
-"""Where a stream stands: (fingerprint, plan hash, epoch, step). Everything else is derived from these."""
+"""The cursor, which says where a stream stands: (fingerprint, plan hash, epoch, step). All else is derived from these."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -11,17 +11,17 @@ CURSOR_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cursor:
-    """The next step to run."""
+    """The next step of a stream."""
 
     fingerprint: str
-    """Of the shard set."""
+    """Fingerprint of the shard set."""
     plan_hash: str
-    """Of everything in the stream's configuration that moves a molecule."""
+    """Hash of everything in the stream's configuration that moves a molecule."""
     plan: dict
-    """The configuration itself, so that a mismatch can be named."""
+    """The configuration itself, so that an error can name what differs."""
     epoch: int
     step: int
-    """Steps of the epoch that are done."""
+    """Number of steps of the epoch that are done."""
     cursor_version: int = CURSOR_VERSION
 
     def encode(self) -> str:
@@ -33,14 +33,14 @@ class Cursor:
         """Inverse of `encode`. Raises CursorError."""
         try:
             fields = json.loads(text)
-        # ValueError: a number of thousands of digits too
+        # a number of thousands of digits is a ValueError too
         except (ValueError, RecursionError) as error:
             raise CursorError(f"{where}: not a cursor ({type(error).__name__}: {error}); remove it to start anew") from error
         return cls.of(fields, where=where)
 
     @classmethod
     def of(cls, fields: dict, *, where: str = "cursor") -> "Cursor":
-        """From the fields, as `dataclasses.asdict` gives them. Raises CursorError."""
+        """Make a cursor from its fields, as `dataclasses.asdict` gives them. Raises CursorError."""
         wrong = f"{where}: not a cursor"
         if not isinstance(fields, dict) or "cursor_version" not in fields:
             raise CursorError(f"{wrong} (it has no cursor_version); remove it to start anew")
@@ -73,7 +73,7 @@ class Cursor:
         beside.rename(path)
 
     def check(self, expected: "Cursor") -> None:
-        """Refuse to continue another stream. Raises CursorError, saying what differs."""
+        """Refuse to continue another stream. Raises a CursorError that says what differs."""
         if self.fingerprint != expected.fingerprint:
             raise CursorError(
                 f"cursor of another shard set: fingerprint {self.fingerprint[:12]}, this one has {expected.fingerprint[:12]}"

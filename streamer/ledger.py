@@ -1,4 +1,4 @@
-"""The id ledger: which molecule came in which step and lane, as a Parquet file. The oracle for exactly-once, order and resume.
+"""The ledger: which molecule came in which step and lane, as a Parquet file. It is the oracle for exactly-once, order and resume.
 
 A molecule that was left out because it is larger than a pack has lane -1, in the step where its window begins.
 """
@@ -15,7 +15,7 @@ SCHEMA = pa.schema([("epoch", pa.int32()), ("step", pa.int64()), ("lane", pa.int
 
 
 class LedgerWriter:
-    """Appends steps; the file appears under its name when closed without an error."""
+    """Appends steps; the file gets its name when it is closed without an error."""
 
     def __init__(self, path: Path):
         self.path, self.beside = path, path.with_name(path.name + ".part")
