@@ -79,7 +79,7 @@ def embed(
 
 
 def read_table(path: Path, column: str | None) -> tuple[str, int]:
-    """Hash of a table's bytes and its number of rows: checks the whole of it before anything is written."""
+    """Hash of a table's bytes and its number of rows; the whole table is checked before anything is written."""
     import hashlib
 
     from molstream.shards.errors import SchemaError
@@ -96,7 +96,7 @@ def read_table(path: Path, column: str | None) -> tuple[str, int]:
 
 
 def featurize(smiles: list[str | None], first_row: int) -> tuple:
-    """Rows of a table as molecules, and why the others are none."""
+    """Rows of a table as molecules, and the reasons of the rows that failed."""
     from molstream.shards.build.map import featurize_smiles
 
     return featurize_smiles(smiles, first_row)
