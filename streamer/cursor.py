@@ -24,9 +24,9 @@ class Cursor(Document):
     REMEDY: ClassVar[str] = "remove it to start anew"
 
     fingerprint: str
-    """Of the shard set."""
+    """Fingerprint of the shard set."""
     plan_hash: str
-    """Of everything in the stream's configuration that moves a molecule."""
+    """Hash of everything in the stream's configuration that moves a molecule."""
     plan: dict
     """The configuration itself, so that a mismatch can be named."""
     epoch: Whole
@@ -36,7 +36,7 @@ class Cursor(Document):
 
     @classmethod
     def of(cls, fields: dict, *, where: str = "cursor") -> "Cursor":
-        """From the fields, as `dataclasses.asdict` gives them. Raises CursorError."""
+        """Make a cursor from its fields, as `dataclasses.asdict` gives them. Raises CursorError."""
         wrong = f"{where}: not a cursor"
         if not isinstance(fields, dict) or "cursor_version" not in fields:
             raise CursorError(f"{wrong} (it has no cursor_version); remove it to start anew")
@@ -55,7 +55,7 @@ class Cursor(Document):
         return cursor
 
     def check(self, expected: "Cursor") -> None:
-        """Refuse to continue another stream. Raises CursorError, saying what differs."""
+        """Refuse to continue another stream. Raises a CursorError that says what differs."""
         if self.fingerprint != expected.fingerprint:
             raise CursorError(
                 f"cursor of another shard set: fingerprint {self.fingerprint[:12]}, this one has {expected.fingerprint[:12]}"

@@ -1,4 +1,4 @@
-"""The id ledger: which molecule came in which step and lane, as a Parquet file. The oracle for exactly-once, order and resume.
+"""The ledger: which molecule came in which step and lane, as a Parquet file. It is the oracle for exactly-once, order and resume.
 
 A molecule that was left out because it is larger than a pack has lane -1, in the step where its window begins.
 """

@@ -91,7 +91,7 @@ def read_table(path: Path, column: str | None) -> tuple[str, int]:
 
 
 def featurize(smiles: list[str | None], first_row: int) -> tuple:
-    """Rows of a table as molecules, and why the others are none."""
+    """Rows of a table as molecules, and the reasons of the rows that failed."""
     from molstream.shards.build.map import featurize_smiles
 
     return featurize_smiles(smiles, first_row)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from molstream.streamer.stats import StreamStats
 
 DEFAULT_ATOMS = 8192
-"""Atoms of a batch for which a budget is suggested where none is given."""
+"""Atoms per pack of the budget that is suggested where none is given."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,7 +110,7 @@ class RankArguments:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunArguments:
-    """Where the stream starts and ends, and what it writes."""
+    """Where the stream starts and ends, and which files it writes."""
 
     epochs: Annotated[int, typer.Option("--epochs", min=1, help="Stop after this many epochs, counted from the first.")] = 1
     max_steps: Annotated[int | None, typer.Option("--max-steps", min=0, help="Stop after this many steps of this call.")] = None
@@ -195,7 +195,7 @@ def _split(text: str) -> tuple[str, ...]:
 def _print_plan(loader: "Loader", directory: Path) -> None:
     config, plan = loader.config, loader.plan
     typer.echo(
-        f"{directory}, split {config.split}: {plan.num_steps:,} steps an epoch of {config.num_lanes} packs of {config.budget}; "
+        f"{directory}, split {config.split}: {plan.num_steps:,} steps per epoch of {config.num_lanes} packs of {config.budget}; "
         f"windows in memory at most {loader.window_bytes() / 1e6:,.1f} MB",
         err=True,
     )
@@ -228,4 +228,4 @@ def _print_skipped(stats: "StreamStats") -> None:
         return
     rest = stats.skipped - len(stats.first_skipped)
     more = f" and {rest:,} more (--ledger lists all, with lane -1)" if rest else ""
-    typer.echo(f"  left out, larger than a batch: {', '.join(map(str, stats.first_skipped))}{more}", err=True)
+    typer.echo(f"  left out, larger than the budget: {', '.join(map(str, stats.first_skipped))}{more}", err=True)

@@ -2,8 +2,8 @@
 
 Map: a range of rows is featurised and written as one spill file, sorted by partition. Reduce: one partition, at most some fifty
 thousand molecules, is collected from all spill files, put in order by a hash of its row numbers, and becomes one shard. The order
-is random globally, memory holds one run or one partition a worker, and the bytes depend on the input and the options alone: not
-on how many workers there were, where they ran, or how often the build was killed and started again.
+is random globally, each worker holds one sorted run or one partition in memory, and the bytes depend on the input and the options
+alone: not on the number of workers, where they ran, or how often the build was killed and started again.
 
     inputs ──ranges──► map ──.building/*.spill──► reduce ──shards, .building/*.facts──► index, rejects, manifest
                           └─by identity─► merge ─┘           where tables are joined
@@ -78,16 +78,16 @@ def build(
 ) -> Manifest:
     """Build the shard set `out` from tables and return its manifest.
 
-    `inputs`: paths, globs or URLs of the table's files; of several tables a sequence of these for each of `options.tables`.
-    `split_file`: says which row is in which split, in place of `options.splits`.
-    A row that cannot become a molecule goes to rejects.parquet with its number and a reason; ids of the others do not move.
-    After a failure or an interruption the same call goes on from the last finished piece of work; where none was finished, or the
-    input is at fault, `out` is left as it was found. On a set that is there already, built from the same input with the same
-    options, it does nothing. Raises InputError, SchemaError, OutputError, StorageError, WorkerError.
+    `inputs`: paths, globs or URLs of the table's files; for several tables, a sequence of these for each of `options.tables`.
+    `split_file`: a file that gives the split of each row, instead of `options.splits`.
+    A row that cannot become a molecule goes to rejects.parquet with its number and a reason; ids of the others do not change.
+    After a failure or an interruption the same call continues from the last finished work item. If none was finished, or if the
+    input is at fault, `out` is left as it was found. If `out` already holds the set of this input and these options, nothing is
+    done. Raises InputError, SchemaError, OutputError, StorageError, WorkerError.
     """
     work = work or WorkOptions()
     if split_file is not None:
-        # the name alone: no path is part of a set
+        # only the name: no path becomes part of a set
         options = replace(options, splits=re.split(r"[/\\]", split_file)[-1])
         if "://" not in split_file and not os.path.exists(split_file):
             raise InputError(f"{split_file}: no such file")
@@ -119,7 +119,7 @@ def build(
             except LimitError:
                 raise
             except SchemaError:
-                # the input has to change, and then nothing of this can be used
+                # the input has to change, and then none of this work can be used
                 output.keep = False
                 raise
             finally:
@@ -134,7 +134,7 @@ def _resolve(inputs: Sequence[str] | Sequence[Sequence[str]], options: BuildOpti
     if len(tables) != len(options.tables):
         raise InputError(f"inputs of {len(tables)} tables, the options describe {len(options.tables)}")
     urls = [resolve_inputs(list(table)) for table in tables]
-    # once more over all tables, for what is named twice
+    # once more over all tables, to find files that are named twice
     resolve_inputs([url for table in urls for url in table])
     return urls
 
@@ -165,7 +165,7 @@ def _check_inputs(urls: list[list[str]], options: BuildOptions, progress: Progre
 
 
 def _assign_rows(options: BuildOptions, num_rows: int, split_file: str | None) -> tuple[Splits, np.ndarray | None]:
-    """The splits of the set, and where rows decide, the split of each (uint8)."""
+    """The splits of the set, and if rows decide, the split of each row (uint8)."""
     shares = asdict(options.split_fractions)
     if split_file is not None:
         found = read_split_file(split_file, num_rows=num_rows)
@@ -183,7 +183,7 @@ def _assign_rows(options: BuildOptions, num_rows: int, split_file: str | None) -
 
 
 def _stamps(urls: list[str]) -> dict[str, tuple[int, int]]:
-    """Size and time of change of local files: what they were when they were hashed they must be when they have been read."""
+    """Size and time of change of local files: they must be the same when a file is hashed and after it was read."""
     found = {os.path.abspath(url): Path(url).stat() for url in urls if Path(url).is_file()}
     return {url: (stat.st_size, stat.st_mtime_ns) for url, stat in found.items()}
 
@@ -209,12 +209,12 @@ def _make_engine(work: WorkOptions) -> Engine:
 
 
 def _reporter(progress: Progress, phase: str, done: int, total: int) -> Callable[[int], None]:
-    """Starts a phase, `done` of which an earlier run did; what it returns is told of more."""
+    """Start a phase of which an earlier call did `done`; returns a function that is told how many more are done."""
     progress(phase, done, total)
 
     def report(more: int) -> None:
         nonlocal done
-        # a task that was begun twice reports twice
+        # a work item that was begun twice reports twice
         done = min(total, done + more)
         progress(phase, done, total)
 
@@ -251,7 +251,7 @@ def _num_rejects(spill: Spill) -> int:
 
 
 def _finished_spill(path: Path, num_partitions: int) -> Spill | None:
-    """What an earlier run left, if it is whole."""
+    """The spill file that an earlier call left, if it is whole."""
     if not path.exists():
         return None
     try:
@@ -265,7 +265,7 @@ def _finished_spill(path: Path, num_partitions: int) -> Spill | None:
 
 
 def _check_f16(job: Job, spills: list[Spill]) -> None:
-    """Refuse 16 bits for tasks they would spoil. What is mapped holds 32, so a build with other dtypes goes on from here."""
+    """Refuse 16 bits for tasks they would spoil. Spill files hold 32 bits, so a build with other dtypes can continue."""
     tasks = job.plan.tasks
     moments = _input_moments(job, spills)
     error = _sum_by_task(job, spills, "f16_error")
@@ -287,7 +287,7 @@ def _check_f16(job: Job, spills: list[Spill]) -> None:
 
 
 def _range_tasks(job: Job) -> list[np.ndarray]:
-    """Numbers of the tasks that each range of rows has labels of."""
+    """Numbers of the tasks of which each range of rows has labels."""
     places = [job.plan.task_places(t) for t in range(len(job.plan.datasets))]
     return [places[job.plan.files[r.file].table] for r in job.plan.ranges]
 

@@ -1,4 +1,4 @@
-"""A running build, as every worker sees it: the plan, how the work is done, and where the pieces lie."""
+"""A running build, as every worker sees it: the plan, how the work is done, and where its files lie."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,15 +26,15 @@ class Job:
 
     @property
     def building(self) -> Path:
-        """Finished pieces of work until the set is committed."""
+        """The folder of finished work until the set is committed."""
         return self.out / BUILDING
 
     def spill_path(self, number: int) -> Path:
-        """Of a range of rows. The name says which plan it belongs to: what a lost worker writes late is nobody's."""
+        """Spill file of a range of rows. Its name tells the plan, so that a file which a lost worker writes late is ignored."""
         return self.building / f"{self.plan.map_id}-{number:05d}.spill"
 
     def merge_path(self, number: int) -> Path:
-        """Of a partition of joined tables."""
+        """Merged spill file of a partition of joined tables."""
         return self.building / f"{self.plan.map_id}-join-{number:05d}.spill"
 
     def mapped(self) -> list[tuple[Path, PieceLayout]]:
@@ -51,7 +51,7 @@ class Job:
 
     @property
     def rows_path(self) -> Path:
-        """A byte a row: its split, where rows decide."""
+        """File of one byte per row: its split, if rows decide."""
         return self.building / f"{self.plan.map_id}-splits.u1"
 
     def assign_splits(self, molecules: Molecules) -> np.ndarray:
@@ -62,7 +62,7 @@ class Job:
         return plan.splits.by_hash(molecules, plan.options.split_fractions, key=plan.split_key)
 
     def partition(self, molecules: Molecules, split: np.ndarray) -> np.ndarray:
-        """Number of the partition that each molecule of these splits is reduced in, int64 (N)."""
+        """Number of the partition to which each molecule of these splits belongs, int64 (N)."""
         return self.plan.partition_of(split, hash_u64(self.plan.order_key, molecules.ids))
 
     def facts_path(self, split: str, number: int) -> Path:
@@ -70,16 +70,16 @@ class Job:
         return self.building / f"{self.plan.reduce_id}-{split}-{number:05d}.facts"
 
     def shard_path(self, split: str, number: int) -> Path:
-        """Of a shard."""
+        """Path of a shard."""
         return self.out / shard_name(split, number)
 
     @property
     def max_rejects(self) -> int:
-        """Rows that may be rejected."""
+        """Number of rows that may be rejected."""
         return int(self.work.max_reject_fraction * self.plan.num_rows)
 
     def refuse_rejects(self, num_rejects: int, last: dict) -> NoReturn:
-        """Raise LimitError for more than `max_rejects`, of which `last` is one."""
+        """Raise LimitError for more than `max_rejects` rejects; `last` is one of them."""
         raise LimitError(
             f"{num_rejects:,} of {self.plan.num_rows:,} rows rejected so far, more than --max-reject-fraction "
             f"{self.work.max_reject_fraction:g} allows; the last was row {last['row']}, SMILES {_short(last['smiles'])}: "

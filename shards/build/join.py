@@ -4,10 +4,10 @@
     groups, by row number       A A'    B    C C'
     merged spill, by split      A: atoms and row of the first; labels of A, where absent those of A', in the order of A's atoms
 
-The first row that names a molecule gives its id, structure and split. A label that a later row has too and that differs is a
-conflict: counted by task, the first stays. Rows of one stored SMILES agree atom by atom, because the k-th atom of a SMILES is one
-place of one graph however it was written. Rows that only share an InChI are matched atom by atom; what does not match stays a
-molecule of its own.
+The first row that names a molecule gives its id, structure and split. A label of a later row that differs from an earlier one is
+a conflict: the first stays, and conflicts are counted by task. Rows of one stored SMILES agree atom by atom: the k-th atom of a
+SMILES is one place of one graph however it was written. Rows that only share an InChI are matched atom by atom; a row that does
+not match stays a molecule of its own.
 """
 
 from collections import Counter
@@ -29,16 +29,16 @@ from molstream.shards.tasks import LEVELS, Level
 
 @dataclass(slots=True)
 class _Groups:
-    """N rows, those of one molecule beside each other, the first by row number in front."""
+    """N rows: those of one molecule are neighbours, and the one with the lowest row number comes first."""
 
     first: np.ndarray
-    """int64 (N): place of the row that its molecule is."""
+    """int64 (N): place of the first row of its molecule."""
     rank: np.ndarray
     """int64 (N): 0 for that row, 1 for the next of the same molecule, ..."""
     atoms: dict[int, np.ndarray] = field(default_factory=dict)
-    """Row -> which of its atoms is each atom of the first row, where they are not in the same order."""
+    """Row -> which of its atoms each atom of the first row is, for rows whose atoms are in another order."""
     unmatched: int = 0
-    """Rows of one identity that do not match."""
+    """Number of rows of one identity that do not match."""
 
 
 def merge_partition(job: Job, number: int, on_rows: Callable[[int], None]) -> None:
@@ -65,7 +65,7 @@ def merge_partition(job: Job, number: int, on_rows: Callable[[int], None]) -> No
 
 
 def _collect(job: Job, number: int) -> tuple[Molecules, np.ndarray, np.ndarray]:
-    """Rows of the partition with the label columns of all tables, which table each is of, and their identities."""
+    """Rows of the partition with the label columns of all tables, the table of each row, and their identities."""
     plan = job.plan
     parts: list[Molecules] = []
     tables: list[np.ndarray] = []
@@ -146,7 +146,7 @@ def _merge(molecules: Molecules, groups: _Groups, num_tasks: dict[Level, int]) -
     place[kept] = np.arange(len(kept))
     columns: dict[str, np.ndarray] = {}
     conflicts = []
-    # rows rank by rank: a molecule that is there a thousand times must not cost a thousand passes over the others
+    # rows rank by rank: a molecule that occurs a thousand times must not cost a thousand passes over the others
     by_rank = np.argsort(groups.rank, kind="stable")
     rank_ptr = offsets(np.bincount(groups.rank))
     is_reordered = np.zeros(len(molecules), bool)
@@ -182,9 +182,9 @@ def _merge(molecules: Molecules, groups: _Groups, num_tasks: dict[Level, int]) -
 
 
 def _mixed_forms(found: np.ndarray, before: np.ndarray, ptr: np.ndarray, level: Level) -> np.ndarray:
-    """bool (rows, T): lists of a later row that are labelled both ways where the first ones are not, or the other way round.
+    """bool (rows, T): lists of a later row that are labelled in both directions where the first ones are not, or vice versa.
 
-    Such lists do not go together; each counts as one conflict.
+    Such lists cannot be merged; each counts as one conflict.
     """
 
     def any_of(mask: np.ndarray) -> np.ndarray:
@@ -221,7 +221,7 @@ def _reorder(molecules: Molecules, groups: _Groups, row: int, level: Level, labe
         low, high = wanted.min(axis=1), wanted.max(axis=1)
         places = high * (high + 1) // 2 + low
     out = labels[places]
-    # where the two are the other way round, so are their labels; those of a list with one for both ways stay where they are
+    # if the two atoms are in the other order, so are their labels; a label for both directions stays in its place
     both_ways = ~np.isnan(out[..., 1])
     if level == "pair":
         both_ways |= (wanted[:, 0] == wanted[:, 1])[:, None] & ~np.isnan(out[..., 0])

@@ -1,4 +1,4 @@
-"""The output folder of a build: claimed, cleaned of what no build of this plan can use, and committed by its manifest."""
+"""The output folder of a build: it is claimed, cleaned of files that this plan cannot use, and committed by its manifest."""
 
 import re
 import shutil
@@ -61,7 +61,7 @@ class PlanNote(Document):
 
 
 class Output:
-    """Holds the folder's lock from entry to exit. What is finished outlives a failure; a folder in which nothing is, does not."""
+    """Holds the folder's lock from entry to exit. Finished work outlives a failure; a folder without any is removed again."""
 
     def __init__(self, path: Path):
         self.path, self.work = path, path / BUILDING
@@ -82,7 +82,7 @@ class Output:
         return manifest
 
     def check_same(self, before: dict, now: dict) -> None:
-        """Hold the provenance of a finished build against another's. Raises OutputError where they differ."""
+        """Compare the provenance of a finished build with another's. Raises OutputError if they differ."""
         names = {kind: _differences(before.get(kind, {}), now[kind]) for kind in ("options", "splits", "versions")}
         if before["inputs"] != now["inputs"]:
             names["inputs"] = "other input"
@@ -94,7 +94,7 @@ class Output:
         shutil.rmtree(self.work, ignore_errors=True)
 
     def __enter__(self) -> "Output":
-        # innermost first; what is not there yet is removed again if nothing comes of it
+        # innermost first; folders that are made here are removed again if the build leaves nothing in them
         self.made = [p for p in (self.path, *self.path.parents) if not p.exists()]
         if self.path.exists() and not self.path.is_dir():
             raise OutputError(f"{self.path}: a file, expected a folder to write to")
@@ -112,9 +112,9 @@ class Output:
         return self
 
     def claim(self, job: Job) -> None:
-        """Go on where an earlier build of the same plan stopped, or start.
+        """Continue where an earlier build of the same plan stopped, or start.
 
-        Raises OutputError if finished work of other options is here, SchemaError if it is of other input.
+        Raises OutputError if the folder holds finished work of other options, SchemaError if it holds work of other input.
         """
         path = self.work / PLAN
         mine = (f"{job.plan.map_id}-", f"{job.plan.reduce_id}-")
@@ -173,7 +173,7 @@ class Output:
         self.close()
 
     def close(self) -> None:
-        """Remove what only building needs."""
+        """Remove the files that only building needs."""
         shutil.rmtree(self.work, ignore_errors=True)
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
@@ -197,7 +197,7 @@ def _is_ours(name: str) -> bool:
 
 
 def _differences(before: dict, now: dict) -> str:
-    """'seed 0 (now 1)' for what differs."""
+    """The fields that differ, as 'seed 0 (now 1)'."""
     before, now = _flatten(before), _flatten(now)
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     return ", ".join(f"{name} {before.get(name)} (now {now.get(name)})" for name in names)

@@ -21,7 +21,7 @@ from molstream.shards.molecules import Molecules, concat_molecules
 from molstream.shards.tasks import Level
 
 MIN_UNEVEN = 64
-"""Molecules of a block below which all are equal."""
+"""Blocks of fewer molecules than this are all of equal size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +64,11 @@ def reduce_partition(job: Job, task: ShardTask, on_molecules: Callable[[int], No
 
 
 def block_ends(num_molecules: int, size: int, *, first: int) -> np.ndarray:
-    """Where each block of a shard ends: of about `size` molecules, but uneven, between three and five quarters of that.
+    """Where each block of a shard ends, int64. Blocks have about `size` molecules but are uneven: three to five quarters of it.
 
     A window of the stream is some blocks, and its packs are full if their atoms come just below a whole number of packs. Sums of
-    equal blocks would fall on the same few fractions of a pack again and again; sums of uneven ones fall anywhere, so that
-    there is a good end to find (`kernels.packing.packs.cut_windows`). `first` turns the sequence, so that shards differ. int64.
+    equal blocks would fall on the same few fractions of a pack again and again. Sums of uneven ones fall anywhere, so a good end
+    can be found (`kernels.packing.packs.cut_windows`). `first` rotates the sequence, so that shards differ.
     """
     num_blocks = math.ceil(num_molecules / size)
     # a low-discrepancy sequence: multiples of the golden ratio, as fractions of 2**16; small blocks have many sums anyway
@@ -78,7 +78,7 @@ def block_ends(num_molecules: int, size: int, *, first: int) -> np.ndarray:
 
 
 def _round_labels(molecules: Molecules, dtypes: dict[Level, str]) -> Molecules:
-    """Labels as they will be read again: statistics are of stored values."""
+    """Labels as they will be read back, since statistics are those of stored values."""
     rounded = {
         f"{level}_labels": labels.astype(np.float16).astype(np.float32)
         for level, dtype in dtypes.items()

@@ -1,4 +1,4 @@
-"""Spill files: what the map phase leaves for the reduce phase. One file a range of rows, sorted by partition; whole or not there.
+"""Spill files, which the map phase writes for the reduce phase: one file per range of rows, sorted by partition, written whole.
 
     piece, piece, ...        run 0: the molecules of partition 0, of partition 1, ...; a partition without any has no bytes
     piece, piece, ...        run 1: ...
@@ -43,9 +43,9 @@ from molstream.shards.tasks import Level
 
 MAX_RUN_ROWS = 131_072
 RUN_BYTES = 192 << 20
-"""What the molecules of a run may take in memory, about."""
+"""Approximate memory of the molecules of a run."""
 LEVEL = 1
-"""zstd level: read once, soon."""
+"""zstd's compression level. It is low because a spill file is read once, and soon."""
 REJECT_SCHEMA = pa.schema([("row", pa.uint64()), ("identifier", pa.string()), ("smiles", pa.string()), ("reason", pa.string())])
 MAPPING_SCHEMA = pa.schema([("row", pa.uint64()), ("id", pa.uint64())])
 _MAGIC = b"MSS4"
@@ -61,7 +61,7 @@ class PieceLayout:
     sizes: Mapping[str, int]
     """What names in `Column.width` stand for."""
     identity: bool
-    """Molecules come with what they are joined by."""
+    """Whether molecules come with the identity by which they are joined."""
 
     @classmethod
     def of(cls, groups: Iterable[str], *, num_tasks: Mapping[Level, int], identity: bool) -> "PieceLayout":
@@ -141,7 +141,7 @@ class SpillWriter:
         self.molecules += counts
 
     def finish(self, table: pa.Table, facts: dict) -> None:
-        """Write the last run and all that comes after."""
+        """Write the last run, the table, the facts and the trailer."""
         self._flush()
         listed = encode_parquet(table)
         body = b"".join(
@@ -175,7 +175,7 @@ class Spill:
     """A finished spill file."""
 
     def __init__(self, path: Path):
-        """Read facts and where the pieces are. Raises FormatError for a file that is not whole."""
+        """Read the facts and the places of the pieces. Raises FormatError for a file that is not whole."""
         self.path = path
         with open_file(path) as file:
             if (size := file.size()) < _TRAILER.size:
@@ -228,7 +228,7 @@ class Spill:
 def write_spill(path: Path, num_partitions: int, batches: Iterable[tuple], finish: Any, *, run_rows: int | None = None) -> None:
     """Write a spill file beside `path` and rename it.
 
-    `batches`: arguments of `SpillWriter.add`. `finish()` -> (table, facts), asked when all are in.
+    `batches`: arguments of `SpillWriter.add`. `finish()` -> (table, facts), called after the last batch.
     """
     with write_beside(path) as file:
         writer = SpillWriter(file, num_partitions, run_rows=run_rows or MAX_RUN_ROWS)

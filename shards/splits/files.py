@@ -1,18 +1,18 @@
-"""Split files: which row of a data set belongs to which split, as the data set's authors published it.
+"""Split files: the split of each row of a data set, as its authors published it.
 
-One decision: every format is read piece by piece into one `Assignment`, a byte for each row, which refuses a row that comes twice
-over. The price: nothing is read that says it in another way, such as by SMILES or as a mask.
+One decision: every format is read piece by piece into one `Assignment` of a byte per row, which refuses a row that occurs twice.
+The price: splits that are given in another way, such as by SMILES or as a mask, cannot be read.
 
     .pt        torch.save of {split: row numbers}, lists, arrays or tensors; needs torch, runs nothing (`torchfile.py`)
     .npz       an array of row numbers for each split, under its name
     .npy       for each row in order its split: a name, or 0, 1, 2 for train, val, test
     .json      {split: [row numbers]}, up to 64 MiB
-    .csv       a column of row numbers for each split, the shorter ones filled up with blanks or nulls; or a column `split` of
-    .csv.gz    names: for each row in order, or with a column `row` of row numbers for any rows in any order
+    .csv       one column of row numbers per split, the shorter ones filled up with blanks or nulls; or a column `split` of
+    .csv.gz    names: one per row in order, or with a column `row` of row numbers for any rows in any order
     .parquet   the same
 
-Row numbers count from 0 over all tables of the input in their order. A blank or null name is a row in no split. Names are ASCII
-words that begin with a letter; `valid` and `validation` are `val`.
+Row numbers count from 0 over all tables of the input in their order. A row with a blank or null name is in no split. Names are
+ASCII words that begin with a letter; `valid` and `validation` are `val`.
 """
 
 import codecs
@@ -39,13 +39,13 @@ from molstream.shards.splits.torchfile import read_torch_file
 from molstream.shards.store.documents import parse_json
 
 MAX_JSON_BYTES = 64 << 20
-"""A number of a JSON file takes some 40 bytes while it is read."""
+"""Largest JSON file. Each of its numbers takes some 40 bytes while it is read."""
 MAX_LINE = 1 << 20
-"""Characters of a line of CSV."""
+"""Most characters in a line of CSV."""
 CSV_ROWS = 1 << 12
-"""Lines at a time: Python's garbage collector takes three times as long over many more."""
+"""Lines that are read at a time; with many more, Python's garbage collector takes three times as long."""
 MAX_NAME_BYTES = 4096
-"""Of a name in an array of names, padding and all."""
+"""Most bytes of a name in an array of names, padding included."""
 MAX_HEADER_BYTES = 10_000
 CHUNK_BYTES = 1 << 23
 
@@ -67,7 +67,7 @@ _UNREADABLE = (
     RuntimeError,
     ValueError,
 )
-"""What the readers of other people raise for a damaged file."""
+"""The errors that the libraries' readers raise for a damaged file."""
 
 
 def read_split_file(url: str, *, num_rows: int) -> SplitFile:
@@ -132,7 +132,7 @@ def _put_dict(found: Any, splits: Assignment) -> None:
     if not isinstance(found, dict):
         splits.fail(f"holds a value of type {type(found).__name__}, expected a dict of split names and row numbers")
     while found:
-        # one by one, so that what is put down is also let go
+        # one by one, so that the memory of each is freed once it is put down
         name = next(iter(found))
         rows = found.pop(name)
         code = splits.add(name)
@@ -197,7 +197,7 @@ def _codes_of_names(names: np.ndarray, splits: Assignment) -> np.ndarray:
 
 
 def _read_npy_header(stream: Any, splits: Assignment) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type of an array of numbers or text. Not NumPy's own reader, which evaluates the header as Python."""
+    """Shape and type of an array of numbers or text. NumPy's own reader is not used, as it evaluates the header as Python."""
     head = stream.read(8)
     size = int.from_bytes(stream.read(2 if head[6:7] == b"\x01" else 4), "little")
     header = stream.read(size).decode("latin-1") if size <= MAX_HEADER_BYTES else ""
@@ -254,7 +254,7 @@ def _read_csv(file: Any, splits: Assignment) -> None:
 
 
 def _add_columns(names: list[str], splits: Assignment) -> dict[str, int]:
-    """Splits by their columns; none if the rows name their split."""
+    """Codes of splits by their columns; empty if the rows name their splits."""
     if "split" in names:
         if sorted(names) not in (["split"], ["row", "split"]):
             splits.fail(f"columns {show(', '.join(names))}: beside a column split there may be one called row, and no other")
@@ -263,7 +263,7 @@ def _add_columns(names: list[str], splits: Assignment) -> dict[str, int]:
 
 
 def _iter_lines(file: Any, splits: Assignment) -> Iterator[str]:
-    """Lines of text, of which none can be as long as a hostile file likes, nor a field go over several."""
+    """Lines of text of limited length, so that a hostile file cannot fill the memory. No field may span several lines."""
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
     number, rest, data = 0, "", b"."
     while data:
@@ -278,7 +278,7 @@ def _iter_lines(file: Any, splits: Assignment) -> Iterator[str]:
 
 
 def _iter_columns(reader: Any, names: list[str], splits: Assignment) -> Iterator[dict[str, tuple[str, ...]]]:
-    """Some lines at a time; empty ones are left out."""
+    """Columns of some lines at a time; empty lines are left out."""
     lines: list[list[str]] = []
     for line in reader:
         if len(line) not in (0, len(names)):
@@ -293,7 +293,7 @@ def _iter_columns(reader: Any, names: list[str], splits: Assignment) -> Iterator
 
 
 def _parse_row_numbers(texts: tuple[str, ...], codes: int | np.ndarray, splits: Assignment) -> np.ndarray:
-    """Whole numbers, int64, without the blanks; '3.0' is one too, since pandas writes that where it fills up a column."""
+    """Whole numbers, int64, without the blanks. '3.0' is one too, since pandas writes that when it fills up a column."""
     filled = [text for text in texts if text]
     joined = "".join(filled)
     if not (joined.isascii() and joined.isdecimal() and max(map(len, filled)) <= 18):
@@ -341,7 +341,7 @@ def _read_parquet(file: Any, splits: Assignment) -> None:
 
 
 def _row_numbers(column: pa.Array) -> np.ndarray:
-    """Without what is null, or NaN, which pandas writes in its place."""
+    """The row numbers of a column, without nulls and without the NaN that pandas writes for them."""
     rows = np.empty(0, np.int64) if pa.types.is_null(column.type) else column.drop_null().to_numpy(zero_copy_only=False)
     return rows[~np.isnan(rows)] if rows.dtype.kind == "f" else rows
 

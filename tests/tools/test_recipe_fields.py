@@ -159,9 +159,9 @@ def test_a_run_goes_on_with_the_fields_it_has_said_again(succeed, shard_set, cop
 
 def test_a_length_in_epochs_is_written_in_steps(succeed, shard_set, tmp_path):
     done = succeed("pretrain", shard_set, "--out", tmp_path / "run", "--recipe", "smoke", *sets("num_epochs=1.5"))
-    an_epoch = int(re.search(r"(\d+) steps an epoch", done.err)[1])
+    steps_per_epoch = int(re.search(r"(\d+) steps per epoch", done.err)[1])
     recipe = written(tmp_path / "run")
-    assert (recipe["num_epochs"], recipe["num_steps"]) == (1.5, round(1.5 * an_epoch))
+    assert (recipe["num_epochs"], recipe["num_steps"]) == (1.5, round(1.5 * steps_per_epoch))
     assert json.loads((tmp_path / "run" / "results.json").read_text())["step"] == recipe["num_steps"]
     # and goes on as it is, in either words
     for words in ((), sets("num_epochs=1.5")):

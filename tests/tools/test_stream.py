@@ -70,7 +70,7 @@ def test_a_stopped_stream_goes_on_where_it_was(stream, tmp_path, stops):
 def test_without_options_it_runs(succeed, shard_set):
     done = succeed("stream", shard_set)
     assert done.lines[0].startswith(f"{ShardSet(shard_set).manifest.splits['train']['molecules']} molecules, ")
-    assert "steps an epoch of 8 packs" in done.err
+    assert "steps per epoch of 8 packs" in done.err
 
 
 def test_a_budget_too_small_names_the_molecule_its_size_and_one_that_holds(molstream, succeed, shard_set):
@@ -303,7 +303,7 @@ def test_the_first_left_out_are_named_and_the_others_counted(stream, succeed, sh
     left_out = ledger.filter(pa.compute.equal(ledger["lane"], -1))["id"].to_pylist()
     assert facts["skipped_molecules"] == len(left_out) > 10
     done = succeed("stream", shard_set, *SMALL, *argv)
-    (line,) = [line for line in done.err.splitlines() if line.startswith("  left out, larger than a batch: ")]
-    named, more = line.removeprefix("  left out, larger than a batch: ").split(" and ")
+    (line,) = [line for line in done.err.splitlines() if line.startswith("  left out, larger than the budget: ")]
+    named, more = line.removeprefix("  left out, larger than the budget: ").split(" and ")
     assert list(map(int, named.split(", "))) == left_out[:10]
     assert more == f"{len(left_out) - 10:,} more (--ledger lists all, with lane -1)"

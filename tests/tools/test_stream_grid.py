@@ -177,7 +177,7 @@ def test_molecules_left_out_come_once_an_epoch_over_all_ranks_and_pieces(succeed
             mine = np.count_nonzero(table["lane"].to_numpy() == -1)
             assert done.json["skipped_molecules"] == mine
             assert done.json["molecules"] == table.num_rows - mine
-            assert ("left out, larger than a batch: " in done.err) == (mine > 0)
+            assert ("left out, larger than the budget: " in done.err) == (mine > 0)
             skipped += mine
     for epoch in range(2):
         assert sorted(i for e, lane, i in rows if e == epoch and lane == -1) == too_large

@@ -439,7 +439,7 @@ class Trainer:
                 "model": f"{recipe.layer} {recipe.hidden} x {recipe.num_layers}, {self.network.num_parameters:,} parameters"
                 + "".join(f", {text}" for text in _extras(recipe)),
                 "tasks": ", ".join(f"{h.name} ({len(h.tasks)}, {h.level}, {self.loss.names[h.name]})" for h in self.spec.heads),
-                "step": f"{recipe.num_lanes} packs of {self.budget} (graphs, atoms, edges), {len(self.loader):,} steps an epoch",
+                "step": f"{recipe.num_lanes} packs of {self.budget} (graphs, atoms, edges), {len(self.loader):,} steps per epoch",
                 "device": f"{several}{self.device.type}, {torch.get_num_threads()} threads, {recipe.precision}",
             },
         )
