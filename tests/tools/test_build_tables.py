@@ -107,8 +107,8 @@ def test_a_build_of_ones_own_table_says_what_became_of_its_rows(looks, succeed, 
 @pytest.mark.parametrize("preset", [name for name in DATASETS if name != "table"])
 def test_the_help_lists_every_preset(succeed, preset):
     words = " ".join(succeed("build", "--help").out.split())
-    said = words[words.index("Which columns the input has:") :]
-    assert re.search(rf"\b{preset}\b", said[: said.index("whatever the options below say")])
+    said = words[words.index("The data set, which decides the columns:") :]
+    assert re.search(rf"\b{preset}\b", said[: said.index("the columns that the options below name")])
 
 
 def test_the_help_says_what_each_option_takes():
