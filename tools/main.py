@@ -119,6 +119,9 @@ def _explain(error: Exception) -> int:
         elif text:
             print("molstream: error: " + " ".join(text.split()), file=sys.stderr)
         return usage_code
+    if isinstance(error, MemoryError):
+        print(f"molstream: error: not enough memory{f' ({error})' if str(error) else ''}", file=sys.stderr)
+        return 1
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         print(f"molstream: error: {where}{error.strerror or error}", file=sys.stderr)
