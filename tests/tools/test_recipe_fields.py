@@ -57,33 +57,16 @@ def test_the_last_of_several_values_of_a_field_counts_and_lists_can_be_emptied(s
     ("assignments", "expected"),
     [
         (["hiden=16"], "--set hiden=16: a recipe has no field 'hiden'; near it: hidden"),
-        (["learningrate=1"], "has no field 'learningrate'; near it: learning_rate"),
         (["name=mine"], "a recipe has no field 'name'; near it: atoms_a_pack, bond_hidden, "),
-        (["=16"], "a recipe has no field ''; near it: "),
         (["hidden"], "--set hidden: expected FIELD=VALUE, like learning_rate=3e-4"),
-        (["hidden=wide"], "--set hidden=wide: got 'wide', expected a whole number"),
         (["hidden=1.5"], "--set hidden=1.5: got '1.5', expected a whole number"),
-        (["hidden="], "--set hidden=: got '', expected a whole number"),
         (["dropout=some"], "--set dropout=some: got 'some', expected a number"),
         (["residual=maybe"], "--set residual=maybe: got 'maybe', expected true or false"),
-        (["layer=gat"], "recipe smoke: layer is 'gat', expected one of gcn, gin, gine, gated, mpnn"),
-        (["encodings=rw16,lap9"], "encodings is ('rw16', 'lap9'), expected some of rw16, lap8"),
-        (["head_hiddens=8"], "--set head_hiddens=8: got '8', expected name:value,name:value"),
         (["head_hiddens=:8"], "expected name:value,name:value"),
         (["head_hiddens=g62:wide"], "--set head_hiddens=g62:wide: got 'wide', expected a whole number"),
-        (["head_hiddens=g62:0"], "head_hiddens is {'g62': 0}, expected widths of at least 1"),
         (["hidden=0"], "hidden is 0, expected at least 1"),
-        (["dropout=1"], "dropout is 1.0, expected a share in [0, 1)"),
-        (["learning_rate=0"], "learning_rate is 0.0, expected more than 0"),
-        (["learning_rate=nan"], "learning_rate is nan, expected a finite number"),
-        (["num_epochs=inf"], "num_epochs is inf, expected a finite number"),
-        (["num_steps=0"], "num_steps is 0, expected at least 1, or num_epochs above 0"),
-        (["seed=-1"], "seed is -1, expected at least 0"),
-        ([f"seed={2**63}"], f"seed is {2**63}, expected less than 2^63"),
         (["layer=mpnn", "virtual_node=true"], "virtual_node is True, expected False with mpnn, which has one built in"),
-        (["losses=g62:mape"], "losses is {'g62': 'mape'}, expected of each task set one of mae, mse, huber, bce, "),
         (["losses=g62:bce"], "recipe smoke: losses say bce for g62, whose tasks are regression; expected mae, mse, huber"),
-        (["losses=g63:mse"], "recipe smoke: losses or head_hiddens name g63, trained are g62, n7"),
         (["task_sets=n7", "losses=g62:mse"], "losses or head_hiddens name g62, trained are n7"),
         (
             ["task_sets=g62,pcba,n4"],
@@ -93,14 +76,10 @@ def test_the_last_of_several_values_of_a_field_counts_and_lists_can_be_emptied(s
         (["atoms_a_pack=100000000"], "budget of "),
     ],
 )
-@pytest.mark.parametrize("there", [False, True])
 def test_a_value_that_cannot_be_is_refused_in_one_line_and_nothing_is_left_behind(
-    molstream, shard_set, tmp_path, everything_in, there, assignments, expected
+    molstream, shard_set, tmp_path, everything_in, assignments, expected
 ):
-    """`there`: the folder of the run is, and is empty."""
     out = tmp_path / "run"
-    if there:
-        out.mkdir()
     before = everything_in(tmp_path)
     done = molstream("pretrain", shard_set, "--out", out, "--recipe", "smoke", "--steps", 2, *sets(*assignments))
     assert (done.code, done.out) == (2, "")
@@ -198,8 +177,8 @@ def test_a_recipe_for_one_task_set_trains_that_alone(succeed, shard_set, tmp_pat
     assert "n7 (7 atom tasks)" in done.out
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_the_fields_of_every_recipe_are_listed_with_value_and_meaning_without_a_folder(succeed, name, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", list(RECIPES)[::4])
+def test_the_fields_of_a_recipe_are_listed_with_value_and_meaning_without_a_folder(succeed, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = succeed("pretrain", "--fields", "--recipe", name)
     assert done.lines[0].strip() == f"recipe {name}"
