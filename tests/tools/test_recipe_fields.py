@@ -131,11 +131,6 @@ def test_a_run_does_not_go_on_with_other_fields_which_are_named(molstream, shard
     assert everything_in(tmp_path) == before
 
 
-def test_a_run_goes_on_with_the_fields_it_has_said_again(succeed, shard_set, copy_run):
-    done = succeed("pretrain", shard_set, "--out", copy_run, "--resume", *sets("hidden=32", "num_steps=12"))
-    assert "resumed at step 12" in done.err
-
-
 def test_a_length_in_epochs_is_written_in_steps(succeed, shard_set, tmp_path):
     done = succeed("pretrain", shard_set, "--out", tmp_path / "run", "--recipe", "smoke", *sets("num_epochs=1.5"))
     an_epoch = int(re.search(r"(\d+) steps an epoch", done.err)[1])
@@ -145,11 +140,6 @@ def test_a_length_in_epochs_is_written_in_steps(succeed, shard_set, tmp_path):
     # and goes on as it is, in either words
     for words in ((), sets("num_epochs=1.5")):
         assert "resumed at step" in succeed("pretrain", shard_set, "--out", tmp_path / "run", "--resume", *words).err
-
-
-def test_a_small_part_of_an_epoch_is_a_step(succeed, shard_set, tmp_path):
-    succeed("pretrain", shard_set, "--out", tmp_path / "run", "--recipe", "smoke", *sets("num_epochs=1e-9"))
-    assert written(tmp_path / "run")["num_steps"] == 1
 
 
 @pytest.mark.parametrize("how", ["--steps", "--set"])
@@ -164,17 +154,6 @@ def test_steps_stand_above_the_epochs_of_a_recipe(succeed, shard_set, tmp_path, 
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert (results["step"], sorted(results["tasks"])) == (2, ["g62", "n7"])
     assert math.isfinite(results["loss"])
-
-
-def test_a_recipe_for_one_task_set_trains_that_alone(succeed, shard_set, tmp_path):
-    assignments = sets("precision=f32", "num_steps=2", *TINY)
-    done = succeed("pretrain", shard_set, "--out", tmp_path / "run", "--recipe", "pm6-gin-n7", *assignments)
-    assert written(tmp_path / "run")["task_sets"] == ["n7"]
-    assert list(json.loads((tmp_path / "run" / "results.json").read_text())["tasks"]) == ["n7"]
-    assert "n7 (7 atom tasks)" in done.out
-    assert "g62" not in done.out
-    done = succeed("eval", shard_set, "--checkpoint", tmp_path / "run")
-    assert "n7 (7 atom tasks)" in done.out
 
 
 @pytest.mark.parametrize("name", list(RECIPES)[::4])
@@ -192,14 +171,6 @@ def test_the_fields_of_a_recipe_are_listed_with_value_and_meaning_without_a_fold
         at = text.index(f" {field} ", at)
         assert meaning.split(".")[0][:30] in text[at:], field
     assert list(tmp_path.iterdir()) == []
-
-
-def test_fields_show_what_was_set(succeed):
-    lines = succeed("pretrain", "--fields", *sets("residual=false", "losses=g62:mse,n7:mae", "task_sets=a,b")).lines
-    rows = {words[0]: words[1] for line in lines if len(words := line.split()) > 1}
-    assert rows["residual"] == "false"
-    assert rows["losses"] == "g62:mse,n7:mae"
-    assert rows["task_sets"] == "a,b"
 
 
 def test_fields_refuse_what_a_run_would(molstream):
