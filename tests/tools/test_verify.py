@@ -105,7 +105,7 @@ def rewrite(folder: Path, change: Callable[[Manifest], dict]) -> None:
 HISTOGRAMS = ("atoms", "bonds", "elements", "bond_types")
 
 
-@pytest.mark.parametrize(("name", "how"), zip(HISTOGRAMS, ["one more", "moved", "missing", "a key more"], strict=True))
+@pytest.mark.parametrize(("name", "how"), [*zip(HISTOGRAMS, ["one more", "moved", "missing", "a key more"], strict=True)])
 def test_a_histogram_of_other_molecules_is_found_and_named(molstream, copy_set, name, how):
     def change(manifest: Manifest) -> dict:
         assert tuple(manifest.histograms) == HISTOGRAMS
