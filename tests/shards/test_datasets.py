@@ -281,21 +281,6 @@ def test_label_counts_and_dropped_labels_are_those_that_were_written(built):
             assert dropped == {"y_2": Dropped(infinite=0, nan=int(np.isnan(look.graph["y_2"]).sum()))}
 
 
-def test_three_classes_made_of_five_are_those_of_the_published_file(built):
-    made, published = built("l1000_5to3"), built("l1000_3")
-    assert made.look.smiles == published.look.smiles
-    assert sorted(made.molecules) == sorted(published.molecules)
-    for row, molecule in made.molecules.items():
-        assert np.array_equal(molecule.graph_labels, published.molecules[row].graph_labels)
-        five = built("l1000").molecules[row].graph_labels
-        assert np.array_equal(molecule.graph_labels, np.clip(five - 1, 0, 2))
-    assert {float(v) for m in made.molecules.values() for v in m.graph_labels[0]} == {0.0, 1.0, 2.0}
-    # the first gene never reaches its highest class: the number of classes is not counted in the file
-    first = lk.gene_names()[0]
-    assert max(m.graph_labels[0, 0] for m in built("l1000").molecules.values()) == 3
-    assert built("l1000").shard_set.manifest.tasks[0].name == first
-
-
 def test_the_columns_of_a_csv_and_of_a_parquet_table_make_the_same_set(built):
     parquet, text = built("own"), built("own_csv")
     assert sorted(parquet.molecules) == sorted(text.molecules)

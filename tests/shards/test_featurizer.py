@@ -52,7 +52,7 @@ def test_a_molecule_that_takes_too_long_costs_only_itself():
 
 def test_a_molecule_that_takes_too_much_memory_costs_only_itself():
     featurizer = Featurizer(molecule_s=60, molecule_bytes=64 * MIB)
-    hungry = "C" * 900_000
+    hungry = "C" * 400_000
     kept, reasons = outcome(featurizer.featurize(["CO", hungry, "CN"]))
     assert kept == {0: "CO", 2: "CN"}
     # RDKit answers some failed allocations as if the SMILES were wrong

@@ -275,7 +275,7 @@ def test_too_many_rejects_stop_the_build_which_can_be_gone_on_from(pm6_table, tm
     assert len(by_id(ShardSet(tmp_path / "out"))) == 30
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_rejects_are_added_up_over_ranges_and_runs(pm6_table, tmp_path, monkeypatch, workers):
     monkeypatch.setattr("molstream.shards.inputs.tables.RANGE_ROWS", 10)
     monkeypatch.setattr("molstream.shards.inputs.tables.MIN_RANGE_ROWS", 10)

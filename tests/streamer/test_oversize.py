@@ -204,18 +204,6 @@ def test_error_names_the_worst_molecule_before_anything_is_read(made_sets, monke
         assert sum(run(Loader(shard_set, config_for(suggested, oversize="error"), with_ids=True))[0].values()) == len(sizes)
 
 
-def test_skip_and_error_are_the_same_stream_where_everything_fits(made_sets):
-    """But not the same cursor: another molecule may come, and be refused or left out."""
-    budget = str(Budget.suggest(made_sets["tails"], atoms=256))
-    error, skip = (Loader(made_sets["tails"], config_for(budget, oversize=o), with_ids=True) for o in ("error", "skip"))
-    for a, b in zip(error, skip, strict=True):
-        assert [x.ids.tolist() for x in a.batches] == [x.ids.tolist() for x in b.batches]
-        assert not a.skipped.size
-        assert not b.skipped.size
-    with pytest.raises(ValueError, match="oversize error there, skip here"):
-        skip.load_state_dict(error.state_dict())
-
-
 def test_the_ledger_tells_who_was_left_out(made_sets, tmp_path):
     config = config_for("32,64,512", num_lanes=3)
     fit, too_large = split_sizes(made_sets["tails"], config.budget)

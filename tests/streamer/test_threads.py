@@ -254,7 +254,7 @@ def test_an_iterator_in_a_cycle_may_be_collected_by_a_thread_of_its_own(made_set
     def collect(self, block, groups):
         # slow, so that there is something left to read when it is let go of
         time.sleep(0.03)
-        if armed.is_set():
+        if armed.is_set() and not collected.is_set():
             go.wait(HANGS_S)
             gc.collect()
             collected.set()

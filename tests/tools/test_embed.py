@@ -49,20 +49,6 @@ def test_the_printed_line_says_how_to_read_them(succeed, shard_set, run, tmp_pat
     assert done.out.startswith(f"{tmp_path / 'e'}: {pq.read_table(tmp_path / 'e').num_rows} embeddings; ")
 
 
-def test_one_split_is_exported_alone(succeed, shard_set, run, exported, tmp_path):
-    succeed("embed", shard_set, "--checkpoint", run, "--out", tmp_path / "e", "--split", "val")
-    table, whole = pq.read_table(tmp_path / "e"), pq.read_table(exported)
-    assert set(table["split"].to_pylist()) == {"val"}
-    assert table["id"].to_pylist() == whole.filter(pa.compute.equal(whole["split"], "val"))["id"].to_pylist()
-
-
-def test_f16_is_the_same_rounded(succeed, shard_set, run, exported, tmp_path):
-    succeed("embed", shard_set, "--checkpoint", run, "--out", tmp_path / "e", "--dtype", "f16", "--threads", 3)
-    table = pq.read_table(tmp_path / "e")
-    assert table.schema.field("embedding").type == pa.list_(pa.field("element", pa.float16()), 32)
-    np.testing.assert_array_equal(vectors(table), vectors(pq.read_table(exported)).astype(np.float16))
-
-
 def test_a_second_call_writes_no_part_again(succeed, shard_set, run, tmp_path):
     for source in (shard_set, smiles_file(tmp_path, ["CCO", "c1ccccc1"])):
         out = tmp_path / f"from-{source.name}"

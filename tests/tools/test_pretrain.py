@@ -160,27 +160,6 @@ def test_a_stopped_run_exits_130_with_a_checkpoint_and_the_command_it_prints_fin
     assert steps == sorted(set(steps)), "a log line came twice"
 
 
-def test_damaged_data_is_named(molstream, copy_set, flip, tmp_path):
-    opened = ShardSet(copy_set)
-    flip(copy_set / "train-00000.tar", int(opened.index.members["graph_labels_offset"][opened.blocks("train")[0]]) + 50)
-    done = molstream("pretrain", copy_set, "--out", tmp_path / "run", "--recipe", "smoke", "--steps", 2)
-    assert done.code == 1
-    assert "train-00000.tar, block 0, member graph_labels: damaged" in done.error
-
-
-def test_a_set_of_joined_tables_with_names_trains(succeed, tmp_path):
-    tables = []
-    for k, name in enumerate("ab"):
-        rows = [f"{'C' * (1 + (k + j) % 13)}{'O' * (j % 4)}N,{j / 7:.3f}" for j in range(60)]
-        (tmp_path / f"{name}.csv").write_text("smiles,y\n" + "\n".join(rows) + "\n")
-        tables += ["--table", f"{name}:table={tmp_path / name}.csv"]
-    succeed("build", "--out", tmp_path / "set", *tables, "--graph-columns", "y", "--split-fractions", "70,15,15")
-    succeed("pretrain", tmp_path / "set", "--out", tmp_path / "run", "--recipe", "smoke", "--steps", 2)
-    done = succeed("eval", tmp_path / "set", "--checkpoint", tmp_path / "run", "--split", "val")
-    assert "a.graph (1 graph tasks)" in done.out
-    assert "b.graph (1 graph tasks)" in done.out
-
-
 def test_a_set_without_labels_is_refused(molstream, succeed, tmp_path):
     (tmp_path / "a.smi").write_text("CCO\nCCN\nCCC\n")
     done = succeed("build", tmp_path / "a.smi", "--dataset", "table", "--out", tmp_path / "set")

@@ -89,12 +89,6 @@ def test_a_budget_too_small_names_the_molecule_its_size_and_one_that_holds(molst
     assert succeed("stream", shard_set, "--budget", suggested, "--json").json["molecules"] == len(ids_of(shard_set, "train"))
 
 
-def test_too_few_edges_are_refused_too(molstream, shard_set):
-    done = molstream("stream", shard_set, "--budget", "64,512,16")
-    assert done.code == 2
-    assert "edges, usable are 16" in done.error
-
-
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -215,16 +209,6 @@ def test_the_stream_says_where_its_time_goes(succeed, shard_set):
     assert all(f"{stage} {share:.0%}" in text for stage, share in shares.items())
     assert "idle " in text
     assert "windows in memory at most" in done.err
-
-
-@pytest.mark.parametrize(
-    ("argv", "groups"), [((), "graph_labels atom_labels"), (("--tasks", "graph_*"), "graph_labels"), (("--tasks", ""), "")]
-)
-def test_the_bytes_read_in_an_epoch_are_those_of_the_index(succeed, shard_set, argv, groups):
-    index, blocks = ShardSet(shard_set).index, ShardSet(shard_set).blocks("train")
-    facts = succeed("stream", shard_set, *SMALL, *argv, "--epochs", 2, "--json").json
-    members = ["sizes", "structure", *groups.split()]
-    assert facts["bytes_read"] == 2 * sum(int(index.members[f"{group}_bytes"][blocks].sum()) for group in members)
 
 
 @pytest.mark.parametrize(

@@ -379,21 +379,6 @@ def test_a_label_that_is_no_class_of_its_task_leaves_it_without_metrics(label):
         assert set(tasks[0].values.values()) == {None}
 
 
-def test_state_does_not_grow_with_packs():
-    metrics = Metrics(spec_of())
-    rng = np.random.default_rng(8)
-    metrics.add(*made(rng, 10))
-    first = metrics.num_bytes
-    held = {name for name, x in vars(metrics).items() if isinstance(x, (list, dict))}
-    sizes = {name: len(getattr(metrics, name)) for name in held}
-    for _ in range(30):
-        metrics.add(*made(rng, 200))
-    assert metrics.num_bytes == first
-    assert sizes == {name: len(getattr(metrics, name)) for name in held}
-    columns, classes, regression = 3 * (1 + 3 + 4), 9, 3
-    assert first == columns * (16 * NUM_ENDS + 16 * NUM_BINS + 56) + 24 * classes + 112 * regression
-
-
 def test_packs_in_and_out_of_inference_mode_and_with_gradients_add_up():
     rng = np.random.default_rng(9)
     packs = [made(rng, 900) for _ in range(4)]
@@ -414,11 +399,6 @@ def test_predictions_of_another_shape_are_refused_not_broadcast():
     predictions, targets = made(np.random.default_rng(10), 5, names=("energy",))
     with pytest.raises(AssertionError, match=r"energy: predictions \(5, 3, 1\), not \(5, 3\)"):
         Metrics(spec_of(3, ("energy",))).add({"energy": predictions["energy"][..., None]}, targets)
-
-
-def test_metrics_of_no_packs_are_none():
-    for tasks in Metrics(spec_of()).tasks().values():
-        assert all(t.count == 0 and set(t.values.values()) == {None} for t in tasks)
 
 
 # summaries

@@ -7,7 +7,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -278,22 +277,6 @@ def test_listed_labels_train_and_are_all_evaluated(sample_set, tiny, tmp_path, r
         outcome = pretrain(sample_set, tmp_path / str(listed), recipe, resume=False, reporter=reporter)
         counts = [task.count for tasks in outcome.results.tasks.values() for task in tasks]
         assert counts == [sample_set.manifest.labels[name]["val"] for name in DataSpec.of(sample_set).tasks]
-
-
-def test_embeddings_of_a_table_read_encodings_and_do_not_depend_on_the_order_of_atoms(sample_set, tiny, tmp_path, reporter):
-    from rdkit import Chem
-
-    from molstream.shards.build.map import featurize_smiles
-    from molstream.trainers.jobs.embed import embed_table
-
-    pretrain(sample_set, tmp_path / "run", replace(tiny, encodings=("rw16",)), resume=False, reporter=reporter)
-    smiles = ["CC(=O)Oc1ccccc1C(=O)O", "CN1C=NC2=C1C(=O)N(C(=O)N2C)C", "C1CC1CO"]
-    others = [Chem.MolToSmiles(Chem.MolFromSmiles(s), doRandom=True) for s in smiles]
-    checkpoint = load_checkpoint(tmp_path / "run")
-    embed_table(checkpoint, [[*smiles, *others]], tmp_path / "out", featurize=featurize_smiles, source={"name": "here"})
-    vectors = torch.tensor(pq.read_table(tmp_path / "out")["embedding"].to_pylist())
-    assert torch.allclose(vectors[:3], vectors[3:], atol=1e-4)
-    assert (vectors[0] - vectors[1]).abs().max() > 1e-3
 
 
 def test_log_lines_cover_every_step_whatever_the_validations_between(sample_set, tiny, tmp_path, reporter, monkeypatch):
