@@ -139,6 +139,7 @@ def build(
     from molstream.shards.inputs.datasets import TableSpec, parse_task_kinds
     from molstream.shards.inputs.tables import resolve_inputs
     from molstream.shards.splits.rules import RULES, SplitFractions
+    from molstream.shards.workers.ahead import compile_ahead
     from molstream.tools.peak_memory import PeakMemory
     from molstream.tools.progress import bars
 
@@ -194,6 +195,7 @@ def build(
         urls = resolve_inputs(files)
         what = f"table {name or preset}: " if table else ""
         typer.echo(f"{what}reading {len(urls)} file{'s' * (len(urls) > 1)}, in this order: {', '.join(urls)}", err=True)
+    compile_ahead("build")
     try:
         with bars() as progress, PeakMemory() as memory:
             manifest = run(list(tables.values()), out, options, progress, work=work, split_file=split_file)

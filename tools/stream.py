@@ -59,6 +59,11 @@ def stream(
     from contextlib import nullcontext
 
     from molstream.shards.errors import InputError
+    from molstream.shards.workers.ahead import compile_ahead
+
+    # before torch is imported, which takes as long as some kernels
+    compile_ahead("stream", *(("encode",) if encodings else ()))
+
     from molstream.shards.format.reader import ShardSet
     from molstream.streamer.config import Budget, StreamConfig
     from molstream.streamer.cursor import Cursor

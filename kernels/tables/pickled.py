@@ -1,7 +1,8 @@
 """Whole numbers out of the opcodes of a pickle, without a Python integer for each."""
 
 import numpy as np
-from numba import njit
+
+from molstream.kernels.compiled import kernel, part
 
 
 def read_pickled_ints(data: np.ndarray, *, at: int) -> tuple[np.ndarray, int]:
@@ -21,7 +22,7 @@ MARK, APPEND, APPENDS, FRAME = ord("("), ord("a"), ord("e"), 0x95
 BININT, BININT1, BININT2, LONG1 = ord("J"), ord("K"), ord("M"), 0x8A
 
 
-@njit(cache=True, nogil=True)
+@part
 def _int_bytes(data, at):
     """Bytes of the pickled whole number at `at`, its opcode with it; 0 if there is none that fits 64 bits.
 
@@ -40,7 +41,7 @@ def _int_bytes(data, at):
     return size
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _count(data, at):
     """How many whole numbers are appended to a list by the opcodes from `at` on, and where the last of these ends."""
     num, end, pending, marked = 0, at, 0, False
@@ -69,7 +70,7 @@ def _count(data, at):
     return num, end
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _read(data, at, out):
     """The whole numbers that `count_pickled_ints` counted; `out` has as many places."""
     k = 0
