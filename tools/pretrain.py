@@ -63,6 +63,13 @@ def pretrain(
     ] = None,
 ) -> None:
     from molstream.shards.errors import InputError
+    from molstream.shards.workers.ahead import compile_ahead
+
+    if out is not None and not fields:
+        # before torch is imported, which takes as long as some kernels
+        has_shards = directory is not None or (out / "shards" / "manifest.json").exists()
+        compile_ahead(*(() if has_shards else ("build",)), "stream", "encode", "train")
+
     from molstream.tools.stop import StopFlag
     from molstream.trainers.distributed.device import find_device
     from molstream.trainers.distributed.launch import count_processes, launch

@@ -144,6 +144,11 @@ def stream(
     run: RunArguments,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
+    from molstream.shards.workers.ahead import compile_ahead
+
+    # before torch is imported, which takes as long as some kernels
+    compile_ahead("stream", *(("encode",) if batches.encodings else ()))
+
     from molstream.shards.format.reader import ShardSet
     from molstream.streamer.cursor import read_cursor
     from molstream.streamer.dry_run import dry_run

@@ -58,7 +58,7 @@ _DTYPES = (np.uint8, np.uint32, np.uint8, np.uint8, np.uint32, np.uint8, np.uint
 
 
 def sparsify_labels(labels: np.ndarray, ptr: np.ndarray, *, dtype: type = np.float32) -> SparseLabels:
-    """Dense labels (ptr[-1], T) with NaN for absent -> sparse columns. A molecule all NaN in a task does not have it.
+    """Dense labels (ptr[-1], T) with NaN for absent -> sparse columns, read-only. A molecule all NaN in a task does not have it.
 
     `dtype` is float32 or float16, to which values are rounded to nearest even. Equal labels give equal bytes. Raises ValueError
     when a finite label would become infinite.
@@ -73,8 +73,9 @@ def sparsify_labels(labels: np.ndarray, ptr: np.ndarray, *, dtype: type = np.flo
         rounded: np.ndarray = labels.astype(dtype, copy=False)
     if rounded is not labels:
         _refuse_overflow(labels, rounded)
-    keys: np.ndarray = np.empty((num_tasks, len(labels)), precision.pattern)
-    patterns: np.ndarray = rounded.view(precision.pattern)
+    # int32 for either precision, so that these loops are compiled once
+    keys = np.empty((num_tasks, len(labels)), np.int32)
+    patterns = rounded.view(precision.pattern).astype(np.int32, copy=False)
     _labels.order_patterns(patterns, np.isnan(labels), precision.sign_bit, precision.absent, keys)
 
     count = present.sum(axis=1)
@@ -84,13 +85,14 @@ def sparsify_labels(labels: np.ndarray, ptr: np.ndarray, *, dtype: type = np.flo
     num_values = present @ np.diff(ptr) if num_molecules else np.zeros(num_tasks, np.int64)
     coding, planes, argument = (np.empty(num_tasks, d) for d in (np.uint8, np.uint8, np.uint32))
     numbers = np.empty(int(num_values.sum()), np.uint32)
-    table = np.empty(num_tasks * _labels.MAX_TABLE, precision.pattern)
+    table = np.empty(num_tasks * _labels.MAX_TABLE, np.int32)
     bits = precision.sign_bit + 1
     num_entries = _labels.code_labels(keys, present, ptr, bits, coding, planes, argument, num_values, table, numbers)
     plane_at = np.empty((num_tasks, bits // 8), np.int64)
+    planes.flags.writeable = False
     values = np.empty(_labels.place_planes(planes, num_values, plane_at), np.uint8)
     _labels.split_planes(numbers, num_values, planes, plane_at, values)
-    return SparseLabels(
+    sparse = SparseLabels(
         encoding=encoding,
         count=count.astype(np.uint32),
         coding=coding,
@@ -98,9 +100,13 @@ def sparsify_labels(labels: np.ndarray, ptr: np.ndarray, *, dtype: type = np.flo
         argument=argument,
         bitmap=np.packbits(present[encoding == _labels.BITMAP], axis=1, bitorder="little").reshape(-1),
         rows=np.nonzero(present[encoding == _labels.ROWS])[1].astype(np.uint32),
-        table=swap_keys(table[:num_entries], precision).view(dtype),
+        table=swap_keys(table[:num_entries].astype(precision.pattern), precision).view(dtype),
         values=values,
     )
+    for array in sparse:
+        # as those that are read from a file
+        array.flags.writeable = False
+    return sparse
 
 
 def _refuse_overflow(labels: np.ndarray, rounded: np.ndarray) -> None:
