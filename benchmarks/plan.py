@@ -51,7 +51,7 @@ def synthetic_index(
     num_blocks: int,
     *,
     block_molecules: int = 4096,
-    blocks_a_shard: int = 12,
+    blocks_per_shard: int = 12,
     mean_atoms: float = 26.0,
     std_atoms: float = 6.0,
     max_atoms: int = 81,
@@ -67,12 +67,12 @@ def synthetic_index(
     ]
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     block = np.arange(num_blocks)
-    columns |= {"shard": block // blocks_a_shard, "block": block % blocks_a_shard}
+    columns |= {"shard": block // blocks_per_shard, "block": block % blocks_per_shard}
     # members of a shard lie one after another, a tar header before and padding behind each
     stored = np.stack([columns[f"{group}_bytes"] for group in GROUPS], axis=1)
     ends = np.cumsum(TAR_BLOCK + -(-stored // TAR_BLOCK) * TAR_BLOCK, axis=None).reshape(stored.shape)
     starts = ends - -(-stored // TAR_BLOCK) * TAR_BLOCK
-    shard_start = np.concatenate([[0], ends[:-1, -1]])[columns["shard"] * blocks_a_shard]
+    shard_start = np.concatenate([[0], ends[:-1, -1]])[columns["shard"] * blocks_per_shard]
     columns |= {f"{group}_offset": starts[:, g] - shard_start for g, group in enumerate(GROUPS)}
     ptr = pa.array(offsets(columns.pop("num_sizes")), pa.int32())
     special = {

@@ -89,7 +89,7 @@ class Batch:
     said in `shards.columns`."""
     ids: np.ndarray | None = None
     """uint64 (molecules): ids of graph slots 0, 1, ...; None unless the loader was asked for them."""
-    members: np.ndarray | None = None
+    window_rows: np.ndarray | None = None
     """int64 (molecules): places of graph slots 0, 1, ... in the unshuffled window."""
     storage: Tensor
     """uint8: the memory of which all tensors are views."""
@@ -97,12 +97,12 @@ class Batch:
 
     def __reduce__(self) -> tuple:
         # the memory once, not once per tensor
-        return make_batch, (self.storage, self.layout, self.ids, self.members)
+        return make_batch, (self.storage, self.layout, self.ids, self.window_rows)
 
     @property
     def num_graphs(self) -> int:
         """Number of real molecules, known on the host without synchronisation."""
-        return 0 if self.members is None else len(self.members)
+        return 0 if self.window_rows is None else len(self.window_rows)
 
     @property
     def num_atoms(self) -> int:
@@ -132,7 +132,7 @@ class Batch:
         storage = self.storage.to(device, non_blocking=True)
         if storage is self.storage:
             return self
-        return make_batch(storage, self.layout, self.ids, self.members)
+        return make_batch(storage, self.layout, self.ids, self.window_rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,11 +201,11 @@ def field_of(column: Column) -> str:
     return f"{column.name}_{column.suffix}"
 
 
-def make_batch(storage: Tensor, layout: Layout, ids: np.ndarray | None, members: np.ndarray | None) -> Batch:
+def make_batch(storage: Tensor, layout: Layout, ids: np.ndarray | None, window_rows: np.ndarray | None) -> Batch:
     """A batch whose tensors are views of `storage`, which is filled."""
     tensors = layout.tensors(storage)
     columns = {name: tensors.pop(name) for name in layout.columns}
-    return Batch(**tensors, columns=columns, ids=ids, members=members, storage=storage, layout=layout)
+    return Batch(**tensors, columns=columns, ids=ids, window_rows=window_rows, storage=storage, layout=layout)
 
 
 _TORCH = {

@@ -95,7 +95,7 @@ class Loader:
             raise CallError(f"threads: got {num_threads}, expected at least 1")
         self.shard_set, self.config, self.num_threads, self.pin_memory = shard_set, config, num_threads, pin_memory
         self.lanes = list(range(rank, config.num_lanes, world_size))
-        self.packs_a_step = -(-config.num_lanes // world_size)
+        self.packs_per_step = -(-config.num_lanes // world_size)
         self.selection = Selection.resolve(shard_set, tasks=tasks, levels=levels, encodings=encodings, with_ids=with_ids)
         self._check_labels()
         self.layout = Layout.of(
@@ -381,7 +381,7 @@ class _Schedule:
         lanes = [_Lane(self.plan, number, first, (k + 1) / (len(numbers) + 1)) for k, number in enumerate(numbers)]
         # own windows have one user; a shared window has as many users as lanes of this rank take packs from it
         self.users.update(w for number in numbers for w in self.plan.iter_shared(number, first))
-        short = self.loader.packs_a_step - len(lanes)
+        short = self.loader.packs_per_step - len(lanes)
         for _ in range(first, self.plan.num_steps):
             slots = [next(lane.slots) for lane in lanes]
             futures = [None if slot is None else self._pack(slot, lane) for slot, lane in zip(slots, lanes, strict=True)]

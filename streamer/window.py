@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from molstream.kernels.packing.collate import Columns, collate_pack, collate_pairs, collate_rows, count_labels
+from molstream.kernels.packing.collate import PackColumns, collate_pack, collate_pairs, collate_rows, count_labels
 from molstream.kernels.packing.packs import PackingError, num_packs, pack_molecules
 from molstream.kernels.packing.triples import LabelRows, Triples, collate_triples, concat_rows
 from molstream.kernels.rng.hashing import mix_key
@@ -254,7 +254,9 @@ def collate(window: Window | None, pack: int, *, layout: Layout, pin_memory: boo
         molecules, rows, place, ptrs = window.molecules, window.label_rows, window.place, window.ptrs
         first, last = window.pack_ptr[pack : pack + 2].tolist()
     members = np.arange(first, last)
-    columns = Columns(molecules.atom_ptr, molecules.bond_ptr, molecules.atom_codes, molecules.bond_atoms, molecules.bond_codes)
+    columns = PackColumns(
+        molecules.atom_ptr, molecules.bond_ptr, molecules.atom_codes, molecules.bond_atoms, molecules.bond_codes
+    )
     graphs, atoms, edges = (len(out[name]) for name in ("graph_mask_G", "atom_mask_A", "edge_mask_E"))
     structure = {name: out[f"{name}_{suffix}"] for name, suffix in SUFFIXES.items()}
     collate_pack(members, columns, graphs=graphs, atoms=atoms, edges=edges, out=structure)

@@ -320,7 +320,7 @@ def test_nothing_imports_a_package_by_its_bare_name(folder):
         ("shards.build.build", "from rdkit import Chem", "imports rdkit"),
         ("shards.build.build", "import webdataset", "imports webdataset"),
         ("shards.build.build", "from molstream.streamer.batch import Batch", "imports streamer.batch"),
-        ("shards.format.index", "from molstream.shards.build.plan import Plan", "imports shards.build.plan, upwards"),
+        ("shards.format.index", "from molstream.shards.build.plan import BuildPlan", "imports shards.build.plan, upwards"),
         ("shards.format.index", "if x:\n    from molstream.shards.build import plan", "imports shards.build.plan, upwards"),
         ("shards.molecules", "from molstream.shards.format.block import Widths", "imports shards.format.block, upwards"),
         ("streamer.loader", "from molstream.trainers.config import Recipe", "imports trainers.config"),

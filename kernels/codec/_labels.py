@@ -21,7 +21,7 @@ def same_bytes(one, other, size):
 
 
 @kernel("const u1[:], const u4[:], const u1[:], const u4[:], i8[:], i8[:]")
-def measure_labels(encoding, count, bitmap, rows, ptr, num_values):
+def measure_labels(presence, count, bitmap, rows, ptr, num_values):
     """Number of values each task must hold; returns False when a bitmap or row list contradicts its count or order."""
     n = ptr.size - 1
     row_bytes = (n + 7) // 8
@@ -29,13 +29,13 @@ def measure_labels(encoding, count, bitmap, rows, ptr, num_values):
     at_row = 0
     seen = 0
     seen_values = 0
-    for t in range(encoding.size):
+    for t in range(presence.size):
         total = 0
-        if encoding[t] == DENSE:
+        if presence[t] == DENSE:
             if count[t] != n:
                 return False
             total = ptr[n]
-        elif encoding[t] == BITMAP:
+        elif presence[t] == BITMAP:
             # tasks of one state are mostly there together
             if at_bitmap == 0 or not same_bytes(bitmap[at_bitmap - row_bytes :], bitmap[at_bitmap:], row_bytes):
                 seen = 0
@@ -144,7 +144,7 @@ def find_runs(bits, ptr, runs):
 )
 def expand_labels(
     needed,
-    encoding,
+    presence,
     count,
     coding,
     planes,
@@ -177,11 +177,11 @@ def expand_labels(
     at_bitmap = 0
     at_row = 0
     at_table = 0
-    for t in range(encoding.size):
+    for t in range(presence.size):
         if not needed[t]:
-            if encoding[t] == BITMAP:
+            if presence[t] == BITMAP:
                 at_bitmap += row_bytes
-            elif encoding[t] == ROWS:
+            elif presence[t] == ROWS:
                 at_row += count[t]
             if coding[t] == TABLE:
                 at_table += argument[t]
@@ -207,12 +207,12 @@ def expand_labels(
                 x[i] = entries[np.uint8(x[i])]
             at_table += argument[t]
 
-        if encoding[t] == DENSE:
+        if presence[t] == DENSE:
             runs[0, 0] = 0
             runs[0, 1] = ptr[n]
             num_runs = 1
             runs_of = -1
-        elif encoding[t] == BITMAP:
+        elif presence[t] == BITMAP:
             if runs_of < 0 or not same_bytes(bitmap[runs_of:], bitmap[at_bitmap:], row_bytes):
                 num_runs = find_runs(bitmap[at_bitmap : at_bitmap + row_bytes], ptr, runs)
             runs_of = at_bitmap
@@ -226,7 +226,7 @@ def expand_labels(
             at_row += count[t]
             runs_of = -1
 
-        if encoding[t] != DENSE:
+        if presence[t] != DENSE:
             keys[t, :] = absent
         base = keys[argument[t] if coding[t] == DELTA else t]
         at = 0

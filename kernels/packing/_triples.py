@@ -12,7 +12,7 @@ from molstream.kernels.compiled import inline, kernel, part
 
 
 @kernel()
-def find_members(encoding, num_values, bitmap, needed, num_molecules, num_rows, members, member_at):
+def find_members(presence, num_values, bitmap, needed, num_molecules, num_rows, members, member_at):
     """Where in `members` the molecules of each task begin; those of a needed bitmap are written there.
 
     `members` holds the row lists (`num_rows` entries) and the numbers of all molecules, then has room for the needed bitmaps and
@@ -23,11 +23,11 @@ def find_members(encoding, num_values, bitmap, needed, num_molecules, num_rows, 
     at_bitmap = 0
     at = num_rows + num_molecules
     before = -1
-    for t in range(encoding.size):
-        if encoding[t] == ROWS:
+    for t in range(presence.size):
+        if presence[t] == ROWS:
             member_at[t] = at_row
             at_row += num_values[t]
-        elif encoding[t] == DENSE:
+        elif presence[t] == DENSE:
             member_at[t] = num_rows
         else:
             bits = bitmap[at_bitmap : at_bitmap + row_bytes]

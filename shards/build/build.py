@@ -23,13 +23,13 @@ import pyarrow as pa
 
 from molstream.shards import schema
 from molstream.shards.build.facts import is_finished, read_facts
-from molstream.shards.build.job import Job
+from molstream.shards.build.job import BuildJob
 from molstream.shards.build.join import merge_partition
 from molstream.shards.build.map import LEFT_OUT, close_reader, map_range
 from molstream.shards.build.options import BuildOptions, WorkOptions
 from molstream.shards.build.output import Output
-from molstream.shards.build.plan import Plan
-from molstream.shards.build.reduce import ShardTask, reduce_partition
+from molstream.shards.build.plan import BuildPlan
+from molstream.shards.build.reduce import ShardItem, reduce_partition
 from molstream.shards.build.spill import MAPPING_SCHEMA, REJECT_SCHEMA, Spill
 from molstream.shards.errors import FormatError, InputError, LimitError, SchemaError, WorkerError
 from molstream.shards.format import index
@@ -46,7 +46,7 @@ from molstream.shards.format.manifest import (
     Statistics,
     fingerprint,
 )
-from molstream.shards.format.statistics import Moments, merge_histograms
+from molstream.shards.format.statistics import LabelMoments, merge_histograms
 from molstream.shards.inputs.datasets import Dataset
 from molstream.shards.inputs.tables import InputFile, check_input, resolve_inputs
 from molstream.shards.splits.assignment import NO_SPLIT
@@ -97,10 +97,10 @@ def build(
     before = _stamps([url for table in urls for url in table])
     files, datasets = _check_inputs(urls, options, progress)
     splits, rows = _assign_rows(options, sum(f.num_rows for f in files), split_file)
-    plan = Plan.make(files, datasets, options, splits, _versions())
+    plan = BuildPlan.make(files, datasets, options, splits, _versions())
     if manifest := output.committed(options):
         return _built_before(output, manifest, plan)
-    job = Job(plan, work, output.path.absolute())
+    job = BuildJob(plan, work, output.path.absolute())
     with output:
         if manifest := output.committed(options):
             return _built_before(output, manifest, plan)
@@ -188,14 +188,14 @@ def _stamps(urls: list[str]) -> dict[str, tuple[int, int]]:
     return {url: (stat.st_size, stat.st_mtime_ns) for url, stat in found.items()}
 
 
-def _check_unchanged(plan: Plan, before: dict[str, tuple[int, int]]) -> None:
+def _check_unchanged(plan: BuildPlan, before: dict[str, tuple[int, int]]) -> None:
     now = _stamps([f.url for f in plan.files])
     for url, stamp in before.items():
         if now.get(url) != stamp:
             raise SchemaError(f"{url}: changed while it was read; build again")
 
 
-def _built_before(output: Output, manifest: Manifest, plan: Plan) -> Manifest:
+def _built_before(output: Output, manifest: Manifest, plan: BuildPlan) -> Manifest:
     output.check_same(manifest.provenance, _provenance(plan))
     return manifest
 
@@ -221,7 +221,7 @@ def _reporter(progress: Progress, phase: str, done: int, total: int) -> Callable
     return report
 
 
-def _map(job: Job, engine: Engine, progress: Progress) -> list[Spill]:
+def _map(job: BuildJob, engine: Engine, progress: Progress) -> list[Spill]:
     plan = job.plan
     ranges = range(len(plan.ranges))
     spills = {k: spill for k in ranges if (spill := _finished_spill(job.spill_path(k), plan.merges or len(plan.partitions)))}
@@ -264,7 +264,7 @@ def _finished_spill(path: Path, num_partitions: int) -> Spill | None:
     return None
 
 
-def _check_f16(job: Job, spills: list[Spill]) -> None:
+def _check_f16(job: BuildJob, spills: list[Spill]) -> None:
     """Refuse 16 bits for tasks they would spoil. Spill files hold 32 bits, so a build with other dtypes can continue."""
     tasks = job.plan.tasks
     moments = _input_moments(job, spills)
@@ -286,29 +286,29 @@ def _check_f16(job: Job, spills: list[Spill]) -> None:
         )
 
 
-def _range_tasks(job: Job) -> list[np.ndarray]:
+def _range_tasks(job: BuildJob) -> list[np.ndarray]:
     """Numbers of the tasks of which each range of rows has labels."""
     places = [job.plan.task_places(t) for t in range(len(job.plan.datasets))]
     return [places[job.plan.files[r.file].table] for r in job.plan.ranges]
 
 
-def _input_moments(job: Job, spills: list[Spill]) -> Moments:
+def _input_moments(job: BuildJob, spills: list[Spill]) -> LabelMoments:
     num_tasks = len(job.plan.tasks)
-    total = Moments.empty(num_tasks)
+    total = LabelMoments.empty(num_tasks)
     for spill, places in zip(spills, _range_tasks(job), strict=True):
-        part = Moments(*(np.array(column) for column in spill.facts["moments"].values()))
-        total.merge(Moments.scatter(part, places, num_tasks))
+        part = LabelMoments(*(np.array(column) for column in spill.facts["moments"].values()))
+        total.merge(LabelMoments.scatter(part, places, num_tasks))
     return total
 
 
-def _sum_by_task(job: Job, spills: list[Spill], fact: str) -> np.ndarray:
+def _sum_by_task(job: BuildJob, spills: list[Spill], fact: str) -> np.ndarray:
     total = np.zeros(len(job.plan.tasks))
     for spill, places in zip(spills, _range_tasks(job), strict=True):
         total[places] += spill.facts[fact]
     return total
 
 
-def _merge(job: Job, engine: Engine, progress: Progress) -> list[Spill]:
+def _merge(job: BuildJob, engine: Engine, progress: Progress) -> list[Spill]:
     numbers = range(job.plan.merges)
     num_partitions = len(job.plan.partitions)
     merged = {k: spill for k in numbers if (spill := _finished_spill(job.merge_path(k), num_partitions))}
@@ -319,12 +319,12 @@ def _merge(job: Job, engine: Engine, progress: Progress) -> list[Spill]:
     return [merged[k] for k in numbers]
 
 
-def _reduce(job: Job, engine: Engine, spills: list[Spill], progress: Progress) -> list[ShardTask]:
+def _reduce(job: BuildJob, engine: Engine, spills: list[Spill], progress: Progress) -> list[ShardItem]:
     counts = np.sum([s.molecules for s in spills], axis=0)
-    shards: list[ShardTask] = []
+    shards: list[ShardItem] = []
     for partition, (split, _) in enumerate(job.plan.partitions):
         if counts[partition]:
-            shards.append(ShardTask(partition, split, sum(s.split == split for s in shards)))
+            shards.append(ShardItem(partition, split, sum(s.split == split for s in shards)))
     # what an earlier run finished, if it still is what it was then
     done_before = [is_finished(job.facts_path(s.split, s.number), shard=job.shard_path(s.split, s.number)) for s in shards]
     waiting = [s for s, is_done in zip(shards, done_before, strict=True) if not is_done]
@@ -336,10 +336,10 @@ def _reduce(job: Job, engine: Engine, spills: list[Spill], progress: Progress) -
     return shards
 
 
-def _describe(job: Job, spills: list[Spill], merged: list[Spill], shards: list[ShardTask]) -> Manifest:
+def _describe(job: BuildJob, spills: list[Spill], merged: list[Spill], shards: list[ShardItem]) -> Manifest:
     """Write index, rejects and mapping; returns the manifest. Everything in the order of ranges and shards, a file at a time."""
     plan, tasks = job.plan, job.plan.tasks
-    moments = {split: Moments.empty(len(tasks)) for split in plan.splits.names}
+    moments = {split: LabelMoments.empty(len(tasks)) for split in plan.splits.names}
     totals: dict[str, Counter] = {}
     histograms: dict[str, dict[str, int]] = {}
 
@@ -348,7 +348,7 @@ def _describe(job: Job, spills: list[Spill], merged: list[Spill], shards: list[S
         for shard in shards:
             table = read_facts(job.facts_path(shard.split, shard.number))
             for part in table["moments"].to_pylist():
-                moments[shard.split].merge(Moments.decode(part))
+                moments[shard.split].merge(LabelMoments.decode(part))
             histograms = merge_histograms([histograms, *map(parse_json, table["histograms"].to_pylist())])
             totals.setdefault(shard.split, Counter()).update(_totals(table))
             yield table
@@ -387,7 +387,7 @@ def _describe(job: Job, spills: list[Spill], merged: list[Spill], shards: list[S
     )
 
 
-def _statistics(moments: Moments, task: int) -> Statistics:
+def _statistics(moments: LabelMoments, task: int) -> Statistics:
     count = int(moments.count[task])
     return Statistics(
         count=count,
@@ -398,7 +398,7 @@ def _statistics(moments: Moments, task: int) -> Statistics:
     )
 
 
-def _describe_join(job: Job, merged: list[Spill]) -> Join:
+def _describe_join(job: BuildJob, merged: list[Spill]) -> Join:
     plan = job.plan
     mapping = write_parquet(job.out / MAPPING, MAPPING_SCHEMA, (spill.table() for spill in merged))
     facts = [spill.facts for spill in merged]
@@ -423,7 +423,7 @@ def _totals(table: pa.Table) -> dict[str, int]:
     return {"shards": 1, "blocks": len(table)} | counts | {"bytes": size}
 
 
-def _provenance(plan: Plan) -> dict:
+def _provenance(plan: BuildPlan) -> dict:
     return {
         "inputs": [f.describe() for f in plan.files],
         "options": to_json(plan.options),

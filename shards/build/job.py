@@ -8,7 +8,7 @@ import numpy as np
 
 from molstream.kernels.rng.hashing import hash_u64
 from molstream.shards.build.options import WorkOptions
-from molstream.shards.build.plan import Plan
+from molstream.shards.build.plan import BuildPlan
 from molstream.shards.build.spill import PieceLayout
 from molstream.shards.errors import LimitError
 from molstream.shards.format.archive import shard_name
@@ -18,8 +18,8 @@ from molstream.shards.store.reading import map_file
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    plan: Plan
+class BuildJob:
+    plan: BuildPlan
     work: WorkOptions
     out: Path
     """The folder that becomes the shard set; every worker can write to it."""

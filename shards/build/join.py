@@ -18,7 +18,7 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 
-from molstream.shards.build.job import Job
+from molstream.shards.build.job import BuildJob
 from molstream.shards.build.spill import MAPPING_SCHEMA, Spill, write_spill
 from molstream.shards.chemistry.guarded import shared_featurizer
 from molstream.shards.columns import COLUMNS, named_sizes
@@ -41,7 +41,7 @@ class _Groups:
     """Number of rows of one identity that do not match."""
 
 
-def merge_partition(job: Job, number: int, on_rows: Callable[[int], None]) -> None:
+def merge_partition(job: BuildJob, number: int, on_rows: Callable[[int], None]) -> None:
     """Write the merged spill file of one partition by identity. `on_rows` is told how many rows are merged."""
     plan = job.plan
     molecules, table, identity = _collect(job, number)
@@ -64,7 +64,7 @@ def merge_partition(job: Job, number: int, on_rows: Callable[[int], None]) -> No
     write_spill(job.merge_path(number), len(plan.partitions), batches(), lambda: (mapping, facts))
 
 
-def _collect(job: Job, number: int) -> tuple[Molecules, np.ndarray, np.ndarray]:
+def _collect(job: BuildJob, number: int) -> tuple[Molecules, np.ndarray, np.ndarray]:
     """Rows of the partition with the label columns of all tables, the table of each row, and their identities."""
     plan = job.plan
     parts: list[Molecules] = []
@@ -83,7 +83,7 @@ def _collect(job: Job, number: int) -> tuple[Molecules, np.ndarray, np.ndarray]:
     return concat_molecules(parts), np.concatenate(tables), np.concatenate(identities)
 
 
-def _widen(job: Job, molecules: Molecules, table: int) -> Molecules:
+def _widen(job: BuildJob, molecules: Molecules, table: int) -> Molecules:
     """Label columns of one table -> those of all."""
     columns: dict[str, np.ndarray] = {}
     for level, num_tasks in job.plan.num_tasks.items():
@@ -101,7 +101,7 @@ def _widen(job: Job, molecules: Molecules, table: int) -> Molecules:
     return molecules.replace(**columns)
 
 
-def _group(job: Job, molecules: Molecules, identity: np.ndarray) -> _Groups:
+def _group(job: BuildJob, molecules: Molecules, identity: np.ndarray) -> _Groups:
     """Which rows are one molecule; `molecules` are sorted by identity and row."""
     n = len(molecules)
     starts = np.ones(n, bool)
@@ -117,7 +117,7 @@ def _group(job: Job, molecules: Molecules, identity: np.ndarray) -> _Groups:
     return groups
 
 
-def _match(job: Job, molecules: Molecules, groups: _Groups, head: int, end: int) -> None:
+def _match(job: BuildJob, molecules: Molecules, groups: _Groups, head: int, end: int) -> None:
     """Sort out rows head:end, which are of one identity and written in several ways."""
     featurizer = shared_featurizer(molecule_s=job.work.molecule_s, molecule_bytes=job.work.molecule_bytes)
     ways: dict[str, tuple[int, np.ndarray | None]] = {}

@@ -12,11 +12,11 @@ import pyarrow as pa
 from molstream.kernels.tables.align import FITS, UNREADABLE, FlatLists, align_bonds, align_lists, align_pairs
 from molstream.kernels.tables.moments import measure_f16_errors
 from molstream.shards import schema
-from molstream.shards.build.job import Job
+from molstream.shards.build.job import BuildJob
 from molstream.shards.build.spill import REJECT_SCHEMA, write_spill
 from molstream.shards.chemistry.guarded import Featurized, shared_featurizer
 from molstream.shards.chemistry.identity import hash_texts
-from molstream.shards.format.statistics import Moments, flat_labels
+from molstream.shards.format.statistics import LabelMoments, flat_labels
 from molstream.shards.inputs.datasets import Dataset
 from molstream.shards.inputs.rows import Rows
 from molstream.shards.inputs.tables import TableReader
@@ -32,7 +32,7 @@ MAX_PAIR_ATOMS = 512
 """Most atoms of a molecule if its pairs have labels, which then take a megabyte per task."""
 
 
-def map_range(job: Job, number: int, on_rows: Callable[[int], None]) -> None:
+def map_range(job: BuildJob, number: int, on_rows: Callable[[int], None]) -> None:
     """Write the spill file of range `number`. `on_rows` is told how many more rows are done."""
     plan, rows_of = job.plan, job.plan.ranges[number]
     source = plan.files[rows_of.file]
@@ -79,7 +79,7 @@ def _leave_out(molecules: Molecules) -> list[dict]:
     ]
 
 
-def _partitioned(job: Job, molecules: Molecules, split: np.ndarray, identity: np.ndarray | None) -> tuple:
+def _partitioned(job: BuildJob, molecules: Molecules, split: np.ndarray, identity: np.ndarray | None) -> tuple:
     """Arguments of `SpillWriter.add`."""
     if not job.plan.options.join:
         return molecules, job.partition(molecules, split)
@@ -92,7 +92,7 @@ _READER: dict[str, TableReader] = {}
 """The reader that this process has open, by plan."""
 
 
-def _reader(job: Job) -> TableReader:
+def _reader(job: BuildJob) -> TableReader:
     if job.plan.map_id not in _READER:
         close_reader()
         pairs = any(dataset.num_tasks("pair") for dataset in job.plan.datasets)
@@ -117,7 +117,7 @@ class _Tally:
         self.num_tasks = {level: dataset.num_tasks(level) for level in LEVELS}
         self.rows = self.molecules = self.left_out = 0
         self.infinite, self.nan = np.zeros(num_tasks, np.int64), np.zeros(num_tasks, np.int64)
-        self.moments = Moments.empty(num_tasks)
+        self.moments = LabelMoments.empty(num_tasks)
         self.f16_error = np.zeros(num_tasks)
 
     def add(self, rows: Rows, molecules: Molecules, *, left_out: int) -> None:
@@ -127,7 +127,7 @@ class _Tally:
         self.infinite += rows.infinite
         self.nan += rows.nan
         levels = flat_labels(molecules, self.num_tasks)
-        self.moments.merge(Moments.measure(*levels))
+        self.moments.merge(LabelMoments.measure(*levels))
         self.f16_error += np.concatenate([measure_f16_errors(labels) for labels in levels])
 
     def facts(self, rejects: list[dict]) -> dict:

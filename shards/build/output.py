@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from molstream.shards.build.job import Job
+from molstream.shards.build.job import BuildJob
 from molstream.shards.build.options import BuildOptions
-from molstream.shards.build.plan import SPILL_VERSION, Plan
+from molstream.shards.build.plan import SPILL_VERSION, BuildPlan
 from molstream.shards.errors import FormatError, OutputError, SchemaError, ShardError
 from molstream.shards.format.manifest import BUILDING, INDEX, MANIFEST, MAPPING, REJECTS, Manifest
 from molstream.shards.store.documents import Document
@@ -48,7 +48,7 @@ class PlanNote(Document):
     versions: dict[str, str]
 
     @classmethod
-    def of(cls, plan: Plan) -> "PlanNote":
+    def of(cls, plan: BuildPlan) -> "PlanNote":
         """The note of a plan."""
         said = plan.describe_map()
         return cls(
@@ -111,7 +111,7 @@ class Output:
             raise
         return self
 
-    def claim(self, job: Job) -> None:
+    def claim(self, job: BuildJob) -> None:
         """Continue where an earlier build of the same plan stopped, or start.
 
         Raises OutputError if the folder holds finished work of other options, SchemaError if it holds work of other input.
@@ -134,7 +134,7 @@ class Output:
                 found.unlink()
         PlanNote.of(job.plan).write(path)
 
-    def _compare(self, note: PlanNote, plan: Plan) -> None:
+    def _compare(self, note: PlanNote, plan: BuildPlan) -> None:
         before, now = to_json(note), to_json(PlanNote.of(plan))
         rest = f"remove {self.path} to start over"
         other = f"{self.path}: holds an unfinished build of another version of molstream; go on with that, or {rest}"

@@ -26,7 +26,7 @@ PARTITION_BYTES = 80 << 20
 
 
 @dataclass(frozen=True)
-class Plan:
+class BuildPlan:
     """A build of `files` with `options`. It has no slots, so that values that many work items ask for are computed once."""
 
     files: tuple[InputFile, ...]
@@ -44,7 +44,7 @@ class Plan:
     @classmethod
     def make(
         cls, files: list[InputFile], datasets: list[Dataset], options: BuildOptions, splits: Splits, versions: dict[str, str]
-    ) -> "Plan":
+    ) -> "BuildPlan":
         """Plan a build. Raises InputError if tasks of several tables have the same name."""
         return cls(tuple(files), tuple(datasets), options, splits, versions, tuple(cut_ranges(files)), *merge_tasks(datasets))
 

@@ -10,12 +10,12 @@ import pyarrow as pa
 
 from molstream.kernels.rng.hashing import hash_u64
 from molstream.shards.build.facts import write_facts
-from molstream.shards.build.job import Job
+from molstream.shards.build.job import BuildJob
 from molstream.shards.build.spill import Spill
 from molstream.shards.chemistry.encodings import compute_columns
 from molstream.shards.columns import COLUMN_GROUPS
 from molstream.shards.format import index
-from molstream.shards.format.statistics import Moments, count_structure
+from molstream.shards.format.statistics import LabelMoments, count_structure
 from molstream.shards.format.writer import write_shard
 from molstream.shards.molecules import Molecules, concat_molecules
 from molstream.shards.tasks import Level
@@ -25,7 +25,7 @@ MIN_UNEVEN = 64
 
 
 @dataclass(frozen=True, slots=True)
-class ShardTask:
+class ShardItem:
     """One partition and the shard it becomes."""
 
     partition: int
@@ -33,7 +33,7 @@ class ShardTask:
     number: int
 
 
-def reduce_partition(job: Job, task: ShardTask, on_molecules: Callable[[int], None]) -> None:
+def reduce_partition(job: BuildJob, task: ShardItem, on_molecules: Callable[[int], None]) -> None:
     """Write the shard, then its facts. `on_molecules` is told how many more molecules are written."""
     plan = job.plan
     num_tasks = plan.num_tasks
@@ -48,7 +48,7 @@ def reduce_partition(job: Job, task: ShardTask, on_molecules: Callable[[int], No
         for rows in np.split(order, ends[:-1]):
             block = _round_labels(molecules.take(rows), plan.options.label_dtypes)
             block = block.replace(**compute_columns(block, late))
-            moments.append(Moments.of(block, num_tasks).encode())
+            moments.append(LabelMoments.of(block, num_tasks).encode())
             histograms.append(json.dumps(count_structure(block)))
             yield block
             on_molecules(len(block))

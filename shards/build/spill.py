@@ -44,7 +44,7 @@ from molstream.shards.tasks import Level
 MAX_RUN_ROWS = 131_072
 RUN_BYTES = 192 << 20
 """Approximate memory of the molecules of a run."""
-LEVEL = 1
+ZSTD_LEVEL = 1
 """zstd's compression level. It is low because a spill file is read once, and soon."""
 REJECT_SCHEMA = pa.schema([("row", pa.uint64()), ("identifier", pa.string()), ("smiles", pa.string()), ("reason", pa.string())])
 MAPPING_SCHEMA = pa.schema([("row", pa.uint64()), ("id", pa.uint64())])
@@ -81,7 +81,7 @@ def _encode_piece(molecules: Molecules, identity: np.ndarray | None) -> bytes:
         else:
             parts.append(shuffle_bytes(np.ascontiguousarray(np.moveaxis(values, 0, -1)).reshape(-1)).tobytes())
     parts += [] if identity is None else [np.ascontiguousarray(identity).tobytes()]
-    return compress(b"".join(parts), level=LEVEL)
+    return compress(b"".join(parts), level=ZSTD_LEVEL)
 
 
 def _decode_piece(data: bytes, layout: PieceLayout) -> tuple[Molecules, np.ndarray | None]:

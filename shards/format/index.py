@@ -200,7 +200,7 @@ class _File:
             raise FormatError(f"{self.where}: column {name} {what}")
 
 
-class Columns(Mapping[str, np.ndarray]):
+class IndexColumns(Mapping[str, np.ndarray]):
     """Columns by name, each read when it is first asked for, then kept. Never written to."""
 
     def __init__(self, file: _File, names: Iterable[str]):
@@ -280,12 +280,12 @@ class Index:
         for name in schema.names:
             found, expected = file.schema.field(name).type, schema.field(name).type
             file.require(found == expected, name, f"is {found}, expected {expected}")
-        self.counts = Columns(file, _COUNTS)
+        self.counts = IndexColumns(file, _COUNTS)
         """shard, block, num_molecules, num_atoms, num_bonds, max_atoms, max_atoms_id, max_bonds, max_bonds_id, max_graph_labels,
         max_graph_labels_id: each (K). What is stored as int64 comes as int32 if all numbers fit."""
-        self.members = Columns(file, [f"{group}_{field}" for group in self.groups for field in _MEMBER])
+        self.members = IndexColumns(file, [f"{group}_{field}" for group in self.groups for field in _MEMBER])
         """'{group}_offset', '{group}_bytes', '{group}_crc32': each (K), the same."""
-        self._hashes = Columns(file, ["content_sha256"])
+        self._hashes = IndexColumns(file, ["content_sha256"])
         self._splits: tuple[np.ndarray, tuple[str, ...]] | None = None
         self._lock = threading.Lock()
 

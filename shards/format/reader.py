@@ -11,7 +11,7 @@ from types import MappingProxyType
 import numpy as np
 
 from molstream.kernels.packing.triples import LabelRows
-from molstream.shards.columns import Widths
+from molstream.shards.columns import ColumnWidths
 from molstream.shards.errors import ChecksumError, FormatError, InputError, MissingError, StorageError
 from molstream.shards.format.archive import TAR_BLOCK, TAR_END, member_name, shard_name, tar_header
 from molstream.shards.format.arrays import decompress
@@ -68,9 +68,9 @@ class ShardSet:
         return tuple(self.manifest.column_groups)
 
     @cached_property
-    def widths(self) -> Widths:
+    def widths(self) -> ColumnWidths:
         """What decoding needs of the manifest."""
-        return Widths(
+        return ColumnWidths(
             atom_codes=tuple(f.num_codes for f in self.manifest.atom_features),
             bond_codes=math.prod(f.num_codes for f in self.manifest.bond_features),
             num_tasks={level: len(self.manifest.tasks_of(level)) for level in LEVELS},

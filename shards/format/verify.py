@@ -11,7 +11,7 @@ from molstream.shards.format import index
 from molstream.shards.format.archive import TAR_BLOCK, TAR_END, member_name, tar_header
 from molstream.shards.format.manifest import MAPPING, REJECTS, fingerprint
 from molstream.shards.format.reader import ShardSet
-from molstream.shards.format.statistics import Moments, count_structure, merge_histograms
+from molstream.shards.format.statistics import LabelMoments, count_structure, merge_histograms
 from molstream.shards.store.reading import hash_all
 from molstream.shards.tasks import LEVELS
 
@@ -54,7 +54,7 @@ class _Verifier:
         list(shard_set.index.counts.values()), list(shard_set.index.members.values())
         self.num_tasks = {level: len(shard_set.manifest.tasks_of(level)) for level in LEVELS}
         self.histograms: dict[str, dict[str, int]] = {}
-        self.moments = {split: Moments.empty(len(shard_set.manifest.tasks)) for split in shard_set.manifest.splits}
+        self.moments = {split: LabelMoments.empty(len(shard_set.manifest.tasks)) for split in shard_set.manifest.splits}
         self.totals = {split: np.zeros(4, np.int64) for split in shard_set.manifest.splits}
 
     def check_archive(self, blocks: list[int]) -> None:
@@ -105,7 +105,7 @@ class _Verifier:
         for name, value in row.items():
             if stored[name] != value:
                 self._problem(f"{shard_set.locate(block)}: {name} is {value}, the index says {stored[name]}")
-        self.moments[split].merge(Moments.of(molecules, self.num_tasks))
+        self.moments[split].merge(LabelMoments.of(molecules, self.num_tasks))
         self.totals[split] += [1, len(molecules), molecules.atom_ptr[-1], molecules.bond_ptr[-1]]
         self.histograms = merge_histograms([self.histograms, count_structure(molecules)])
         self.report.blocks += 1

@@ -23,7 +23,7 @@ _ALIASES = {"valid": "val", "validation": "val"}
 
 
 @dataclass(frozen=True, slots=True)
-class SplitFile:
+class RowSplits:
     """The split of each row."""
 
     names: tuple[str, ...]
@@ -32,7 +32,7 @@ class SplitFile:
     """uint8 (num_rows): index into `names`, or NO_SPLIT."""
 
 
-class Assignment:
+class SplitAssigner:
     """Splits and their rows, as far as they are read. `where` is the file's name in messages. Faults are SchemaErrors."""
 
     def __init__(self, where: str, num_rows: int):
@@ -133,12 +133,12 @@ class Assignment:
         code = codes if isinstance(codes, int) else int(codes[k])
         return f"split {self.names[code]}" if code != NO_SPLIT else "no split"
 
-    def finish(self) -> SplitFile:
+    def finish(self) -> RowSplits:
         if "train" not in self.names:
             self.fail(f"no split is called train; found {', '.join(self.names) or 'none'}")
         if not (self.assignment == self.names.index("train")).any():
             self.fail("split train has no rows")
-        return SplitFile(tuple(self.names), self.assignment)
+        return RowSplits(tuple(self.names), self.assignment)
 
 
 def _describe(value: object) -> str:

@@ -1,7 +1,7 @@
 """Split files: the split of each row of a data set, as its authors published it.
 
-One decision: every format is read piece by piece into one `Assignment` of a byte per row, which refuses a row that occurs twice.
-The price: splits that are given in another way, such as by SMILES or as a mask, cannot be read.
+One decision: every format is read piece by piece into one `SplitAssigner`, a byte per row, which refuses a row that occurs
+twice. The price: splits that are given in another way, such as by SMILES or as a mask, cannot be read.
 
     .pt        torch.save of {split: row numbers}, lists, arrays or tensors; needs torch, runs nothing (`torchfile.py`)
     .npz       an array of row numbers for each split, under its name
@@ -33,7 +33,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from molstream.shards.errors import FormatError, InputError, ShardError, show
-from molstream.shards.splits.assignment import CHUNK_ROWS, NO_SPLIT, Assignment, SplitFile
+from molstream.shards.splits.assignment import CHUNK_ROWS, NO_SPLIT, RowSplits, SplitAssigner
 from molstream.shards.splits.rules import SPLITS
 from molstream.shards.splits.torchfile import read_torch_file
 from molstream.shards.store.documents import parse_json
@@ -70,7 +70,7 @@ _UNREADABLE = (
 """The errors that the libraries' readers raise for a damaged file."""
 
 
-def read_split_file(url: str, *, num_rows: int) -> SplitFile:
+def read_split_file(url: str, *, num_rows: int) -> RowSplits:
     """Read the split of a data set of `num_rows` rows from a path or URL; the formats are in the module's docstring.
 
     A split may be empty, but for train, and rows may be in none. Takes a byte for each row. A .pt file takes twice its own size
@@ -82,7 +82,7 @@ def read_split_file(url: str, *, num_rows: int) -> SplitFile:
     extension = next((e for e in _READERS if name.lower().endswith(e)), None)
     if extension is None:
         raise InputError(f"{url}: not a kind of split file that is known; expected one of {' '.join(_READERS)}")
-    splits = Assignment(url, num_rows)
+    splits = SplitAssigner(url, num_rows)
     try:
         opened = fsspec.open(url, "rb")
     except (ValueError, ImportError) as error:
@@ -104,11 +104,11 @@ def read_split_file(url: str, *, num_rows: int) -> SplitFile:
     return splits.finish()
 
 
-def _read_pt(file: Any, splits: Assignment) -> None:
+def _read_pt(file: Any, splits: SplitAssigner) -> None:
     _put_dict(read_torch_file(file, where=splits.where), splits)
 
 
-def _read_json(file: Any, splits: Assignment) -> None:
+def _read_json(file: Any, splits: SplitAssigner) -> None:
     data = file.read(MAX_JSON_BYTES + 1)
     if len(data) > MAX_JSON_BYTES:
         splits.fail(f"more than {MAX_JSON_BYTES >> 20} MiB of JSON, which takes far more to read; save it as .npz or .parquet")
@@ -128,7 +128,7 @@ def _read_json(file: Any, splits: Assignment) -> None:
     _put_dict(found, splits)
 
 
-def _put_dict(found: Any, splits: Assignment) -> None:
+def _put_dict(found: Any, splits: SplitAssigner) -> None:
     if not isinstance(found, dict):
         splits.fail(f"holds a value of type {type(found).__name__}, expected a dict of split names and row numbers")
     while found:
@@ -144,7 +144,7 @@ def _put_dict(found: Any, splits: Assignment) -> None:
             splits.fail(f"split {show(name)}: a value of type {type(rows).__name__}, expected row numbers")
 
 
-def _read_npz(file: Any, splits: Assignment) -> None:
+def _read_npz(file: Any, splits: SplitAssigner) -> None:
     archive = zipfile.ZipFile(file)
     for entry in archive.infolist():
         code = splits.add(entry.filename.removesuffix(".npy"))
@@ -161,7 +161,7 @@ def _read_npz(file: Any, splits: Assignment) -> None:
                 splits.put(part, code)
 
 
-def _read_npy(file: Any, splits: Assignment) -> None:
+def _read_npy(file: Any, splits: SplitAssigner) -> None:
     shape, dtype = _read_npy_header(file, splits)
     if len(shape) != 1:
         splits.fail(f"an array of shape {shape}, expected one dimension of {splits.num_rows} rows")
@@ -184,7 +184,7 @@ def _read_npy(file: Any, splits: Assignment) -> None:
         first = splits.put_next(codes, first)
 
 
-def _codes_of_names(names: np.ndarray, splits: Assignment) -> np.ndarray:
+def _codes_of_names(names: np.ndarray, splits: SplitAssigner) -> np.ndarray:
     if names.dtype.kind == "U" and (names.view(f"{names.dtype.byteorder}u4") > sys.maxunicode).any():
         splits.fail("names of characters that are none")
     codes, left = np.empty(names.size, np.uint8), np.ones(names.size, bool)
@@ -196,7 +196,7 @@ def _codes_of_names(names: np.ndarray, splits: Assignment) -> np.ndarray:
     return codes
 
 
-def _read_npy_header(stream: Any, splits: Assignment) -> tuple[tuple[int, ...], np.dtype]:
+def _read_npy_header(stream: Any, splits: SplitAssigner) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and type of an array of numbers or text. NumPy's own reader is not used, as it evaluates the header as Python."""
     head = stream.read(8)
     size = int.from_bytes(stream.read(2 if head[6:7] == b"\x01" else 4), "little")
@@ -215,7 +215,7 @@ def _read_npy_header(stream: Any, splits: Assignment) -> tuple[tuple[int, ...], 
     return tuple(int(n) for n in re.findall("[0-9]+", match[2])), dtype
 
 
-def _iter_npy(stream: Any, size: int, dtype: np.dtype, splits: Assignment) -> Iterator[np.ndarray]:
+def _iter_npy(stream: Any, size: int, dtype: np.dtype, splits: SplitAssigner) -> Iterator[np.ndarray]:
     while size:
         num = min(size, max(1, CHUNK_BYTES // dtype.itemsize))
         data = b""
@@ -227,12 +227,12 @@ def _iter_npy(stream: Any, size: int, dtype: np.dtype, splits: Assignment) -> It
         size -= num
 
 
-def _read_csv_gz(file: Any, splits: Assignment) -> None:
+def _read_csv_gz(file: Any, splits: SplitAssigner) -> None:
     with gzip.GzipFile(fileobj=file) as unpacked:
         _read_csv(unpacked, splits)
 
 
-def _read_csv(file: Any, splits: Assignment) -> None:
+def _read_csv(file: Any, splits: SplitAssigner) -> None:
     reader = csv.reader(_iter_lines(file, splits), strict=True)
     names = [name.strip() for name in next(reader, [])]
     codes, first = _add_columns(names, splits), 0
@@ -253,7 +253,7 @@ def _read_csv(file: Any, splits: Assignment) -> None:
         splits.check_length(first)
 
 
-def _add_columns(names: list[str], splits: Assignment) -> dict[str, int]:
+def _add_columns(names: list[str], splits: SplitAssigner) -> dict[str, int]:
     """Codes of splits by their columns; empty if the rows name their splits."""
     if "split" in names:
         if sorted(names) not in (["split"], ["row", "split"]):
@@ -262,7 +262,7 @@ def _add_columns(names: list[str], splits: Assignment) -> dict[str, int]:
     return {name: splits.add(name) for name in names}
 
 
-def _iter_lines(file: Any, splits: Assignment) -> Iterator[str]:
+def _iter_lines(file: Any, splits: SplitAssigner) -> Iterator[str]:
     """Lines of text of limited length, so that a hostile file cannot fill the memory. No field may span several lines."""
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
     number, rest, data = 0, "", b"."
@@ -277,7 +277,7 @@ def _iter_lines(file: Any, splits: Assignment) -> Iterator[str]:
             yield line
 
 
-def _iter_columns(reader: Any, names: list[str], splits: Assignment) -> Iterator[dict[str, tuple[str, ...]]]:
+def _iter_columns(reader: Any, names: list[str], splits: SplitAssigner) -> Iterator[dict[str, tuple[str, ...]]]:
     """Columns of some lines at a time; empty lines are left out."""
     lines: list[list[str]] = []
     for line in reader:
@@ -292,7 +292,7 @@ def _iter_columns(reader: Any, names: list[str], splits: Assignment) -> Iterator
         yield dict(zip(names, zip(*lines, strict=True), strict=True))
 
 
-def _parse_row_numbers(texts: tuple[str, ...], codes: int | np.ndarray, splits: Assignment) -> np.ndarray:
+def _parse_row_numbers(texts: tuple[str, ...], codes: int | np.ndarray, splits: SplitAssigner) -> np.ndarray:
     """Whole numbers, int64, without the blanks. '3.0' is one too, since pandas writes that when it fills up a column."""
     filled = [text for text in texts if text]
     joined = "".join(filled)
@@ -305,7 +305,7 @@ def _parse_row_numbers(texts: tuple[str, ...], codes: int | np.ndarray, splits: 
     return np.array([int(text) for text in filled], np.int64)
 
 
-def _read_parquet(file: Any, splits: Assignment) -> None:
+def _read_parquet(file: Any, splits: SplitAssigner) -> None:
     parquet = pq.ParquetFile(file, pre_buffer=False)
     names, first = list(parquet.schema_arrow.names), 0
     codes = _add_columns(names, splits)
@@ -346,7 +346,7 @@ def _row_numbers(column: pa.Array) -> np.ndarray:
     return rows[~np.isnan(rows)] if rows.dtype.kind == "f" else rows
 
 
-_READERS: dict[str, Callable[[Any, Assignment], None]] = {
+_READERS: dict[str, Callable[[Any, SplitAssigner], None]] = {
     ".pt": _read_pt,
     ".npz": _read_npz,
     ".npy": _read_npy,

@@ -6,7 +6,7 @@ import twins.collate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from molstream.kernels.packing.collate import Columns, collate_pack, collate_pairs, collate_rows, count_labels
+from molstream.kernels.packing.collate import PackColumns, collate_pack, collate_pairs, collate_rows, count_labels
 
 DTYPES = {
     "atom_codes": np.uint8,
@@ -27,7 +27,7 @@ def random_columns(rng, num_molecules, num_features=3, max_atoms=9):
     num_atoms = rng.integers(1, max_atoms + 1, num_molecules)
     num_bonds = np.where(num_atoms > 1, rng.integers(0, 12, num_molecules), 0)
     limit = np.repeat(num_atoms, num_bonds)
-    return Columns(
+    return PackColumns(
         np.concatenate([[0], np.cumsum(num_atoms)]),
         np.concatenate([[0], np.cumsum(num_bonds)]),
         rng.integers(0, 256, (num_atoms.sum(), num_features), np.uint8),
@@ -67,7 +67,7 @@ def test_a_pack_equals_its_twin_in_every_slot(case):
 
 def test_padding_is_as_documented():
     # molecule 0: C-O with code 5; molecule 1: one N
-    columns = Columns(
+    columns = PackColumns(
         np.array([0, 2, 3]),
         np.array([0, 1, 1]),
         np.array([[6], [8], [7]], np.uint8),
@@ -187,7 +187,7 @@ def test_an_odd_number_of_edge_slots_is_refused():
 
 
 def test_a_negative_molecule_number_is_refused():
-    columns = Columns(
+    columns = PackColumns(
         np.array([0, 1]), np.array([0, 0]), np.zeros((1, 2), np.uint8), np.empty((0, 2), np.uint16), np.empty(0, np.uint8)
     )
     with pytest.raises(ValueError, match="molecule -1, there"):

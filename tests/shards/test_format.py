@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from molstream.kernels.codec.labels import SparseLabels, densify_labels
 from molstream.kernels.codec.tokens import decode_tokens, encode_tokens
 from molstream.shards import schema
-from molstream.shards.columns import COLUMN_GROUPS, COLUMNS, Widths, groups_of
+from molstream.shards.columns import COLUMN_GROUPS, COLUMNS, ColumnWidths, groups_of
 from molstream.shards.errors import FormatError
 from molstream.shards.format.archive import TAR_END, tar_header, tar_member
 from molstream.shards.format.arrays import compress, decode_arrays, decompress, encode_arrays
@@ -112,7 +112,7 @@ def varied() -> Molecules:
 
 
 def decode(contents: dict[str, bytes], num_molecules: int, *, num_tasks: dict[Level, int] = NUM_TASKS) -> Molecules:
-    widths = Widths(atom_codes=(256,) * NUM_FEATURES, bond_codes=256, num_tasks=num_tasks)
+    widths = ColumnWidths(atom_codes=(256,) * NUM_FEATURES, bond_codes=256, num_tasks=num_tasks)
     return decode_block(contents, num_molecules=num_molecules, widths=widths)
 
 
@@ -218,7 +218,7 @@ def test_a_label_that_one_in_many_molecules_has_comes_back_from_a_row_list():
     )
     content = encode_block(molecules)["graph_labels"]
     arrays = decode_arrays(content, arrays_of("graph_labels"))
-    assert arrays["encoding"].tolist() == [2, 1, 0]
+    assert arrays["presence"].tolist() == [2, 1, 0]
     assert arrays["rows"].tolist() == [3, 150]
     # the last is constant
     assert arrays["planes"].tolist()[2] == 0

@@ -58,14 +58,14 @@ def random_molecules(num: int, *, seed: int, largest: int = 30) -> Molecules:
 
 
 def write_set(
-    folder: Path, molecules: Molecules, *, block: int, blocks_a_shard: int = 4, tasks: tuple[Task, ...] = TASKS
+    folder: Path, molecules: Molecules, *, block: int, blocks_per_shard: int = 4, tasks: tuple[Task, ...] = TASKS
 ) -> ShardSet:
     """Write `molecules` as the train split of a shard set; encodings that they have are stored."""
     folder.mkdir()
     parts = [molecules.take(np.arange(i, min(i + block, len(molecules)))) for i in range(0, len(molecules), block)]
     rows = []
-    for number, i in enumerate(range(0, len(parts), blocks_a_shard)):
-        rows += write_shard(folder, "train", number, parts[i : i + blocks_a_shard], label_dtypes=LABEL_DTYPES)[0]
+    for number, i in enumerate(range(0, len(parts), blocks_per_shard)):
+        rows += write_shard(folder, "train", number, parts[i : i + blocks_per_shard], label_dtypes=LABEL_DTYPES)[0]
     index = encode_index(rows)
     write_bytes(folder / INDEX, index)
     num_tasks = Counter(task.level for task in tasks)

@@ -204,7 +204,7 @@ def test_a_batch_moves_to_another_device_in_one_piece(batches):
             assert (there[name].dtype, there[name].shape) == (tensor.dtype, tensor.shape)
             assert there[name].untyped_storage()._cdata == moved.storage.untyped_storage()._cdata
         assert moved.ids is batch.ids
-        assert moved.members is batch.members
+        assert moved.window_rows is batch.window_rows
         assert moved.num_graphs == batch.num_graphs
         assert moved.to("meta") is moved
 
@@ -269,4 +269,4 @@ def test_a_masked_batch_is_all_padding(batches):
         assert torch.isnan(batch.atom_labels_AT).all()
         assert (batch.graph_of_atom_A == len(batch.graph_mask_G) - 1).all()
         assert (batch.edge_index_2E == len(batch.atom_mask_A) - 1).all()
-        assert batch.ids.size == batch.members.size == 0
+        assert batch.ids.size == batch.window_rows.size == 0

@@ -113,15 +113,15 @@ def test_the_global_batch_of_a_step_is_the_same_for_every_world_size(made_sets, 
     config = config_for(shard_set, seed=7, num_lanes=lanes, window_molecules=40)
     alone = sorted(run(Loader(shard_set, config, with_ids=True)))
     for world_size in (2, 3, 4, 8):
-        rows, packs_a_step = [], set()
+        rows, packs_per_step = [], set()
         for rank in range(world_size):
             loader = Loader(shard_set, config, rank=rank, world_size=world_size, with_ids=True)
             steps = list(loader)
             assert len(steps) == len(Loader(shard_set, config)), "all ranks end at the same step"
-            packs_a_step |= {len(s.batches) for s in steps}
+            packs_per_step |= {len(s.batches) for s in steps}
             rows += [row for step in steps for row in rows_of(step)]
         assert sorted(rows) == alone
-        assert packs_a_step == {-(-lanes // world_size)}, "every rank runs the same number of packs"
+        assert packs_per_step == {-(-lanes // world_size)}, "every rank runs the same number of packs"
 
 
 def test_a_run_resumed_at_another_world_size_goes_on_with_the_same_molecules(made_sets):
@@ -162,7 +162,7 @@ def test_the_stored_order_is_kept_without_shuffling(made_sets):
     for window in sorted(windows):
         ids = np.empty(sum(b.num_graphs for b in windows[window]), np.uint64)
         for batch in windows[window]:
-            ids[batch.members] = batch.ids
+            ids[batch.window_rows] = batch.ids
         seen.append(ids)
     assert np.array_equal(np.concatenate(seen), stored)
 
@@ -222,7 +222,7 @@ def test_every_window_is_shuffled_by_a_key_of_its_own(made_sets):
             if slot.window not in orders:
                 number = int(shard_set.index.counts["num_molecules"][plan.window_blocks(slot.window)].sum())
                 orders[slot.window] = shuffled(number, key=mix_key(plan.key, slot.window))
-            place = np.argsort(orders[slot.window])[batch.members]
+            place = np.argsort(orders[slot.window])[batch.window_rows]
             assert (np.diff(place) > 0).all()
     heads = {tuple(order[order < 30].tolist()) for order in orders.values()}
     assert len(heads) == len(orders) > 4
@@ -236,5 +236,5 @@ def test_the_order_of_molecules_is_frozen(made_sets):
     digest = hashlib.sha256()
     for step in loader:
         for lane, slot, batch in zip(step.lanes, step.slots, step.batches, strict=True):
-            digest.update(f"{step.step} {lane} {slot and (slot.window, slot.pack)} {batch.members.tolist()}\n".encode())
+            digest.update(f"{step.step} {lane} {slot and (slot.window, slot.pack)} {batch.window_rows.tolist()}\n".encode())
     assert digest.hexdigest()[:16] == GOLDEN_ORDER

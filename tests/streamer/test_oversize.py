@@ -45,7 +45,7 @@ def run(loader: Loader, steps: int | None = None) -> tuple[Counter, Counter]:
     for step in loader if steps != 0 else ():
         skipped.update(step.skipped.tolist())
         for batch in step.batches:
-            kept.update(batch.members.tolist() if batch.ids is None else batch.ids.tolist())
+            kept.update(batch.window_rows.tolist() if batch.ids is None else batch.ids.tolist())
         steps = None if steps is None else steps - 1
         if steps == 0:
             break

@@ -111,7 +111,7 @@ def check_subset(shard_set: ShardSet, tasks: tuple[str, ...]) -> None:
                     assert np.array_equal(x[..., places], y, equal_nan=y.is_floating_point())
             assert torch.equal(whole.edge_index_2E, some.edge_index_2E)
             assert torch.equal(whole.atom_codes_AF, some.atom_codes_AF)
-            assert whole.members.tolist() == some.members.tolist()
+            assert whole.window_rows.tolist() == some.window_rows.tolist()
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

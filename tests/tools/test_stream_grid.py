@@ -107,10 +107,10 @@ def test_any_world_size_gives_the_same_packs_and_masks_what_is_short(run_piece, 
     check_joined([piece], whole(lanes))
     plans = [plan_of(grid_set, lanes, epoch) for epoch in range(2)]
     steps, packs = sum(p.num_steps for p in plans), sum(p.num_packs for p in plans)
-    packs_a_step = -(-lanes // world)
-    assert [facts["packs"] for facts in piece.facts] == [steps * packs_a_step] * world
+    packs_per_step = -(-lanes // world)
+    assert [facts["packs"] for facts in piece.facts] == [steps * packs_per_step] * world
     # ranks with a lane less run masked packs in its place
-    assert sum(facts["masked_packs"] for facts in piece.facts) == world * steps * packs_a_step - packs
+    assert sum(facts["masked_packs"] for facts in piece.facts) == world * steps * packs_per_step - packs
     assert sum(facts["molecules"] for facts in piece.facts) == whole(lanes).facts[0]["molecules"]
 
 

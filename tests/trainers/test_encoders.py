@@ -12,7 +12,7 @@ from molstream.trainers.models.encoders import (
     BondTable,
     FeatureEncoder,
     LaplacianEncoder,
-    WalkEncoder,
+    RwseEncoder,
     group_and_period,
 )
 
@@ -54,7 +54,7 @@ def test_the_bond_table_reads_mixed_radix_codes():
 
 
 def test_walks_reach_the_network_as_probabilities(batch):
-    encoder = WalkEncoder().eval()
+    encoder = RwseEncoder().eval()
     expected = torch.from_numpy(dequantize_walk(batch.columns["rwse_AK"].numpy()))
     assert torch.allclose(encoder(batch), encoder.mlp(expected), atol=1e-5)
     assert 0.2 < expected[:, 1].max() <= 1

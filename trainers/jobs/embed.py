@@ -46,7 +46,7 @@ def embed_windows(
         if slot.pack == 0:
             n = int(sizes[plan.window_blocks(slot.window)].sum())
             ids, vectors = np.empty(n, np.uint64), np.full((n, encoder.dim), np.nan, np.float32)
-        ids[batch.members], vectors[batch.members] = batch.ids, encoder.embed(batch)
+        ids[batch.window_rows], vectors[batch.window_rows] = batch.ids, encoder.embed(batch)
         if slot.pack == plan.window_packs[slot.window] - 1:
             yield slot.window, ids, vectors
 
@@ -137,7 +137,7 @@ def embed_table(
                 for batch in iter_batches(
                     molecules, atoms_a_pack=checkpoint.recipe.atoms_a_pack, encodings=checkpoint.recipe.encodings
                 ):
-                    vectors[places[batch.members]] = encoder.embed(batch)
+                    vectors[places[batch.window_rows]] = encoder.embed(batch)
                 valid[places] = True
                 columns = {
                     "row": pa.array(np.arange(rows, rows + n, dtype=np.uint64)),
