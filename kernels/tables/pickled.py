@@ -29,7 +29,7 @@ def _int_bytes(data, at):
     It may end beyond `data`: then nothing in there appends it to a list, and it is never read.
     """
     opcode = data[at]
-    size = 0
+    size: int | np.int64 = 0
     if opcode == BININT:
         size = 5
     elif opcode == BININT1:
