@@ -22,6 +22,8 @@ import numpy as np
 from numba import types
 
 _OPTIONS: dict[str, Any] = {"nogil": True, "no_cfunc_wrapper": True}
+_njit: Any = numba.njit
+"""Its stubs leave out half of its options."""
 _ARGUMENT = re.compile(r"(const )?([a-z]\d)(?:\[(:(?:, ?:)*)\])?(?:, ?|$)")
 _arguments: dict[Any, tuple[str, ...]] = {}
 """Kernel -> the arguments it says it is called with."""
@@ -44,7 +46,7 @@ def kernel(*arguments: str, **options: Any) -> Callable[[Callable], Any]:
 
 def part(function: Callable | None = None, **options: Any) -> Any:
     """Compile a function that only kernels and other parts call: to call it from Python ends the process."""
-    jit = numba.njit(no_cpython_wrapper=True, **(_OPTIONS | options))
+    jit = _njit(no_cpython_wrapper=True, **(_OPTIONS | options))
     return jit if function is None else jit(function)
 
 
@@ -94,16 +96,18 @@ def _parse(text: str) -> tuple[Any, ...]:
 def _keep(function: Callable, options: dict[str, Any]) -> Any:
     """Compiled, with its machine code beside the source, in the user's cache, or else in a temporary folder; if all else fails,
     in none."""
-    jit = numba.njit(cache=True, **options)
+    jit = _njit(cache=True, **options)
     with suppress(RuntimeError):
         return jit(function)
     # Numba found no folder that it may write to
     if folder := _temporary_folder():
         # our child processes look there too
-        numba.config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"] = folder
+        os.environ["NUMBA_CACHE_DIR"] = folder
+        # read when Numba was imported
+        vars(numba.config)["CACHE_DIR"] = folder
         with suppress(RuntimeError):
             return jit(function)
-    return numba.njit(**options)(function)
+    return _njit(**options)(function)
 
 
 def _temporary_folder() -> str | None:

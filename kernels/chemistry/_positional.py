@@ -188,7 +188,7 @@ def random_walk(atom_ptr, bond_ptr, bond_atoms, out):
     ptr = np.zeros(max_atoms + 1, np.int64)
     count = np.zeros(max_atoms, np.int64)
     neighbours = np.zeros(2 * max_bonds + 3 * max_atoms, np.int64)
-    seen = np.zeros(max_atoms, np.uint8)
+    seen = np.zeros(max_atoms, np.int64)
     every = np.empty(max_atoms, np.int64)
     for i in range(max_atoms):
         every[i] = i

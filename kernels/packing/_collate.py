@@ -22,8 +22,8 @@ def measure(molecules, ptr):
     return total, largest
 
 
-@kernel("i8[:], i8[:], u4[:], i8, u4[:], u4", "i8[:], i8[:], u2[:], i8, u2[:], u2")
-def gather_rows(molecules, ptr, rows, width, out, pad):
+@part
+def copy_rows(molecules, ptr, rows, width, out, pad):
     """Copy rows ptr[m]:ptr[m + 1] of each molecule, `width` numbers each, one after another; `pad` in what is left of `out`.
 
     `rows` and `out` are flat.
@@ -37,6 +37,12 @@ def gather_rows(molecules, ptr, rows, width, out, pad):
         at += source.size
     out[at:] = pad
     return at
+
+
+@kernel("i8[:], i8[:], u4[:], i8, u4[:], u4", "i8[:], i8[:], u2[:], i8, u2[:], u2")
+def gather_rows(molecules, ptr, rows, width, out, pad):
+    """The same, for Python."""
+    return copy_rows(molecules, ptr, rows, width, out, pad)
 
 
 @kernel("f4[:], i4[:]")
@@ -176,7 +182,7 @@ def collate_structure(
     num_atom_slots = atom_mask.size
     num_edge_slots = edge_mask.size
     width = atom_codes.size // num_atom_slots
-    gather_rows(molecules, atom_ptr_of, atom_codes_of, width, atom_codes, np.uint8(0))
+    copy_rows(molecules, atom_ptr_of, atom_codes_of, width, atom_codes, np.uint8(0))
     collate_bonds(molecules, atom_ptr_of, bond_ptr_of, bond_ends_of, bond_codes_of, edge_pairs[0], edge_pairs[1], code_pairs)
     num_edges = sort_edges(molecules, atom_ptr_of, bond_ptr_of, bond_atoms_of, cursor, edge_order, edge_ptr)
     num_atoms = 0

@@ -28,8 +28,8 @@ def count_packs(histogram, largest, capacity):
     return packs
 
 
-@kernel()
-def needed_packs(histogram, largest, molecules, bonds, most, capacity):
+@part
+def count_needed(histogram, largest, molecules, bonds, most, capacity):
     """Packs for one window; `most` is the most bonds of one molecule, capacity is (graphs, atoms, edges)."""
     while largest > 0 and histogram[largest] == 0:
         largest -= 1
@@ -43,6 +43,12 @@ def needed_packs(histogram, largest, molecules, bonds, most, capacity):
         # a few molecules fill much of a pack in one dimension and little in others, and these get in each other's way
         packs = min(molecules, packs + 2 + packs // 16)
     return packs
+
+
+@kernel()
+def needed_packs(histogram, largest, molecules, bonds, most, capacity):
+    """The same, for Python."""
+    return count_needed(histogram, largest, molecules, bonds, most, capacity)
 
 
 @kernel("i8[:], const i4[:], const i4[:], i4[:], i8[:], u2[:], u2[:], i8[:], i8, i8, i8[:], i8[:]")
@@ -71,7 +77,7 @@ def cut_windows(
         for b in order[start * stride : (start + 1) * stride]:
             left += molecules_of[b]
         histogram[:] = 0
-        # whole numbers, not the constant 0, which `needed_packs` would be compiled for once more
+        # whole numbers, not the constant 0, which `count_needed` would be compiled for once more
         largest = np.int64(0)
         in_blocks = 0
         molecules = np.int64(0)
@@ -95,7 +101,7 @@ def cut_windows(
             # no window is too small, nor what is left for the next
             if in_blocks < left and (in_blocks < least or left - in_blocks < least):
                 continue
-            packs = max(1, needed_packs(histogram, largest, molecules, bonds, most_bonds, capacity))
+            packs = max(1, count_needed(histogram, largest, molecules, bonds, most_bonds, capacity))
             if end_of[start] < 0 or packs + fewest[place + 1] < fewest[start]:
                 end_of[start] = place + 1
                 packs_of[start] = packs

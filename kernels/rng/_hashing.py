@@ -1,7 +1,8 @@
 """Compiled hashes. Rules for all compiled code, which lives in files named `_*.py` and in `tables/`:
 
 One decision: every function is `nogil` and works on arrays its caller allocated and checked, so that threads run them side by
-side. The price: nothing in here raises; a caller that passes an index out of range corrupts memory. Callers check first.
+side. The price: nothing in here raises; a caller that passes an index out of range corrupts memory. Callers check first. What
+kernels and parts are is said in `compiled.py`.
 """
 
 import numpy as np

@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
+import parts
 import pytest
 import twins.packs
 from hypothesis import example, given, settings
@@ -16,6 +17,7 @@ from molstream.shards.build.reduce import block_ends
 from molstream.streamer.config import Budget, StreamConfig
 
 AMPLE = 10**6
+count_packs = parts.callable_part(_packs.count_packs)
 
 
 @st.composite
@@ -88,7 +90,7 @@ def drug_like(rng, num_molecules):
 @settings(deadline=None, max_examples=80)
 def test_number_of_packs_equals_the_least_that_satisfies_the_inequality(case):
     sizes, capacity = case
-    assert _packs.count_packs(np.bincount(sizes), max(sizes), capacity) == twins.packs.count_packs(sizes, capacity)
+    assert count_packs(np.bincount(sizes), max(sizes), capacity) == twins.packs.count_packs(sizes, capacity)
 
 
 @given(

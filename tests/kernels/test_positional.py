@@ -8,6 +8,7 @@ import pytest
 import twins.positional
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from parts import callable_part
 
 from molstream.kernels.chemistry import _positional
 from molstream.kernels.chemistry.positional import (
@@ -216,7 +217,7 @@ def test_the_rule_does_not_depend_on_the_basis_it_is_given(seed, size):
         padded = np.zeros((15, 8))
         padded[:, :size] = basis
         flat = padded.reshape(-1)
-        _positional.choose_basis(flat, 15, 8, 0, size, size, np.empty(15), np.empty(8))
+        callable_part(_positional.choose_basis)(flat, 15, 8, 0, size, size, np.empty(15), np.empty(8))
         got.append(flat.reshape(15, 8)[:, :size])
     np.testing.assert_allclose(got[0], got[1], atol=1e-9)
     np.testing.assert_allclose(got[0], twins.positional.canonical_basis(space), atol=1e-9)
@@ -264,7 +265,7 @@ def test_a_lane_touches_no_row_of_a_larger_one():
     x[0], x[1] = 1.0, 2.0
     sums, beta = np.zeros(_positional.PANEL), np.zeros(2)
     flat = x.reshape(-1)
-    _positional.transform_panel(flat, 2, 5, 2, np.array([1, 0]), rotations.reshape(-1), np.zeros(4), 2, beta, sums)
+    callable_part(_positional.transform_panel)(flat, 2, 5, 2, np.array([1, 0]), rotations.reshape(-1), np.zeros(4), 2, beta, sums)
     np.testing.assert_allclose(x[:2, 0], [0.6 * 1 + 0.8 * 2, 0.6 * 2 - 0.8 * 1])
 
 
@@ -274,7 +275,7 @@ def test_lanes_are_diagonalised_each_for_itself_whatever_their_scale():
     t[:n, 0, 3], t[: n - 1, 1, 3], sizes[3] = 2e-100, -1e-100, n
     t[:n, 0, 4], t[: n - 1, 1, 4], sizes[4] = 2.0, -1.0, n
     flat = t.reshape(-1)
-    num, _, rotations = _positional.diagonalize(flat, sizes, np.empty(99, np.int64), np.empty(99 * 2 * lanes))
+    num, _, rotations = callable_part(_positional.diagonalize)(flat, sizes, np.empty(99, np.int64), np.empty(99 * 2 * lanes))
     assert num > 0
     assert np.isfinite(rotations[: num * 2 * lanes]).all()
     exact = 2 - 2 * np.cos(np.pi * np.arange(1, n + 1) / (n + 1))
@@ -331,7 +332,7 @@ def neighbour_lists(molecule):
     n, bonds = molecule
     ptr, count, neighbours = np.zeros(n + 1, np.int64), np.zeros(n, np.int64), np.zeros(2 * len(bonds), np.int64)
     bond_atoms = np.array(bonds, np.uint16).reshape(-1, 2)
-    _positional.list_neighbours(0, len(bonds), bond_atoms, n, 0, ptr, count, neighbours)
+    callable_part(_positional.list_neighbours)(0, len(bonds), bond_atoms, n, 0, ptr, count, neighbours)
     return ptr, neighbours
 
 
@@ -344,7 +345,7 @@ def test_the_factor_of_a_large_component_stays_small(molecule, most):
     n = molecule[0]
     ptr, neighbours = neighbour_lists(molecule)
     arrays = [np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n)]
-    rows, ratios = _positional.factorize(np.arange(n), np.arange(n), ptr, neighbours, *arrays)
+    rows, ratios = callable_part(_positional.factorize)(np.arange(n), np.arange(n), ptr, neighbours, *arrays)
     assert sorted(arrays[0].tolist()) == list(range(n))
     assert n - 1 <= len(rows) == len(ratios) < most
 
@@ -354,7 +355,7 @@ def test_a_walk_looks_no_farther_than_it_can_return_from():
     ptr, neighbours = neighbour_lists(chain(n))
     rows = np.empty(n, np.int64)
     seen = np.zeros(n, np.uint8)
-    size = _positional.list_ball(5_000, 5_032, 8, ptr, neighbours, n, seen, rows)
+    size = callable_part(_positional.list_ball)(5_000, 5_032, 8, ptr, neighbours, n, seen, rows)
     assert rows[:size].tolist() == list(range(4_992, 5_040))
     assert not seen.any()
 
