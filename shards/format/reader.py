@@ -20,7 +20,7 @@ from molstream.shards.format.codings import Place
 from molstream.shards.format.index import Index
 from molstream.shards.format.manifest import BUILDING, INDEX, MANIFEST, Manifest
 from molstream.shards.molecules import Molecules
-from molstream.shards.store.reading import Folder
+from molstream.shards.store.reading import Folder, Store
 from molstream.shards.tasks import LEVELS, Level
 
 MAX_GAP = 64 * 1024
@@ -36,7 +36,7 @@ class ShardSet:
         Reads the manifest, and of the index its hash and footer; see `shards.format.index`.
         """
         self.path = Path(path)
-        self.store = Folder(self.path)
+        self.store: Store = Folder(self.path)
         if not self.path.is_dir():
             raise InputError(f"{self.path}: no such folder, expected a shard set made by `molstream build`")
         if not self.store.exists(MANIFEST):

@@ -71,23 +71,23 @@ class LocalFile:
 
     def __init__(self, path: Path):
         """Raises MissingError, FormatError for a folder, a pipe or a device, StorageError where opening fails."""
-        self._descriptor = -1
         self.where = str(path)
         try:
             # without waiting for whoever may one day write into a pipe
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
-            status = os.fstat(self._descriptor)
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
         except FileNotFoundError as error:
             raise MissingError(f"{path}: missing: no such file; restore it") from error
         except OSError as error:
-            self.close()
             raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
         except ValueError as error:
-            raise FormatError(f"{path!s}: no name of a file: {error}") from error
+            raise FormatError(f"{path}: no name of a file: {error}") from error
+        status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            self.close()
+            os.close(descriptor)
             raise FormatError(f"{path}: {_kind_of(status.st_mode)}, expected a regular file")
-        self._size, self._stamp = status.st_size, (status.st_size, status.st_mtime_ns)
+        # an object of Python's, which closes itself should nobody else
+        self._file = io.FileIO(descriptor)
+        self._descriptor, self._size, self._stamp = descriptor, status.st_size, (status.st_size, status.st_mtime_ns)
 
     def size(self) -> int:
         """Bytes, when it was opened."""
@@ -116,17 +116,12 @@ class LocalFile:
 
     def close(self) -> None:
         """Let go of it."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        self._file.close()
 
     def __enter__(self) -> "LocalFile":
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
         self.close()
 
 

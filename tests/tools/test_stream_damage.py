@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from molstream.shards.build.build import BuildOptions, build
-from molstream.shards.errors import FormatError
+from molstream.shards.errors import FormatError, StorageError
 from molstream.shards.format.manifest import Manifest
 from molstream.shards.format.reader import ShardSet
 from molstream.shards.sample import sample_path
@@ -71,6 +71,20 @@ def test_a_missing_shard_is_named(refused, my_set, place):
     shard = my_set / names(my_set)[place]
     shard.unlink()
     assert refused() == f"{shard}: missing, though the index lists it; restore it"
+
+
+def test_a_folder_in_place_of_a_shard_is_named(refused, my_set):
+    shard = my_set / names(my_set)[0]
+    shard.unlink()
+    shard.mkdir()
+    assert refused() == f"{shard}: a folder, expected a regular file"
+
+
+def test_a_pipe_in_place_of_a_shard_is_named_and_waits_for_nobody(refused, my_set):
+    shard = my_set / names(my_set)[0]
+    shard.unlink()
+    os.mkfifo(shard)
+    assert refused() == f"{shard}: a pipe, expected a regular file"
 
 
 def test_swapped_shards_of_one_size_and_layout_are_named(refused, whole_set, my_set):
@@ -148,13 +162,17 @@ def test_a_shard_that_goes_while_it_is_streamed_is_named(my_set, monkeypatch):
 
 
 def test_a_disk_that_fails_is_named(my_set, monkeypatch):
-    def fail(*args):
-        raise OSError(5, "Input/output error")
+    def fail(descriptor, *args):
+        if os.readlink(f"/proc/self/fd/{descriptor}").endswith(".tar"):
+            raise OSError(5, "Input/output error")
+        return read(descriptor, *args)
+
+    read = os.pread
 
     loader = Loader(ShardSet(my_set), StreamConfig(budget=Budget.parse("24,256,640"), num_lanes=2))
     monkeypatch.setattr(ShardSet, "check_shards", lambda self, split: None)
-    monkeypatch.setattr("molstream.shards.format.reader.os.pread", fail)
-    with pytest.raises(FormatError, match=r"train-\d+\.tar, block \d+: cannot be read: Input/output error"):
+    monkeypatch.setattr("molstream.shards.store.reading.os.pread", fail)
+    with pytest.raises(StorageError, match=r"train-\d+\.tar, block \d+: cannot be read: Input/output error"):
         list(loader)
 
 

@@ -141,6 +141,10 @@ def test_statistics_of_other_labels_are_found_and_named(molstream, copy_set, tas
     rewrite(copy_set, change)
     done = molstream("verify", copy_set, "--json")
     assert done.code == 1
+    if by is None and field in ("mean", "std"):
+        # which every reader refuses
+        assert f"manifest.json: field statistics.{task}.{field} is None, expected a finite number" in done.error
+        return
     assert done.json["problems"] == [f"manifest.json: mean, std and range of {task} are not those of the training split"]
 
 

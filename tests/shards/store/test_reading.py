@@ -127,14 +127,30 @@ def test_a_folder_lists_its_names_in_order(tmp_path):
 
 
 def test_a_stamp_tells_files_apart_by_size_and_time(data):
-    stamps = [LocalFile(data).stamp()]
+    def stamp():
+        with LocalFile(data) as file:
+            return file.stamp()
+
+    stamps = [stamp()]
     os.utime(data, ns=(1, 1))
-    stamps.append(LocalFile(data).stamp())
+    stamps.append(stamp())
     os.truncate(data, 5)
     os.utime(data, ns=(1, 1))
-    stamps.append(LocalFile(data).stamp())
+    stamps.append(stamp())
     assert len({*stamps}) == 3
-    assert LocalFile(data).stamp() == stamps[-1]
+    assert stamp() == stamps[-1]
+
+
+def test_no_file_stays_open_whatever_is_read_or_refused(data, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    before = os.listdir("/proc/self/fd")
+    for _ in range(3):
+        hash_file(data)
+        map_file(data)
+        for name in ("pipe", "none", "."):
+            with pytest.raises(FormatError):
+                LocalFile(tmp_path / name)
+    assert os.listdir("/proc/self/fd") == before
 
 
 def test_pieces_hash_and_map_are_the_file(tmp_path, monkeypatch):
