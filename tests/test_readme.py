@@ -17,7 +17,7 @@ BLOCKS = "".join(re.findall(r"```\n(.*?)```", README, re.DOTALL))
 
 
 def test_the_python_in_the_readme_runs(sample_set, tmp_path):
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     shutil.copytree(sample_set.path, tmp_path / "pm6-shards")
     counted = code.replace("        ...", "        print(batch.num_graphs)")
     assert counted != code
@@ -28,6 +28,14 @@ def test_the_python_in_the_readme_runs(sample_set, tmp_path):
     first, *numbers = done.stdout.splitlines()
     assert first.endswith(" steps in this epoch, known before anything is read")
     assert sum(map(int, numbers)) == sample_set.manifest.splits["train"]["molecules"]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_the_webdataset_pipeline_in_the_readme_runs(sample_set):
+    _, code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    found: list = []
+    exec(code.replace("    ...", "    found.append(molecule)"), {"shard_set": sample_set, "found": found})
+    assert sum(map(len, found)) == len(found) == sample_set.manifest.splits["train"]["molecules"]
 
 
 @pytest.mark.parametrize("line", sorted(set(re.findall(r"^molstream [^#\n]+", BLOCKS, re.MULTILINE))))

@@ -125,6 +125,16 @@ def test_workers_that_stay_go_through_other_orders(made_sets):
         assert first != second, kind
 
 
+def test_packs_that_were_looked_at_here_are_dealt_out_anew_elsewhere(made_sets, monkeypatch):
+    pipeline = packs(made_sets["many"], config_of(made_sets["many"]), with_ids=True)
+    everything, parts = ids_of(pipeline), []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        parts.append(ids_of(pipeline))
+    assert sorted(parts[0] + parts[1]) == sorted(everything)
+
+
 def test_a_pipeline_pickles_small_and_its_copy_gives_the_same(made_sets):
     for kind, pipeline in pipelines(made_sets["many"]).items():
         data = pickle.dumps(pipeline)
@@ -166,13 +176,21 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize(("damage", "num_workers"), [("flip", 0), ("cut", 0), ("gone", 0), ("flip", 2)])
-def test_a_damaged_shard_is_our_error_in_every_pipeline(damaged, damage, num_workers):
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_shard_is_our_error_in_every_pipeline(damaged, damage):
     edit, error = DAMAGES[damage]
     shard_set = damaged(edit)
     for pipeline in (blocks(shard_set), molecules(shard_set), packs(shard_set, config_of(shard_set))):
         with pytest.raises((error, FormatError), match=r"train-00000\.tar"):
-            list(DataLoader(pipeline, batch_size=None, num_workers=num_workers))
+            list(pipeline)
+
+
+@pytest.mark.slow
+def test_a_damaged_shard_is_our_error_from_a_worker_too(damaged):
+    """Slow because a DataLoader waits 5 s for a worker that raised."""
+    shard_set = damaged(flip)
+    with pytest.raises(ChecksumError, match=r"train-00000\.tar, block 0, member sizes: damaged"):
+        list(DataLoader(blocks(shard_set), batch_size=None, num_workers=1))
 
 
 def test_what_is_not_there_is_said_when_a_pipeline_is_made(sample_set):
@@ -186,9 +204,12 @@ def test_what_is_not_there_is_said_when_a_pipeline_is_made(sample_set):
         packs(sample_set, config_of(sample_set, budget=Budget(8, 8, 8)))
 
 
-def test_more_workers_than_lanes_are_refused(sample_set):
+def test_more_workers_than_lanes_are_refused(sample_set, monkeypatch):
+    pipeline = packs(sample_set, config_of(sample_set, num_lanes=2))
+    for name, value in {"RANK": 0, "WORLD_SIZE": 3}.items():
+        monkeypatch.setenv(name, str(value))
     with pytest.raises(CallError, match="world size 3: expected 1 to the number of lanes, 2; raise the lanes"):
-        list(DataLoader(packs(sample_set, config_of(sample_set, num_lanes=2)), batch_size=None, num_workers=3))
+        list(pipeline)
 
 
 # shards read by webdataset itself

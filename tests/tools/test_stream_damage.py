@@ -1,5 +1,6 @@
 """Shard sets that are not what they were: one clear line before the first step."""
 
+import os
 import shutil
 from pathlib import Path
 
