@@ -33,7 +33,7 @@ demo: .venv/.ready  ## pre-train on the embedded PM6 sample, evaluate, embed: fo
 test: .venv/.ready-test  ## the fast suite
 	$(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist worksteal
 
-test-slow: .venv/.ready-slow  ## builds that are killed, run out of disk, or lose a node of a Ray cluster: some five minutes
+test-slow: .venv/.ready-slow  ## what takes minutes or several processes: killed builds, full disks, a Ray cluster, torchrun
 	$(BIN)/python -m pytest -q -m slow
 
 lint: .venv/.ready-test

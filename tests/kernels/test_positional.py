@@ -303,7 +303,7 @@ def test_large_components_equal_numpys_in_another_way_and_keep_to_the_rule(molec
     check_eigenpairs(molecule, 8)
     walk = twins.positional.random_walk(*molecule, num_steps=16)
     np.testing.assert_allclose(random_walk(*arrays_of([molecule])), walk, atol=1e-6)
-    if molecule[0] < 256:
+    if molecule[0] < 160:
         check_twins(molecule)
 
 

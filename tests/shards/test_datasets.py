@@ -22,7 +22,7 @@ from molstream.shards.errors import InputError, LimitError, SchemaError
 from molstream.shards.format.manifest import Dropped
 from molstream.shards.format.reader import ShardSet
 from molstream.shards.format.verify import verify
-from molstream.shards.inputs.datasets import DATASETS, TableSpec, merge_tasks, parse_task_kinds, preset_dataset, resolve_dataset
+from molstream.shards.inputs.datasets import TableSpec, merge_tasks, parse_task_kinds, preset_dataset, resolve_dataset
 
 SIZE, SEED = 90, 5
 OWN = TableSpec(
@@ -836,13 +836,6 @@ def test_tasks_of_several_tables_come_level_by_level_and_table_by_table():
     )
     with pytest.raises(InputError, match=rf"task set names that several tables have: graph; {advice}"):
         merge_tasks([one, other])
-
-
-@pytest.mark.parametrize("name", [name for name in DATASETS if name not in ("table", "pcba", "l1000", "l1000_3", "l1000_5to3")])
-def test_a_preset_has_tasks_without_a_table(name):
-    dataset = preset_dataset(name)
-    assert len(dataset.tasks) == sum(size for *_, size in TASK_SETS[name])
-    assert len({task.name for task in dataset.tasks}) == len(dataset.tasks)
 
 
 def test_task_kinds_are_parsed():

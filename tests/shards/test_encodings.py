@@ -14,7 +14,7 @@ from molstream.kernels.chemistry.positional import (
     quantize_walk,
     random_walk,
 )
-from molstream.shards.build.build import WorkOptions, build
+from molstream.shards.build.build import build
 from molstream.shards.errors import FormatError
 from molstream.shards.format.reader import ShardSet
 from molstream.shards.format.verify import verify
@@ -72,7 +72,7 @@ def test_one_encoding_alone(sample_table, sample_options, encoded_set, tmp_path,
 
 
 def test_a_molecule_has_the_same_codes_in_whatever_block_and_order(sample_table, encoded_set, sample_options, tmp_path):
-    build([str(sample_table)], tmp_path / "set", sample_options(pe=BOTH, seed=9, block_molecules=7), work=WorkOptions(workers=2))
+    build([str(sample_table)], tmp_path / "set", sample_options(pe=BOTH, seed=9, block_molecules=7))
 
     def codes(shard_set):
         return {

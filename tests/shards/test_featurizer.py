@@ -61,8 +61,6 @@ def test_a_molecule_that_takes_too_much_memory_costs_only_itself():
         "not a SMILES that RDKit can parse, or too long for the memory it may take",
     )
     assert len(reasons) == 1
-    roomy = Featurizer(molecule_s=60, molecule_bytes=2048 * MIB)
-    assert "atoms, more than" in outcome(roomy.featurize([hungry]))[1][0]
 
 
 @pytest.mark.slow

@@ -438,7 +438,7 @@ def test_a_column_that_is_cut_out_of_the_file_is_refused_when_it_is_read():
 def test_a_flipped_bit_in_a_column_is_an_error_when_it_is_read_or_of_no_consequence(name):
     data = index.encode_table(random_table(40))
     whole, caught, places = columns_of(Index.parse(data)), 0, chunks_of(data)[name][0]
-    for at in range(places.start, places.stop):
+    for at in range(places.start, places.stop, 3):
         damaged = bytearray(data)
         damaged[at] ^= 1 << at % 8
         found = Index.parse(bytes(damaged))
@@ -448,7 +448,7 @@ def test_a_flipped_bit_in_a_column_is_an_error_when_it_is_read_or_of_no_conseque
             caught += 1
         else:
             assert columns_of(found) == whole
-    assert caught > 0.9 * (places.stop - places.start)
+    assert caught > 0.3 * (places.stop - places.start)
 
 
 @pytest.mark.parametrize("how", ["rewritten", "cut", "gone"])

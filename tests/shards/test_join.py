@@ -389,18 +389,6 @@ def test_a_joined_partition_that_is_damaged_or_gone_is_done_again(levels, whole,
 # calls
 
 
-def test_tables_with_tasks_of_one_name_are_refused_with_the_advice_to_name_them(largemix, tmp_path):
-    tables = [Table(largemix[0].look, TableSpec(dataset="l1000")), Table(largemix[3].look, TableSpec(dataset="l1000"))]
-    match = r"task names that several tables have: geneID-\d+, .*more\); give the tables names .* like --table vcap:l1000=FILE"
-    with pytest.raises(InputError, match=match) as caught:
-        build_tables(tables, tmp_path / "set", join="smiles")
-    assert "\n" not in str(caught.value)
-    same = [replace(t, spec=replace(t.spec, name="x")) for t in tables]
-    with pytest.raises(InputError, match=r"task names that several tables have: x\.geneID"):
-        build_tables(same, tmp_path / "set", join="smiles")
-    assert not (tmp_path / "set").exists()
-
-
 def test_several_tables_are_joined_or_refused(largemix, tmp_path):
     with pytest.raises(InputError, match="4 tables: expected one, or to be told what to join them by"):
         build_tables(largemix, tmp_path / "set", join="")

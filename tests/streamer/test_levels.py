@@ -159,9 +159,8 @@ def check_epoch(loader: Loader, stored: dict[int, dict]) -> None:
     assert seen == stored
 
 
-@pytest.mark.parametrize("atoms", [128, 1024])
-def test_a_table_with_labels_of_all_levels_streams_each_to_its_atoms(own_set, atoms):
-    loader = loader_for(own_set, budget_for(own_set, atoms))
+def test_a_table_with_labels_of_all_levels_streams_each_to_its_atoms(own_set):
+    loader = loader_for(own_set, budget_for(own_set, 128))
     tasks = {level: [t.name for t in loader.selection.tasks[level]] for level in LEVELS}
     assert (sorted(tasks["bond"]), sorted(tasks["pair"])) == (BONDS, PAIRS)
     stored = stored_labels(own_set, {"bond": [0, 1], "pair": [0, 1]})
@@ -176,7 +175,7 @@ def test_a_table_with_labels_of_all_levels_streams_each_to_its_atoms(own_set, at
     check_epoch(loader, stored)
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     which=st.sampled_from(["own", "made"]),
     some=st.sets(st.integers(0, 7)),

@@ -64,6 +64,18 @@ def run_main(*argv: object) -> Done:
     return Done(done.value.code, out.getvalue(), err.getvalue())
 
 
+@pytest.fixture
+def plots():
+    """Runs of this test draw their plot."""
+
+
+@pytest.fixture(autouse=True)
+def no_plots(request, monkeypatch):
+    """Those of other tests do not: to draw one takes longer than a run of a few steps."""
+    if "plots" not in request.fixturenames:
+        monkeypatch.setattr("molstream.tools.curves.plot_run", lambda run: None)
+
+
 @pytest.fixture(scope="session")
 def molstream() -> Callable[..., Done]:
     """molstream("cat", folder, ...): run the command in this process; never raises SystemExit."""

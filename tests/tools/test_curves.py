@@ -10,6 +10,8 @@ from molstream.tools import curves
 from molstream.tools.curves import MAX_POINTS, plot_run
 from molstream.trainers.runs.log import LOG, read_log
 
+pytestmark = pytest.mark.usefixtures("plots")
+
 
 def check_png(path) -> None:
     data = path.read_bytes()

@@ -435,6 +435,7 @@ def test_no_page_is_wider_than_its_window_and_none_runs_a_script(pages, tmp_path
         assert (which, inner, max(scroll, inner), problems) == (which, width, width, [0, 0, 0, 0])
 
 
+@pytest.mark.slow
 @needs_browser
 @pytest.mark.parametrize("dark", [False, True])
 def test_a_picture_of_the_page_shows_text_and_plots_on_the_right_ground(pages, tmp_path, dark):

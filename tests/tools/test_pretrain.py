@@ -6,6 +6,8 @@ import shutil
 import signal
 import time
 
+import pytest
+
 from molstream.shards.format.reader import ShardSet
 from molstream.trainers.recipes import RECIPES
 from molstream.trainers.runs.checkpoint import list_checkpoints, read_checkpoint
@@ -132,6 +134,7 @@ def test_a_damaged_newest_checkpoint_is_skipped_with_a_word_and_the_one_before_g
     assert read_checkpoint(newest).identity() == read_checkpoint(run / "checkpoints" / newest.name).identity()
 
 
+@pytest.mark.usefixtures("plots")
 def test_a_stopped_run_exits_130_with_a_checkpoint_and_the_command_it_prints_finishes_it(start, succeed, shard_set, tmp_path):
     out = tmp_path / "a run"
     process = start("pretrain", shard_set, "--out", out, "--recipe", "smoke", "--steps", 60)

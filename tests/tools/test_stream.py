@@ -67,6 +67,13 @@ def test_a_stopped_stream_goes_on_where_it_was(stream, tmp_path, stops):
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_ranks_share_the_stream_of_one(stream):
+    whole = sorted(zip(*stream("whole")[0].to_pydict().values(), strict=True))
+    parts = [stream(f"r{rank}", "--world-size", 3, "--rank", rank) for rank in range(3)]
+    assert sorted(row for ledger, _ in parts for row in zip(*ledger.to_pydict().values(), strict=True)) == whole
+    assert len({facts["steps"] for _, facts in parts}) == 1, "every rank has the same number of steps"
+
+
 def test_without_options_it_runs(succeed, shard_set):
     done = succeed("stream", shard_set)
     assert done.lines[0].startswith(f"{ShardSet(shard_set).manifest.splits['train']['molecules']} molecules, ")

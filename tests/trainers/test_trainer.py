@@ -18,7 +18,6 @@ from molstream.shards.store.documents import seal_json, unseal_json
 from molstream.streamer.config import StreamConfig
 from molstream.streamer.loader import Loader
 from molstream.trainers.jobs.evaluate import evaluate_checkpoint, plan_budget
-from molstream.trainers.layer_table import LAYERS
 from molstream.trainers.models.loss import Targets
 from molstream.trainers.models.network import build_network
 from molstream.trainers.recipes import smoke
@@ -221,7 +220,9 @@ def test_training_is_kept_when_validation_fails(sample_set, tiny, tmp_path, repo
     assert load_checkpoint(tmp_path / "run").step == tiny.eval_steps
 
 
-@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize(
+    "layer", ["gin", "mpnn", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gcn", "gine", "gated"))]
+)
 def test_every_layer_trains_on_every_level_and_resumes_to_the_same_bits(levels_set, tiny, tmp_path, reporter, layer):
     recipe = replace(
         tiny,
@@ -371,6 +372,7 @@ def test_without_a_compiler_a_run_says_so_and_goes_on(sample_set, tiny, tmp_path
     assert len(losses_of(tmp_path / "run")) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
 def test_memory_that_a_step_has_freed_is_used_again():
     code = """
