@@ -31,7 +31,7 @@ demo: .venv/.ready  ## pre-train on the embedded PM6 sample, evaluate, embed: fo
 	@echo "  $(BIN)/molstream embed   YOUR.csv --checkpoint $(DEMO) --out embeddings"
 
 test: .venv/.ready-test  ## the fast suite
-	$(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist worksteal
 
 test-slow: .venv/.ready-slow  ## builds that are killed, run out of disk, or lose a node of a Ray cluster: some five minutes
 	$(BIN)/python -m pytest -q -m slow

@@ -31,9 +31,10 @@ from molstream.shards.format.archive import TAR_BLOCK
 from molstream.shards.format.codings import arrays_of
 from molstream.shards.format.manifest import INDEX, MANIFEST, Manifest, Statistics, fingerprint
 from molstream.shards.format.reader import ShardSet
-from molstream.shards.format.writer import hash_file, write_beside
 from molstream.shards.inputs.datasets import preset_dataset
 from molstream.shards.molecules import offsets
+from molstream.shards.store.reading import Folder
+from molstream.shards.store.writing import write_beside
 from molstream.shards.tasks import LEVELS, TaskSet
 from molstream.streamer.config import Budget, StreamConfig
 from molstream.streamer.cursor import Cursor
@@ -50,7 +51,7 @@ def synthetic_index(
     num_blocks: int,
     *,
     block_molecules: int = 4096,
-    blocks_a_shard: int = 12,
+    blocks_per_shard: int = 12,
     mean_atoms: float = 26.0,
     std_atoms: float = 6.0,
     max_atoms: int = 81,
@@ -66,12 +67,12 @@ def synthetic_index(
     ]
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     block = np.arange(num_blocks)
-    columns |= {"shard": block // blocks_a_shard, "block": block % blocks_a_shard}
+    columns |= {"shard": block // blocks_per_shard, "block": block % blocks_per_shard}
     # members of a shard lie one after another, a tar header before and padding behind each
     stored = np.stack([columns[f"{group}_bytes"] for group in GROUPS], axis=1)
     ends = np.cumsum(TAR_BLOCK + -(-stored // TAR_BLOCK) * TAR_BLOCK, axis=None).reshape(stored.shape)
     starts = ends - -(-stored // TAR_BLOCK) * TAR_BLOCK
-    shard_start = np.concatenate([[0], ends[:-1, -1]])[columns["shard"] * blocks_a_shard]
+    shard_start = np.concatenate([[0], ends[:-1, -1]])[columns["shard"] * blocks_per_shard]
     columns |= {f"{group}_offset": starts[:, g] - shard_start for g, group in enumerate(GROUPS)}
     ptr = pa.array(offsets(columns.pop("num_sizes")), pa.int32())
     special = {
@@ -117,10 +118,10 @@ def write_set(folder: Path, table: pa.Table) -> Path:
     """A shard set without shards: its index and a manifest that fits it."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    with write_beside(folder / INDEX) as file:
-        index.write_index(file, GROUPS, [table])
-    digest = hash_file(folder / INDEX)
-    contents = index.Index.open(folder / INDEX, sha256=digest).iter_contents()
+    with write_beside(folder / INDEX) as sink:
+        index.write_index(sink, GROUPS, [table])
+    digest = sink.written.sha256
+    contents = index.Index.open(Folder(folder), INDEX, sha256=digest).iter_contents()
     tasks = preset_dataset("pm6").tasks
     totals = {name: int(table[f"num_{name}"].to_numpy().sum()) for name in ("molecules", "atoms", "bonds")}
     manifest = Manifest(
@@ -145,7 +146,7 @@ def write_set(folder: Path, table: pa.Table) -> Path:
         join=None,
         provenance={},
     )
-    (folder / MANIFEST).write_bytes(manifest.encode())
+    manifest.write(folder / MANIFEST)
     return folder
 
 

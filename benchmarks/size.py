@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from molstream.shards.build.build import BuildOptions, build
-from molstream.shards.columns import Widths, computed_groups, groups_of
+from molstream.shards.columns import ColumnWidths, computed_groups, groups_of
 from molstream.shards.format.arrays import ZSTD_LEVEL, compress, decompress
 from molstream.shards.format.block import decode_block, encode_block
 from molstream.shards.format.reader import ShardSet
@@ -164,7 +164,7 @@ def decode(block: dict[str, bytes], num_molecules: int) -> None:
     decode_block(
         {group: decompress(data) for group, data in block.items()},
         num_molecules=num_molecules,
-        widths=Widths(atom_codes=(256,) * 7, bond_codes=256, num_tasks=NUM_TASKS),
+        widths=ColumnWidths(atom_codes=(256,) * 7, bond_codes=256, num_tasks=NUM_TASKS),
     )
 
 

@@ -40,7 +40,7 @@ class Column:
     dtype: np.dtype
     """Object for text: str."""
     width: tuple[int | str, ...] = ()
-    """Numbers per row. A name stands for a size that the set decides: a key of `Widths.sizes`."""
+    """Numbers per row. A name stands for a size that the set decides: a key of `ColumnWidths.sizes`."""
     pad: float = 0
     """What padding rows of a batch hold."""
     suffix: str = ""
@@ -75,7 +75,7 @@ class ColumnGroup:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Widths:
+class ColumnWidths:
     """What a set says of its columns: all that decoding needs beside the bytes."""
 
     atom_codes: tuple[int, ...]

@@ -1,1 +1,1 @@
-"""The stream: which molecules come when (plan), where a run stands (cursor), and fixed-size batches (loader)."""
+"""The stream: which molecules come when (plan), where a run stands (cursor), and batches of one shape (loader)."""

@@ -1,4 +1,4 @@
-"""One pack as tensors. Every batch of a run has the same shapes and dtypes.
+"""A batch: one pack as tensors. All batches of a run have the same shapes and dtypes.
 
 Shape suffixes: G graph slots, A atom slots, E directed edge slots, B bond slots (E / 2), P slots of pairs of atoms, F atom
 features, T tasks of a level, 2 directions, K numbers of an encoding, L slots of listed labels.
@@ -36,13 +36,14 @@ SUFFIXES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
-    """Molecules of one pack, padded to the budget. Masked packs are all padding; they may be one object, so change none in place.
+    """Molecules of one pack, padded to the budget. Masked packs are all padding and may share one object: do not change them in
+    place.
 
-    All tensors are views of one piece of memory, so that a batch travels to a device in one copy.
+    All tensors are views of one piece of memory, so a batch travels to a device in one copy.
     """
 
     atom_codes_AF: Tensor
-    """uint8: category codes, features in the manifest's order."""
+    """uint8: category codes, with features in the manifest's order."""
     edge_index_2E: Tensor
     """int32: source and destination atom; edge 2b is bond b from its smaller to its larger atom, 2b + 1 is the reverse; padding
     edges loop on the last atom."""
@@ -61,26 +62,26 @@ class Batch:
     atom_mask_A: Tensor
     edge_mask_E: Tensor
     graph_labels_GT: Tensor
-    """float32, raw units, NaN where absent or padding. (G, 0) where labels are listed."""
+    """float32, raw units, NaN where absent or padding. (G, 0) if labels are listed."""
     atom_labels_AT: Tensor
     bond_labels_BT2: Tensor
     """float32 (E / 2, T, 2), raw units, NaN where absent or padding: labels of directed edges 2b and 2b + 1. A label that the
-    input has once for both directions is that of edge 2b."""
+    input gives once for both directions is that of edge 2b."""
     num_graph_labels_T: Tensor
     """int32: real labels of each graph-level task."""
     num_atom_labels_T: Tensor
     num_bond_labels_T: Tensor
-    """int32: of both directions, like the next."""
+    """int32: labels of both directions, also in the next field."""
     num_pair_labels_T: Tensor
     pair_index_2P: Tensor | None = None
     """int32: atom slots i <= j of each pair of atoms of one molecule, molecule by molecule, by j, then i; padding pairs are the
-    last atom and itself. None unless the budget has pairs, like the next."""
+    last atom and itself. None unless the budget has pairs, like the next field."""
     pair_labels_PT2: Tensor | None = None
-    """float32, raw units, NaN where absent or padding: labels of i to j and of j to i; one for both is that of i to j."""
+    """float32, raw units, NaN where absent or padding: labels of i to j and of j to i; a label for both is that of i to j."""
     label_graph_L: Tensor | None = None
-    """int32: graph slot of each listed label, rising, that of padding is the last one. None unless the budget has labels."""
+    """int32: graph slot of each listed label, ascending; padding has the last slot. None unless the budget has labels."""
     label_task_L: Tensor | None = None
-    """int32: task of each listed label, rising inside a graph; 0 for padding."""
+    """int32: task of each listed label, ascending inside a graph; 0 for padding."""
     label_value_L: Tensor | None = None
     """float32, raw units, NaN for padding."""
     columns: Mapping[str, Tensor] = field(default_factory=dict)
@@ -88,50 +89,50 @@ class Batch:
     said in `shards.columns`."""
     ids: np.ndarray | None = None
     """uint64 (molecules): ids of graph slots 0, 1, ...; None unless the loader was asked for them."""
-    members: np.ndarray | None = None
+    window_rows: np.ndarray | None = None
     """int64 (molecules): places of graph slots 0, 1, ... in the unshuffled window."""
     storage: Tensor
-    """uint8: what all tensors are views of."""
+    """uint8: the memory of which all tensors are views."""
     layout: "Layout"
 
     def __reduce__(self) -> tuple:
-        # the memory once, not once a tensor
-        return make_batch, (self.storage, self.layout, self.ids, self.members)
+        # the memory once, not once per tensor
+        return make_batch, (self.storage, self.layout, self.ids, self.window_rows)
 
     @property
     def num_graphs(self) -> int:
-        """Real molecules (no synchronisation: known on the host)."""
-        return 0 if self.members is None else len(self.members)
+        """Number of real molecules, known on the host without synchronisation."""
+        return 0 if self.window_rows is None else len(self.window_rows)
 
     @property
     def num_atoms(self) -> int:
-        """Real atoms of a batch on the host."""
+        """Number of real atoms, for a batch on the host."""
         return int(self.atom_ptr_G[self.num_graphs])
 
     @property
     def num_edges(self) -> int:
-        """Real directed edges of a batch on the host: all but those into the last atom, which is padding."""
+        """Number of real directed edges, for a batch on the host: all but those into the last atom, which is padding."""
         return int(self.edge_ptr_A[-2])
 
     def dense_graph_labels(self) -> Tensor:
-        """(G, T) float32 with NaN for absent, made from listed labels where there are any."""
+        """(G, T) float32 with NaN for absent labels, made from listed labels if there are any."""
         if self.label_value_L is None:
             return self.graph_labels_GT
         assert self.label_graph_L is not None
         assert self.label_task_L is not None
         shape = (len(self.graph_mask_G), len(self.num_graph_labels_T))
         dense = torch.full(shape, math.nan, device=self.label_value_L.device)
-        # padding is NaN of the last graph slot, padding too: nothing here depends on values, so nothing waits for a device
+        # padding is NaN in the last graph slot, which is padding too: no value is looked at, so there is no wait for a device
         if dense.numel():
             dense[self.label_graph_L.long(), self.label_task_L.long()] = self.label_value_L
         return dense
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on `device`: one copy, which does not wait if the memory is pinned."""
+        """The same batch on `device`, by one copy, which does not wait if the memory is pinned."""
         storage = self.storage.to(device, non_blocking=True)
         if storage is self.storage:
             return self
-        return make_batch(storage, self.layout, self.ids, self.members)
+        return make_batch(storage, self.layout, self.ids, self.window_rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +154,7 @@ class Layout:
         num_tasks: Mapping[Level, int] = MappingProxyType({}),
         encodings: Sequence[str] = (),
     ) -> "Layout":
-        """Batches of this shape and with these columns; pair-level labels where the budget has pairs."""
+        """Layout of batches of this shape with these columns; pair-level labels are among them if the budget has pairs."""
         structure = structure_arrays(graphs=budget.graphs, atoms=budget.atoms, edges=budget.edges, num_features=num_features)
         shapes: dict[str, tuple[Any, tuple[int, ...]]] = {f"{n}_{SUFFIXES[n]}": shape for n, shape in structure.items()}
         slots: dict[Row, int] = {"molecule": budget.graphs, "atom": budget.atoms, "bond": budget.edges // 2}
@@ -179,7 +180,7 @@ class Layout:
         return cls(fields, at, extra)
 
     def allocate(self, *, pin_memory: bool = False) -> Tensor:
-        """Memory for a batch; PyTorch keeps pinned memory for the next one once no copy from it is under way."""
+        """Memory for a batch; PyTorch reuses pinned memory for the next one once no copy from it is under way."""
         return torch.empty(self.num_bytes, dtype=torch.uint8, pin_memory=pin_memory)
 
     def arrays(self, storage: Tensor) -> dict[str, np.ndarray]:
@@ -200,11 +201,11 @@ def field_of(column: Column) -> str:
     return f"{column.name}_{column.suffix}"
 
 
-def make_batch(storage: Tensor, layout: Layout, ids: np.ndarray | None, members: np.ndarray | None) -> Batch:
+def make_batch(storage: Tensor, layout: Layout, ids: np.ndarray | None, window_rows: np.ndarray | None) -> Batch:
     """A batch whose tensors are views of `storage`, which is filled."""
     tensors = layout.tensors(storage)
     columns = {name: tensors.pop(name) for name in layout.columns}
-    return Batch(**tensors, columns=columns, ids=ids, members=members, storage=storage, layout=layout)
+    return Batch(**tensors, columns=columns, ids=ids, window_rows=window_rows, storage=storage, layout=layout)
 
 
 _TORCH = {

@@ -1,9 +1,9 @@
-"""Memory for windows, used again and again.
+"""Memory for windows, which is reused.
 
-A window is tens of megabytes. Fresh memory for each costs the kernel's time for zeroing and unmapping, a tenth of the whole
-stream's, and since windows differ in size, resident memory would wander. Here every piece has the size of the largest window, is
-touched once, and goes back when nothing refers to it any more, wherever that happens. So a stream takes as many pieces as it ever
-held windows at once, and no more.
+A window is tens of megabytes. Fresh memory for each would cost the operating system's time for zeroing and unmapping, a tenth of
+the time of the whole stream, and since windows differ in size, resident memory would vary. Here every piece has the size of the
+largest window, is touched once, and returns when nothing refers to it any more, wherever that happens. So a stream takes only as
+many pieces as it ever held windows at once.
 """
 
 import math
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 ALIGNMENT = 64
-"""Bytes: every array begins at a multiple of it."""
+"""Every array begins at a multiple of this number of bytes."""
 PAGE = 4096
 HUGE_PAGE = 1 << 21
 
@@ -28,13 +28,13 @@ class WindowMemory:
         self._free: list[mmap.mmap] = []
 
     def require(self, num_bytes: int) -> None:
-        """From now on pieces hold at least `num_bytes`; smaller ones are let go of."""
+        """Make pieces hold at least `num_bytes` from now on; smaller ones are freed."""
         if num_bytes > self.num_bytes:
             self.num_bytes = piece_bytes(num_bytes)
             self._free = []
 
     def arrays(self, shapes: Mapping[str, tuple[tuple[int, ...], Any]]) -> dict[str, np.ndarray]:
-        """Arrays of these shapes and dtypes in one piece, which comes back when the last of them is gone. Not cleared."""
+        """Arrays of these shapes and dtypes in one piece, which returns when the last of them is freed. They are not cleared."""
         places, need = {}, 0
         for name, (shape, dtype) in shapes.items():
             places[name] = need
@@ -44,7 +44,7 @@ class WindowMemory:
         return {name: np.ndarray(shape, dtype, root, places[name]) for name, (shape, dtype) in shapes.items()}
 
     def release(self) -> None:
-        """Give back to the system what nobody uses."""
+        """Return unused pieces to the system."""
         self._free = []
 
     def _take(self) -> np.ndarray:
@@ -57,15 +57,15 @@ class WindowMemory:
             if hasattr(mmap, "MADV_HUGEPAGE"):
                 piece.madvise(mmap.MADV_HUGEPAGE)
             np.frombuffer(piece, np.uint8)[::PAGE] = 0
-        # an array made on this one has it as its base, not the piece below it, since that is no array
+        # an array made on this one has it as its base, not the piece below it, since the piece is not an array
         root = np.frombuffer(piece, np.uint8)
-        # to the list it came from: after `require` or `release` nobody takes from that, and it goes with its last piece
+        # to the list it came from: after `require` or `release` that list is not used, and it is freed with its last piece
         weakref.finalize(root, free.append, piece).atexit = False
         return root
 
 
 def piece_bytes(num_bytes: int) -> int:
-    """Size of the pieces that hold `num_bytes`: a little more, as epochs cut other windows, in whole large pages."""
+    """Size of the pieces that hold `num_bytes`: a little more, since other epochs have other windows, in whole large pages."""
     return -(-num_bytes * 21 // 20 // HUGE_PAGE) * HUGE_PAGE if num_bytes > HUGE_PAGE else num_bytes
 
 

@@ -1,46 +1,42 @@
-"""Where a stream stands: (fingerprint, plan hash, epoch, step). Everything else is derived from these."""
+"""Where a stream stands: (fingerprint, plan hash, epoch, step). Everything else is derived from these.
 
-import json
-from dataclasses import asdict, dataclass
+In memory a state dict like any other; as a file of its own a sealed document, so that no flipped digit skips a molecule.
+"""
+
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
+from molstream.shards.errors import FormatError
+from molstream.shards.store.documents import Document
+from molstream.shards.store.fields import Whole
 from molstream.streamer.errors import CursorError
 
-CURSOR_VERSION = 1
+CURSOR_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Cursor:
+class Cursor(Document):
     """The next step to run."""
 
+    KIND: ClassVar[str] = "cursor"
+    VERSION: ClassVar[int] = CURSOR_VERSION
+    REMEDY: ClassVar[str] = "remove it to start anew"
+
     fingerprint: str
-    """Of the shard set."""
+    """Fingerprint of the shard set."""
     plan_hash: str
-    """Of everything in the stream's configuration that moves a molecule."""
+    """Hash of everything in the stream's configuration that moves a molecule."""
     plan: dict
     """The configuration itself, so that a mismatch can be named."""
-    epoch: int
-    step: int
+    epoch: Whole
+    step: Whole
     """Steps of the epoch that are done."""
     cursor_version: int = CURSOR_VERSION
 
-    def encode(self) -> str:
-        """One line of JSON."""
-        return json.dumps(asdict(self)) + "\n"
-
-    @classmethod
-    def parse(cls, text: str, *, where: str = "cursor") -> "Cursor":
-        """Inverse of `encode`. Raises CursorError."""
-        try:
-            fields = json.loads(text)
-        # ValueError: a number of thousands of digits too
-        except (ValueError, RecursionError) as error:
-            raise CursorError(f"{where}: not a cursor ({type(error).__name__}: {error}); remove it to start anew") from error
-        return cls.of(fields, where=where)
-
     @classmethod
     def of(cls, fields: dict, *, where: str = "cursor") -> "Cursor":
-        """From the fields, as `dataclasses.asdict` gives them. Raises CursorError."""
+        """Make a cursor from its fields, as `dataclasses.asdict` gives them. Raises CursorError."""
         wrong = f"{where}: not a cursor"
         if not isinstance(fields, dict) or "cursor_version" not in fields:
             raise CursorError(f"{wrong} (it has no cursor_version); remove it to start anew")
@@ -58,22 +54,8 @@ class Cursor:
                 raise CursorError(f"{wrong} (its {name} is {getattr(cursor, name)!r}); remove it to start anew")
         return cursor
 
-    @classmethod
-    def read(cls, path: Path) -> "Cursor":
-        """Read a cursor file. Raises CursorError."""
-        try:
-            return cls.parse(path.read_text(), where=str(path))
-        except UnicodeDecodeError as error:
-            raise CursorError(f"{path}: not a cursor, not even text; remove it to start anew") from error
-
-    def write(self, path: Path) -> None:
-        """Replace a cursor file in one go."""
-        beside = path.with_name(path.name + ".part")
-        beside.write_text(self.encode())
-        beside.rename(path)
-
     def check(self, expected: "Cursor") -> None:
-        """Refuse to continue another stream. Raises CursorError, saying what differs."""
+        """Refuse to continue another stream. Raises a CursorError that says what differs."""
         if self.fingerprint != expected.fingerprint:
             raise CursorError(
                 f"cursor of another shard set: fingerprint {self.fingerprint[:12]}, this one has {expected.fingerprint[:12]}"
@@ -86,3 +68,11 @@ class Cursor:
                 if self.plan.get(k) != expected.plan.get(k)
             ]
             raise CursorError(f"cursor of another stream: {'; '.join(differ) or 'another order version'}")
+
+
+def read_cursor(path: Path) -> Cursor:
+    """Read a cursor file. Raises CursorError."""
+    try:
+        return Cursor.read(path)
+    except FormatError as error:
+        raise CursorError(str(error)) from error

@@ -1,25 +1,28 @@
-"""The id ledger: which molecule came in which step and lane, as a Parquet file. The oracle for exactly-once, order and resume.
+"""The ledger: which molecule came in which step and lane, as a Parquet file. It is the oracle for exactly-once, order and resume.
 
 A molecule that was left out because it is larger than a pack has lane -1, in the step where its window begins.
 """
 
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from molstream.shards.store.tables import parquet_writer
+from molstream.shards.store.writing import write_beside
 from molstream.streamer.loader import Step
 
 SCHEMA = pa.schema([("epoch", pa.int32()), ("step", pa.int64()), ("lane", pa.int32()), ("set", pa.int32()), ("id", pa.uint64())])
 
 
 class LedgerWriter:
-    """Appends steps; the file appears under its name when closed without an error."""
+    """Appends steps in a `with` block; the file appears under its name when that ends without an error."""
 
     def __init__(self, path: Path):
-        self.path, self.beside = path, path.with_name(path.name + ".part")
-        self.writer = pq.ParquetWriter(self.beside, SCHEMA, compression="zstd")
+        self.path = path
+        self._opened = ExitStack()
 
     def add(self, step: Step) -> None:
         """Record every real molecule of a step; its loader must have been made `with_ids`."""
@@ -29,14 +32,14 @@ class LedgerWriter:
             if n := len(ids):
                 columns = [np.full(n, step.epoch), np.full(n, step.step), np.full(n, lane), np.zeros(n, np.int64), ids]
                 arrays = [pa.array(c).cast(f.type) for c, f in zip(columns, SCHEMA, strict=True)]
-                self.writer.write_batch(pa.record_batch(arrays, schema=SCHEMA))
+                self._writer.write_batch(pa.record_batch(arrays, schema=SCHEMA))
 
     def __enter__(self) -> "LedgerWriter":
+        with ExitStack() as opened:
+            sink = opened.enter_context(write_beside(self.path))
+            self._writer = opened.enter_context(parquet_writer(sink, SCHEMA))
+            self._opened = opened.pop_all()
         return self
 
-    def __exit__(self, kind, *error) -> None:
-        self.writer.close()
-        if kind is None:
-            self.beside.rename(self.path)
-        else:
-            self.beside.unlink()
+    def __exit__(self, *error: Any) -> None:
+        self._opened.__exit__(*error)

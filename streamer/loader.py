@@ -1,7 +1,7 @@
-"""The loader: a plan, read ahead by threads, handed out step by step, resumable anywhere.
+"""The loader: threads read ahead what the plan says, and it is handed out step by step. A stream can resume anywhere.
 
-Threads decode, pack and collate; nothing crosses a process. A lane holds its current window and, from some point in it on, the
-next one; the lanes reach that point one after another, so that their windows are not all read at once.
+Threads decode, pack and collate; no data crosses processes. A lane holds its current window and, from some point in it on, the
+next one. The lanes reach that point one after another, so that their windows are not all read at once.
 """
 
 import hashlib
@@ -32,39 +32,39 @@ from molstream.streamer.stages import Stages
 from molstream.streamer.window import Window, collate, load_window, window_bytes
 
 NUM_STEPS_AHEAD = 4
-"""Steps that are collated before they are asked for."""
+"""Number of steps that are collated before they are asked for."""
 THREADS = "molstream"
-"""What the names of its threads begin with."""
+"""Prefix of the names of the threads."""
 _NONE = np.empty(0, np.uint64)
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one rank does in one step."""
+    """The work of one rank in one step."""
 
     epoch: int
     step: int
-    """From 0 at the start of the epoch."""
+    """Counted from 0 at the start of the epoch."""
     lanes: list[int]
     """Lane of each batch; -1 where the rank has no lane left and runs a masked pack."""
     batches: list[Batch]
     slots: list[Slot | None]
     """Window and pack of each batch, None for a masked one."""
     skipped: np.ndarray
-    """uint64: ids of molecules larger than a pack, of the windows whose first pack is in this step."""
+    """uint64: ids of oversize molecules of the windows whose first pack is in this step."""
     wait_s: float
-    """Seconds the caller waited for it."""
+    """Seconds that the caller waited for the step."""
     num_ready: int
-    """Steps that were ready when it was asked for, itself the first, up to `NUM_STEPS_AHEAD`."""
+    """Steps that were ready when this one was asked for, itself included, up to `NUM_STEPS_AHEAD`."""
 
 
 class Loader:
-    """Iterable over the steps of the current epoch; the next `iter` goes on with the next epoch.
+    """Iterable over the steps of the current epoch; the next `iter` continues with the next epoch.
 
-    The first step is preceded by a look at every shard of the split: whether it is there, whole and itself. `state_dict` is the
-    cursor after the last step that was handed out. A plain Python iterable: use it as it is, not inside a
-    DataLoader. Its threads live while an iteration does; they end with it, with `close`, or when the loader is let go of. It can
-    be pickled, and be iterated in a forked child if no iteration was under way; several loaders do not disturb each other.
+    Before the first step every shard of the split is checked: it must exist, be whole and be the one that was built.
+    `state_dict` is the cursor after the last step that was handed out. The loader is a plain Python iterable; do not use it
+    inside a DataLoader. Its threads end with their iteration, with `close`, or when the loader is freed. It can be pickled, and
+    it can be iterated in a forked child if no iteration was under way. Several loaders do not disturb each other.
     """
 
     def __init__(
@@ -81,11 +81,11 @@ class Loader:
         with_ids: bool = False,
         pin_memory: bool = False,
     ):
-        """`tasks`: names or patterns of the labels to read, all if None, of `levels`; `encodings`: "rw16", "lap8", computed where
-        the set has none; `pin_memory`: batches in page-locked memory, for copies to a GPU that do not wait.
+        """`tasks`: names or patterns of the labels of `levels` to read, None: all; `encodings`: "rw16", "lap8", which are
+        computed where the set has none; `pin_memory`: keep batches in page-locked memory, for copies to a GPU that do not wait.
 
-        Labels of pairs of atoms need a budget with pairs. Raises CallError for an impossible rank or for columns that are
-        not there or have no room, BudgetError for a budget too small; both before anything is read.
+        Labels of pairs of atoms need a budget with pairs. Raises CallError for an impossible rank or for columns that the set or
+        the budget does not have, BudgetError for a budget that is too small; both before anything is read.
         """
         if not 1 <= world_size <= config.num_lanes:
             raise CallError(f"world size {world_size}: expected 1 to the number of lanes, {config.num_lanes}; raise the lanes")
@@ -95,7 +95,7 @@ class Loader:
             raise CallError(f"threads: got {num_threads}, expected at least 1")
         self.shard_set, self.config, self.num_threads, self.pin_memory = shard_set, config, num_threads, pin_memory
         self.lanes = list(range(rank, config.num_lanes, world_size))
-        self.packs_a_step = -(-config.num_lanes // world_size)
+        self.packs_per_step = -(-config.num_lanes // world_size)
         self.selection = Selection.resolve(shard_set, tasks=tasks, levels=levels, encodings=encodings, with_ids=with_ids)
         self._check_labels()
         self.layout = Layout.of(
@@ -113,8 +113,8 @@ class Loader:
         self._running: weakref.ref[Generator[Step, None, None]] | None = None
 
     def _check_labels(self) -> None:
-        """Refuse pair-level labels without room for them, and room for listed labels that one molecule exceeds, where the index
-        knows."""
+        """Refuse pair-level labels that the budget has no room for, and a budget of listed labels that a molecule exceeds
+        according to the index."""
         if (pairs := self.selection.tasks["pair"]) and self.config.budget.pairs is None:
             raise CallError(
                 f"tasks: {pairs[0].name} is of level pair, and budget {self.config.budget} has no pairs; give one with "
@@ -139,7 +139,8 @@ class Loader:
         self.__dict__.update(state | {"stages": Stages(), "memory": WindowMemory(), "_owner": os.getpid()})
 
     def check_shards(self) -> None:
-        """Look at every shard of the split, once: raises FormatError for one that is missing, cut short or another."""
+        """Check every shard of the split, once: raises FormatError for one that is missing, cut short or not the one of the
+        index."""
         if not self._checked:
             self.shard_set.check_shards(self.config.split)
             self._checked = True
@@ -152,7 +153,7 @@ class Loader:
         return self._plan
 
     def __len__(self) -> int:
-        """Steps of the current epoch, from its start."""
+        """Number of steps of the current epoch, from its start."""
         return self.plan.num_steps
 
     def state_dict(self) -> dict:
@@ -160,15 +161,15 @@ class Loader:
         return asdict(self.cursor)
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on where a cursor stands. Raises CursorError if it belongs to another stream."""
+        """Continue where a cursor stands. Raises CursorError if it belongs to another stream."""
         self.seek(Cursor.of(state))
 
     @property
     def cursor(self) -> Cursor:
-        """The next step."""
+        """The cursor of the next step."""
         plan = asdict(self.config)
         if self.config.budget.pairs is None:
-            # what a budget without pairs always was, so that older cursors fit
+            # a budget without pairs is written as it always was, so that older cursors fit
             del plan["budget"]["pairs"]
         if self.config.budget.labels is not None:
             # listed labels take room in a pack; thousands of names would not fit a cursor
@@ -183,7 +184,7 @@ class Loader:
         )
 
     def seek(self, cursor: Cursor) -> None:
-        """Go on where a cursor stands. Raises CursorError if it belongs to another stream or lies beyond its epoch."""
+        """Continue where a cursor stands. Raises CursorError if it belongs to another stream or lies beyond its epoch."""
         cursor.check(self.cursor)
         plan = self.plan if cursor.epoch == self.epoch else Plan.make(self.shard_set, self.config, cursor.epoch)
         if cursor.step > plan.num_steps:
@@ -194,9 +195,9 @@ class Loader:
             self.epoch, self.step = self.epoch + 1, 0
 
     def window_bytes(self) -> int:
-        """Bytes of the decoded windows that are in memory at once, at most; listed labels as many as there are on average.
+        """Most bytes of decoded windows that are in memory at once; for listed labels, their mean number is assumed.
 
-        A lane holds two; a thread may be at work on the last pack of one that its lane has left.
+        A lane holds two windows, and a thread may be at work on the last pack of a window that its lane has left.
         """
         counts, manifest, config = self.shard_set.index.counts, self.shard_set.manifest, self.config
         total = int(counts["num_molecules"][self.plan.blocks].sum(dtype=np.int64))
@@ -209,7 +210,7 @@ class Loader:
         return number * (piece_bytes(self._largest_window()) + listed)
 
     def _largest_window(self) -> int:
-        """Of this epoch, or of any other if that is more, but for chance in the sizes of molecules."""
+        """Bytes of the largest window of this epoch or, except for chance in the sizes of molecules, of any other."""
         plan, counts = self.plan, self.shard_set.index.counts
         share = min(1.0, WIDEST * self.config.window_molecules / int(counts["num_molecules"][plan.blocks].sum()))
 
@@ -225,14 +226,14 @@ class Loader:
     def __iter__(self) -> Iterator[Step]:
         self._stop()
         if self._owner != os.getpid():
-            # a thread that a fork left behind may have held the lock of the old ones
+            # a thread that a fork left behind may have held the lock of the old stages
             self.stages, self._owner = Stages(), os.getpid()
         steps = self._steps()
         self._running = weakref.ref(steps)
         return steps
 
     def close(self) -> None:
-        """End the iteration that is under way, if any, its threads and its memory; the cursor stays where it is."""
+        """End the iteration that is under way, if any, its threads and its memory. The cursor does not move."""
         self._stop()
         self.memory.release()
 
@@ -265,16 +266,17 @@ class Loader:
         finally:
             # the garbage collector may be at work in one of these threads, which cannot wait for itself
             pool.shutdown(wait=not threading.current_thread().name.startswith(THREADS), cancel_futures=True)
-            # an error holds this frame; if that held the error, through its futures, batches would stay until they are collected
+            # an error holds this frame; if the frame held the error through its futures, batches would stay until garbage
+            # collection
             pending.clear()
             schedule.windows.clear()
-            # also where nobody asked for one more: a `break` at the last step, or as many as len(loader)
+            # this holds too if no further step was asked for: after a `break` at the last step, or after len(loader) steps
             if (self.epoch, self.step) == (plan.epoch, plan.num_steps):
                 self.epoch, self.step = self.epoch + 1, 0
 
     def _hand_out(self, plan: Plan, pending: "deque[_Pending]", owner: int) -> Step:
         if os.getpid() != owner:
-            # its threads stayed behind, so nothing would ever come
+            # its threads stayed in the parent, so no step would ever come
             raise StreamError("a loader was forked in the middle of an iteration; iterate anew in the child, or fork before")
         num_ready = min(NUM_STEPS_AHEAD, sum(step.is_ready for step in pending))
         lanes, slots, futures = pending.popleft()
@@ -307,7 +309,7 @@ class Loader:
 
     @property
     def masked_batch(self) -> Batch:
-        """A pack of padding only (made once)."""
+        """A pack of padding only, which is made once."""
         if self._masked is None:
             self._masked = self._collate(None, 0)
         return self._masked
@@ -329,7 +331,7 @@ class Loader:
 
 
 class _Pending(tuple[list[int], list[Slot | None], list[Future | None]]):
-    """Lanes, slots and batches to come of one step."""
+    """Lanes, slots and future batches of one step."""
 
     @property
     def is_ready(self) -> bool:
@@ -337,18 +339,18 @@ class _Pending(tuple[list[int], list[Slot | None], list[Future | None]]):
 
 
 class _Lane:
-    """Where one lane stands: its packs to come, and the windows it holds."""
+    """The position of one lane: its next packs and the windows it holds."""
 
     def __init__(self, plan: Plan, lane: int, first: int, turn: float):
         self.slots = plan.iter_lane(lane, first)
         self.visits = plan.iter_windows(lane, first)
         self.held: deque[int] = deque()
         self.turn = turn
-        """Share of a window that is handed out before the next one is read."""
+        """Share of a window that is handed out before the next window is read."""
         self.plan = plan
 
     def advance(self, slot: Slot) -> tuple[list[int], list[int]]:
-        """Go to a pack. Returns the windows that are no longer needed, and those that are from now on."""
+        """Go to a pack. Returns the windows that are no longer needed, and those that are needed from now on."""
         done = []
         if self.held and self.held[0] != slot.window:
             done.append(self.held.popleft())
@@ -377,9 +379,9 @@ class _Schedule:
         """Futures of each step from `first` on."""
         numbers = self.loader.lanes
         lanes = [_Lane(self.plan, number, first, (k + 1) / (len(numbers) + 1)) for k, number in enumerate(numbers)]
-        # own windows have one user, shared ones as many as there are lanes here that take from them
+        # own windows have one user; a shared window has as many users as lanes of this rank take packs from it
         self.users.update(w for number in numbers for w in self.plan.iter_shared(number, first))
-        short = self.loader.packs_a_step - len(lanes)
+        short = self.loader.packs_per_step - len(lanes)
         for _ in range(first, self.plan.num_steps):
             slots = [next(lane.slots) for lane in lanes]
             futures = [None if slot is None else self._pack(slot, lane) for slot, lane in zip(slots, lanes, strict=True)]

@@ -1,4 +1,4 @@
-"""The plan: which molecules come in which step, as a pure function of the index, the configuration and the epoch.
+"""The plan: which molecules come in which step. It is a pure function of the index, the configuration and the epoch.
 
     blocks of the split, permuted   | 17 | 3 | 40 | 8 | 25 | 31 | 2 | 11 | ...
     windows                         |     window 0    |    window 1    | ...     each: a known number of packs
@@ -6,15 +6,15 @@
     last windows, pack by pack      the next pack to the shortest lane, so that lanes end within one pack of each other
     steps                           step t takes pack t of every lane; a lane that has ended gives a masked pack
 
-Invariants (tests/streamer/test_plan.py): every molecule of the split once an epoch; number of steps and of packs known before any
-payload is read; nothing here depends on ranks, threads or where a run was resumed.
+Invariants (tests/streamer/test_plan.py): every molecule of the split comes once per epoch; the numbers of steps and packs are
+known before any payload is read; nothing here depends on ranks, threads or where a run was resumed.
 
-Molecules larger than the budget, where the configuration leaves them out rather than refuses to start, are in no pack: those with
-too many atoms are not counted when packs are (the index knows how many there are), those with too many edges, labels or pairs
-are.
+Molecules larger than the budget, if the configuration leaves them out rather than refuses to start, are in no pack. Those with
+too many atoms are not counted when packs are, since the index knows their number; those with too many edges, labels or pairs are
+counted.
 
-Order version 2: windows are cut for fewest packs, molecules go to the emptiest pack. A change to anything that moves a molecule
-must raise it.
+Order version 2: windows are cut for fewest packs, and molecules go to the emptiest pack. Any change that moves a molecule must
+raise the version.
 """
 
 import hashlib
@@ -48,26 +48,26 @@ class Plan:
 
     epoch: int
     key: int
-    """Decides every permutation of the epoch."""
+    """Key of every permutation of the epoch."""
     shuffle: bool
     blocks: np.ndarray
     """int64: block numbers in the epoch's order."""
     num_oversize: int
-    """Molecules of the split with more atoms, or pairs of these, than a pack holds, which are left out."""
+    """Molecules of the split that are left out because they have more atoms, or pairs of atoms, than a pack holds."""
     window_ptr: np.ndarray
     """int64 (W + 1): blocks of window w are blocks[window_ptr[w]:window_ptr[w + 1]]."""
     window_packs: np.ndarray
     """int64 (W): packs of each window."""
     lane_windows: list[np.ndarray]
-    """Windows of each lane that are its alone, in order."""
+    """Windows that belong to one lane alone, in order, per lane."""
     lane_shared: list[np.ndarray]
-    """int64 (n, 2) a lane: window and pack of what it takes from the shared windows, in order."""
+    """int64 (n, 2) per lane: window and pack of each pack that it takes from the shared windows, in order."""
     lane_starts: list[np.ndarray]
-    """Packs of a lane before each of its own windows, and before its shared packs (last entry)."""
+    """Number of packs of a lane before each of its own windows, and before its shared packs (last entry)."""
 
     @classmethod
     def make(cls, shard_set: ShardSet, config: StreamConfig, epoch: int) -> "Plan":
-        """Plan an epoch. Reads nothing but the index; time and memory grow with blocks only. Raises BudgetError."""
+        """Plan an epoch. It reads only the index, and time and memory grow with blocks only. Raises BudgetError."""
         check_budget(shard_set, config)
         blocks = shard_set.blocks(config.split)
         key = mix_key(int(shard_set.manifest.fingerprint[:16], 16), config.seed, epoch, ORDER_VERSION)
@@ -79,7 +79,7 @@ class Plan:
             blocks,
             counts["num_molecules"],
             counts["num_bonds"],
-            # where the largest molecule is left out, the next one may be as large as a pack
+            # if the largest molecule is left out, the next one may be as large as a pack
             np.minimum(counts["max_bonds"], config.budget.edges // 2),
             histogram,
             capacity=config.budget.capacity,
@@ -88,7 +88,7 @@ class Plan:
         num_oversize = count_larger(blocks, histogram, atoms=config.budget.max_atoms)
         if num_oversize == counts["num_molecules"][blocks].sum():
             raise BudgetError(f"budget {config.budget}: no molecule of split {config.split} is small enough for a pack")
-        # the rest levels the lanes
+        # the last windows level the lanes
         whole = count_whole(window_packs, num_lanes=config.num_lanes)
         lane_of_window, load = deal_to_lanes(window_packs[:whole], num_lanes=config.num_lanes)
         shared = window_packs[whole:]
@@ -110,26 +110,26 @@ class Plan:
 
     @property
     def num_windows(self) -> int:
-        """Windows of the epoch."""
+        """Number of windows of the epoch."""
         return len(self.window_packs)
 
     @property
     def num_packs(self) -> int:
-        """Packs of the epoch that hold molecules."""
+        """Number of packs of the epoch that hold molecules."""
         return int(self.window_packs.sum())
 
     @property
     def num_steps(self) -> int:
-        """Steps of the epoch: packs of the longest lane."""
+        """Number of steps of the epoch: the packs of the longest lane."""
         return max(self.lane_length(lane) for lane in range(len(self.lane_windows)))
 
     @property
     def num_masked_packs(self) -> int:
-        """Packs of the epoch's last step that are all padding."""
+        """Number of packs of the epoch's last step that are all padding."""
         return self.num_steps * len(self.lane_windows) - self.num_packs
 
     def lane_length(self, lane: int) -> int:
-        """Packs of a lane."""
+        """Number of packs of a lane."""
         return int(self.lane_starts[lane][-1]) + len(self.lane_shared[lane])
 
     def iter_lane(self, lane: int, start: int = 0) -> Iterator[Slot | None]:
@@ -158,7 +158,7 @@ class Plan:
         yield from self.iter_shared(lane, start)
 
     def iter_shared(self, lane: int, start: int = 0) -> Iterator[int]:
-        """Of these the ones that other lanes go through too."""
+        """Those of `iter_windows` that other lanes go through too."""
         shared = self.lane_shared[lane][max(0, start - int(self.lane_starts[lane][-1])) :, 0]
         # a lane takes its packs of one window one after another
         yield from dict.fromkeys(shared.tolist())
@@ -174,7 +174,7 @@ def _count_up(sizes: np.ndarray) -> np.ndarray:
 
 
 def check_budget(shard_set: ShardSet, config: StreamConfig) -> None:
-    """Refuse a budget that the largest molecule of the split exceeds. Raises BudgetError, naming the molecule."""
+    """Refuse a budget that the largest molecule of the split exceeds. Raises a BudgetError that names the molecule."""
     if config.oversize == "skip":
         return
     counts, blocks, capacity = shard_set.index.counts, shard_set.blocks(config.split), config.budget.capacity
@@ -203,6 +203,7 @@ def check_budget(shard_set: ShardSet, config: StreamConfig) -> None:
 
 
 def plan_hash(plan: dict) -> str:
-    """What a cursor is bound to, beside the shard set: `plan` is everything that moves a molecule, as JSON types."""
+    """Hash of the plan that a cursor carries: `plan` is everything that moves a molecule, besides the shard set, as JSON
+    types."""
     text = json.dumps({"order_version": ORDER_VERSION} | plan, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Which columns a stream reads: tasks by name or pattern, encodings, ids. Moves no molecule, unless labels are listed."""
+"""The columns that a stream reads: tasks by name or pattern, encodings, ids. They move no molecule, unless labels are listed."""
 
 import difflib
 from collections.abc import Collection, Mapping, Sequence
@@ -15,14 +15,14 @@ from molstream.streamer.errors import CallError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selection:
-    """Columns of a shard set."""
+    """Columns of a shard set that are read."""
 
     tasks: Mapping[Level, tuple[Task, ...]]
-    """By level, in the order of the label columns of a batch, which is that of the set."""
+    """Tasks by level, in the order of the label columns of a batch, which is that of the set."""
     columns: Mapping[Level, np.ndarray]
-    """Where these are among the stored columns of their level: int64."""
+    """Their places among the stored columns of their level: int64."""
     encodings: tuple[str, ...]
-    """Positional encodings, whether stored or to be computed."""
+    """Positional encodings, stored or to be computed."""
     with_ids: bool
     groups: tuple[str, ...]
     """Column groups to read."""
@@ -37,9 +37,9 @@ class Selection:
         encodings: Sequence[str] = (),
         with_ids: bool = False,
     ) -> "Selection":
-        """Find the columns in a set; `tasks` are names or patterns (`graph_S0_*`), all if None.
+        """Find the columns in a set; `tasks` are names or patterns (`graph_S0_*`), None: all.
 
-        Raises CallError for what is not there.
+        Raises CallError for names that the set does not have.
         """
         for what, given in (("tasks", tasks), ("levels", levels), ("encodings", encodings)):
             if isinstance(given, str):
@@ -49,7 +49,7 @@ class Selection:
         if unknown := [name for name in encodings if name not in computed_groups()]:
             raise CallError(f"encodings: got {unknown[0]!r}, expected some of {', '.join(computed_groups())}")
         there = {level: shard_set.manifest.tasks_of(level) for level in levels}
-        # in order, and quick to look up: there may be thousands
+        # in order, and quick to look up, since there may be thousands
         names = dict.fromkeys(task.name for level_tasks in there.values() for task in level_tasks)
         chosen = set(names) if tasks is None else {name for pattern in tasks for name in _expand(pattern, names, shard_set)}
         wanted = {level: [k for k, t in enumerate(level_tasks) if t.name in chosen] for level, level_tasks in there.items()}
@@ -80,7 +80,7 @@ def _match(pattern: str, names: Collection[str]) -> list[str]:
 
 
 def _expand(pattern: str, names: Collection[str], shard_set: ShardSet) -> list[str]:
-    """Of these names, that of a task or those a pattern matches. Raises CallError if there is none."""
+    """The names that `pattern` is or matches. Raises CallError if there is none."""
     if found := _match(pattern, names):
         return found
     levels = {task.name: task.level for task in shard_set.manifest.tasks}

@@ -1,4 +1,4 @@
-"""Where a stream's time goes: seconds and bytes of each stage, over all threads."""
+"""Where the time of a stream is spent: seconds and bytes of each stage, over all threads."""
 
 import threading
 import time
@@ -6,18 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 STAGES = ("read", "decompress", "decode", "encode", "pack", "collate")
-"""In the order a molecule passes them: ranged reads and checksums; zstd; columns; positional encodings that are not stored;
-packs; batches."""
+"""The stages in the order in which a molecule passes them: ranged reads and checksums; zstd; columns; positional encodings that
+are not stored; packs; batches."""
 
 
 class Stages:
-    """Adds up what threads report; cheap enough for once a block and once a pack."""
+    """Adds up the reports of threads; it is cheap enough to be called once per block and once per pack."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.seconds = dict.fromkeys(STAGES, 0.0)
         self.bytes_read = self.bytes_decompressed = 0
-        """Of members. Small gaps between two that are wanted are read through and not counted (`MAX_GAP`)."""
+        """Bytes of members. Small gaps between two wanted members are read through and not counted (`MAX_GAP`)."""
         self.windows = 0
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""What a stream delivers: rates, fill, waiting, stages and memory."""
+"""Statistics of a stream: rates, fill, waiting, stages and memory."""
 
 import os
 import time
@@ -8,7 +8,7 @@ from molstream.streamer.loader import NUM_STEPS_AHEAD, Loader, Step
 from molstream.streamer.stages import STAGES
 
 MAX_NAMED = 10
-"""Molecules that were left out and are remembered by id."""
+"""Number of left-out molecules whose ids are kept."""
 
 
 class StreamStats:
@@ -46,8 +46,8 @@ class StreamStats:
             self.labels += sum(int(getattr(batch, f"num_{level}_labels_T").sum()) for level in LEVELS)
 
     def read(self) -> dict[str, float]:
-        """Everything so far. Fill counts the packs that hold molecules; padding counts all, of atoms; a stage's share is of the
-        seconds that all threads had."""
+        """All statistics so far. Fill is over packs that hold molecules, padding is over the atom slots of all packs, and the
+        share of a stage is that of the seconds of all threads."""
         seconds = max(time.perf_counter() - self.start, 1e-9) if self.start else 1e-9
         full = max(self.packs - self.masked, 1)
         capacity, stages = self.budget.capacity, self.loader.stages

@@ -1,4 +1,4 @@
-"""A window in memory: its blocks decoded into one set of columns, shuffled and packed. Self-contained: needs the plan only."""
+"""A window in memory: its blocks decoded into one set of columns, shuffled and packed. The plan alone determines it."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from molstream.kernels.packing.collate import Columns, collate_pack, collate_pairs, collate_rows, count_labels
+from molstream.kernels.packing.collate import PackColumns, collate_pack, collate_pairs, collate_rows, count_labels
 from molstream.kernels.packing.packs import PackingError, num_packs, pack_molecules
 from molstream.kernels.packing.triples import LabelRows, Triples, collate_triples, concat_rows
 from molstream.kernels.rng.hashing import mix_key
@@ -29,23 +29,23 @@ from molstream.streamer.stages import Stages
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Window:
-    """Molecules in the order of their packs: a pack is a run of them, so that collation reads memory in order."""
+    """Molecules in the order of their packs: those of a pack are contiguous, so that collation reads memory in order."""
 
     molecules: Molecules
     label_rows: LabelRows | None = None
-    """Graph-level labels, where they are listed; these stay in stored order."""
+    """Graph-level labels if they are listed; they stay in stored order."""
     pack_ptr: np.ndarray
-    """int64 (packs + 1): pack p is molecules pack_ptr[p]:pack_ptr[p + 1]; those after the last are in none."""
+    """int64 (packs + 1): pack p is molecules pack_ptr[p]:pack_ptr[p + 1]; molecules after the last pack are left out."""
     place: np.ndarray
     """int64 (N): where each molecule was in stored order."""
     ptrs: Mapping[Row, np.ndarray]
     """int64 (N + 1): which rows of the columns of each kind belong to which molecule."""
     skipped: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
-    """Ids of molecules that are larger than a pack."""
+    """Ids of oversize molecules."""
 
     @classmethod
     def of(cls, molecules: Molecules, packed: tuple[np.ndarray, np.ndarray]) -> "Window":
-        """Molecules in stored order and what `pack_window` made of them."""
+        """Make a window of molecules in stored order and the result of `pack_window`."""
         taken = molecules.take(packed[1])
         return cls(
             molecules=taken,
@@ -65,10 +65,10 @@ def load_window(
     stages: Stages,
     memory: WindowMemory,
 ) -> Window:
-    """Read, shuffle and pack one window of a plan, its columns in `memory`.
+    """Read, shuffle and pack one window of a plan, with its columns in `memory`.
 
-    Sizes are decoded first, and decide where a molecule goes; then everything is decoded to its place. Raises ShardError for
-    damaged data, BudgetError if the packs do not hold.
+    Sizes are decoded first and decide the places of molecules; then all columns are decoded to these places. Raises ShardError
+    for damaged data, BudgetError if the packs cannot hold the molecules.
     """
     blocks = plan.window_blocks(window).tolist()
     contents, rows = _read_blocks(shard_set, blocks, config.budget, selection, stages)
@@ -121,7 +121,7 @@ def load_window(
 def _read_blocks(
     shard_set: ShardSet, blocks: list[int], budget: Budget, selection: Selection, stages: Stages
 ) -> tuple[list[dict[str, bytes]], LabelRows | None]:
-    """Decompressed members of blocks, and their graph-level labels where these are listed."""
+    """Decompressed members of blocks, and their graph-level labels if these are listed."""
     contents: list[dict[str, bytes]] = []
     label_rows: list[LabelRows] = []
     listed = budget.labels is not None and "graph_labels" in selection.groups
@@ -144,7 +144,7 @@ def _read(shard_set: ShardSet, block: int, groups: tuple[str, ...], stages: Stag
 
 
 def _fits(num_atoms: np.ndarray, num_bonds: np.ndarray, rows: LabelRows | None, config: StreamConfig) -> np.ndarray | None:
-    """Which molecules are not too large; None where that was settled at the start. bool (N)."""
+    """Which molecules are not oversize, bool (N); None if that was checked at the start."""
     if config.oversize == "error":
         return None
     capacity = config.budget.capacity
@@ -172,7 +172,7 @@ def window_bytes(shard_set: ShardSet, num_rows: Mapping[Row, int], *, budget: Bu
 
 
 def _ids_of(shard_set: ShardSet, blocks: list[int], places: np.ndarray, stages: Stages) -> np.ndarray:
-    """Ids of the molecules at some places in the stored order of blocks: few, so they are read for that alone."""
+    """Ids of the molecules at some places in the stored order of blocks. They are few, so ids are read only for them."""
     ends = np.cumsum(shard_set.index.counts["num_molecules"][blocks], dtype=np.int64)
     ids = []
     for block, part, end in zip(blocks, np.split(places, np.searchsorted(places, ends[:-1])), ends, strict=True):
@@ -193,9 +193,9 @@ def pack_window(
     key: int | None,
     where: str,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pack molecules of these sizes (those that `fits`, or all) into exactly `num_packs` packs; `key` shuffles them first.
+    """Pack molecules of these sizes (those in `fits`, or all) into exactly `num_packs` packs; `key` shuffles them first.
 
-    Returns offsets and molecules as `kernels.packing.packs.pack_molecules`. Raises BudgetError.
+    Returns offsets and molecules, as `kernels.packing.packs.pack_molecules`. Raises BudgetError.
     """
     order = np.arange(len(num_atoms)) if key is None else shuffled(len(num_atoms), key=key)
     try:
@@ -212,8 +212,8 @@ def pack_window(
 
 
 def iter_batches(molecules: Molecules, *, atoms_a_pack: int, encodings: tuple[str, ...] = ()) -> Iterator[Batch]:
-    """Batches over molecules that come from no shard set (rows of a table), one shape for all, without labels, with positional
-    encodings."""
+    """Batches of molecules that come from no shard set but, for example, from rows of a table: one shape for all, without labels,
+    with positional encodings."""
     sizes, bonds = molecules.num_atoms, molecules.num_bonds
     if not len(molecules):
         return
@@ -227,7 +227,7 @@ def iter_batches(molecules: Molecules, *, atoms_a_pack: int, encodings: tuple[st
     )
     packs = num_packs(sizes, bonds, capacity=budget.capacity)
     while (packed := _try_packs(molecules, packs, budget)) is None:
-        # nothing was planned with this number, so one more pack is as good
+        # no plan depends on this number, so one more pack does no harm
         packs += 1
     window = Window.of(molecules.replace(**compute_columns(molecules, encodings)), packed)
     layout = Layout.of(budget, num_features=molecules.atom_codes.shape[1], encodings=encodings)
@@ -243,7 +243,8 @@ def _try_packs(molecules: Molecules, packs: int, budget: Budget) -> tuple[np.nda
 
 
 def collate(window: Window | None, pack: int, *, layout: Layout, pin_memory: bool = False) -> Batch:
-    """One pack as a batch; a window of None gives a masked pack. Label columns of the layout that the window lacks are absent."""
+    """One pack as a batch; without a window it is a masked pack. Label columns that the layout has but the window lacks are
+    absent."""
     storage = layout.allocate(pin_memory=pin_memory)
     out = layout.arrays(storage)
     if window is None:
@@ -253,7 +254,9 @@ def collate(window: Window | None, pack: int, *, layout: Layout, pin_memory: boo
         molecules, rows, place, ptrs = window.molecules, window.label_rows, window.place, window.ptrs
         first, last = window.pack_ptr[pack : pack + 2].tolist()
     members = np.arange(first, last)
-    columns = Columns(molecules.atom_ptr, molecules.bond_ptr, molecules.atom_codes, molecules.bond_atoms, molecules.bond_codes)
+    columns = PackColumns(
+        molecules.atom_ptr, molecules.bond_ptr, molecules.atom_codes, molecules.bond_atoms, molecules.bond_codes
+    )
     graphs, atoms, edges = (len(out[name]) for name in ("graph_mask_G", "atom_mask_A", "edge_mask_E"))
     structure = {name: out[f"{name}_{suffix}"] for name, suffix in SUFFIXES.items()}
     collate_pack(members, columns, graphs=graphs, atoms=atoms, edges=edges, out=structure)

@@ -25,6 +25,8 @@ settings.register_profile("molstream", deadline=None, suppress_health_check=[Hea
 settings.load_profile("molstream")
 
 ROOT = Path(__file__).resolve().parents[1]
+HANGS_S = 500
+"""A process that has not ended after so long hangs; pytest's own limit would leave it behind."""
 
 GRAPH, ATOM = ([t.name for t in preset_dataset("pm6").tasks if t.level == level] for level in ("graph", "atom"))
 PM6_SCHEMA = pa.schema(
@@ -116,15 +118,15 @@ _RUN = "import json, runpy, sys; sys.path[:] = json.loads(sys.argv[1]); sys.argv
 
 @pytest.fixture(scope="session")
 def run_python() -> Callable[..., subprocess.CompletedProcess]:
-    """run_python(script or "-m", ..., timeout=100) -> a finished Python process with this one's import path."""
+    """run_python(script or "-m", ...) -> a finished Python process with this one's import path."""
 
-    def run(*args: object, timeout: float = 100) -> subprocess.CompletedProcess:
+    def run(*args: object) -> subprocess.CompletedProcess:
         words = [str(a) for a in args]
         how = "runpy.run_path(sys.argv[0], run_name='__main__')"
         if words[0] == "-m":
             how = "name = sys.argv.pop(1); runpy.run_module(name, run_name='__main__', alter_sys=True)"
         command = [sys.executable, "-c", _RUN + how, json.dumps(sys.path), *words]
-        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=HANGS_S, check=False)
 
     return run
 
@@ -207,7 +209,7 @@ def torchrun(tmp_path):
             start_new_session=True,
         )
         try:
-            out, err = process.communicate(timeout=100)
+            out, err = process.communicate(timeout=HANGS_S)
         finally:
             # its processes too, where it did not end
             if process.poll() is None:

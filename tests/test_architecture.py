@@ -56,10 +56,10 @@ MAY_IMPORT = {
 }
 """Ours and others', by package; of `molstream/` itself last. The standard library is free, but for FORBIDDEN."""
 ONLY_IN = {
+    # the cache of machine code is a folder
+    "kernels.compiled": {"numba"},
     "kernels.nn.segment": {"torch", "torch_scatter"},
     "kernels.nn.dropout": {"torch"},
-    "kernels.tables.assign": {"numba"},
-    "kernels.tables.moments": {"numba"},
     "shards.chemistry.parser": {"rdkit"},
     "shards.splits.torchfile": {"torch"},
     "shards.workers.ray": {"ray"},
@@ -67,12 +67,27 @@ ONLY_IN = {
     "tools.page": {"jinja2"},
     "tools.plots": {"matplotlib"},
 }
-"""What one module may import beyond its package; compiled ones, `kernels.*._*`, may import numba."""
+"""What one module may import beyond its package."""
 FORBIDDEN = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "marshal", "shelve"}
 NO_FILES = {"os", "pathlib", "io", "shutil", "tempfile", "glob", "configparser", "tomllib", "json"}
 """Kernels are pure functions on arrays: no files, no configs."""
 MAY_LOAD = "shards.splits.torchfile"
 """The one module that calls torch.load, with weights_only=True, and imports torch in a function."""
+STORE = "shards.store"
+"""The one room that opens files for writing and parses JSON."""
+WRITES = {
+    *("write_text", "write_bytes", "touch", "symlink_to", "hardlink_to", "symlink", "link", "rename", "renames", "truncate"),
+    *("save_file", "savez", "savez_compressed", "savetxt", "tofile", "ParquetWriter", "OSFile", "output_stream", "FileHandler"),
+    *("TemporaryFile", "NamedTemporaryFile", "SpooledTemporaryFile", "mkstemp", "mkfifo", "fdopen"),
+    *("copyfile", "copyfileobj", "copytree", "copy2", "flock", "lockf", "fsync", "JSONDecoder"),
+}
+"""Functions that write files, rename them, lock them or read JSON, by their last name, whosever they are."""
+WRITES_OF = {
+    *("pq.write_table", "pyarrow.parquet.write_table", "np.save", "numpy.save", "torch.save"),
+    *("shutil.move", "shutil.copy", "os.replace", "json.load", "json.loads", "json.dump"),
+}
+"""The same, where the last name alone means other things too."""
+MODE = re.compile(r"[rwaxbt+U]{1,4}")
 DANGEROUS = {"shell": True, "allow_pickle": True, "weights_only": False}
 BY_NAME = {"trainers.models.layers.build"}
 """Modules that import what a table of ours names; the table's test sees where that lies."""
@@ -119,6 +134,68 @@ def is_allowed(name: str, allowed: set[str]) -> bool:
     return any(".".join(parts[:k]) in allowed for k in range(1, len(parts) + 1))
 
 
+def find_files(tree: ast.AST) -> list[str]:
+    """Calls that open a file for writing, rename or lock one, or parse JSON, in whatever way; what the store is for."""
+    found = []
+    buffers = {
+        target.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and ast.unparse(node.value) in ("io.BytesIO()", "io.StringIO()")
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    names = {
+        f"{node.module}.{alias.name}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module in ("json", "os", "shutil", "pyarrow.parquet", "numpy", "torch")
+        for alias in node.names
+    }
+    aliases = {a.asname or a.name: a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+    plain = {name.rpartition(".")[2] for name in names if name in WRITES_OF}
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        full = ast.unparse(node.func)
+        head, dot, rest = full.partition(".")
+        whole = aliases.get(head, head) + dot + rest
+        is_method = isinstance(node.func, ast.Attribute)
+        called = full.rpartition(".")[2] if is_method or isinstance(node.func, ast.Name) else ""
+        first = ast.unparse(node.args[0]) if node.args else ""
+        is_file = called in WRITES and (is_method or called not in ("write_bytes", "link", "truncate"))
+        is_file |= bool({full, whole} & WRITES_OF)
+        is_file |= not is_method and called in plain
+        # of text it takes two
+        is_file |= is_method and called == "replace" and len(node.args) == 1 and not node.keywords
+        is_file |= called == "savefig" and first not in buffers
+        is_file |= called == "open" and is_writing(node, is_method)
+        is_file |= full in ("np.memmap", "numpy.memmap") and not has_mode(node, "r", "c")
+        if is_file:
+            found.append(f"calls {full}: files are written, renamed, locked and JSON is parsed in shards.store")
+    return found
+
+
+def is_writing(node: ast.Call, is_method: bool) -> bool:
+    """Whether a call of something named open may open for writing: not with a mode for reading, or none."""
+    full = ast.unparse(node.func)
+    if full == "os.open":
+        # what is printed to nobody
+        return ast.unparse(node.args[0]) != "os.devnull"
+    modes = [k.value for k in node.keywords if k.arg in ("mode", None)]
+    # Path.open(mode), open(file, mode), fsspec.open(url, mode)
+    modes += node.args[1:2] if not is_method else node.args[:2]
+    texts = [getattr(mode, "value", None) for mode in modes]
+    if any(isinstance(text, str) and MODE.fullmatch(text) and set(text) & set("wax+") for text in texts):
+        return True
+    # a mode that is computed may be any
+    return not is_method and any(not isinstance(text, str) for text in texts)
+
+
+def has_mode(node: ast.Call, *modes: str) -> bool:
+    """Whether a mode is among the arguments."""
+    given = [getattr(a, "value", None) for a in [*node.args, *(k.value for k in node.keywords)]]
+    return any(mode in given for mode in modes)
+
+
 def find_problems(module: str, source: str) -> list[str]:
     """What is wrong with a module called `module` ('kernels.packing.packs'); nothing if it keeps to the rules."""
     tree = ast.parse(source)
@@ -126,8 +203,6 @@ def find_problems(module: str, source: str) -> list[str]:
     problems = [] if ast.get_docstring(tree) else ["has no docstring"]
     is_face = module in FACE
     allowed = MAY_IMPORT["" if is_face else package] | ONLY_IN.get(module, set())
-    if package == "kernels" and module.rpartition(".")[2].startswith("_"):
-        allowed |= {"numba"}
     for full in sorted(imports_of(tree)):
         name = full.removeprefix("molstream.")
         top = full.split(".")[0]
@@ -135,7 +210,7 @@ def find_problems(module: str, source: str) -> list[str]:
             problems.append(f"imports {full} by its bare name")
         elif top in FORBIDDEN or (not is_allowed(name, allowed) and top not in sys.stdlib_module_names):
             problems.append(f"imports {name if top == 'molstream' else top}")
-        elif package == "kernels" and top in NO_FILES:
+        elif package == "kernels" and top in NO_FILES and module != "kernels.compiled":
             problems.append(f"imports {top}: kernels know no files")
         elif top == "molstream" and room_of(name)[0] == package and not is_face:
             there = room_of(name)[1]
@@ -146,6 +221,8 @@ def find_problems(module: str, source: str) -> list[str]:
         isinstance(node, ast.Import | ast.ImportFrom) and "torch" in imports_of(node) for node in tree.body
     ):
         problems.append("imports torch before it is asked for")
+    if room_of(module) != tuple(STORE.split(".")):
+        problems += find_files(tree)
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue
@@ -231,7 +308,7 @@ def test_nothing_imports_a_package_by_its_bare_name(folder):
     [
         ("kernels.packing.packs", "import torch", "imports torch"),
         ("kernels.packing.packs", "from numba import njit", "imports numba"),
-        ("kernels.packing.packs", "def f():\n    from numba import njit", "imports numba"),
+        ("kernels.packing._packs", "def f():\n    from numba import njit", "imports numba"),
         ("kernels.packing.packs", "from molstream.shards.molecules import Task", "imports shards.molecules"),
         ("kernels.packing.packs", "from pathlib import Path", "imports pathlib: kernels know no files"),
         ("kernels.nn.segment", "import numba", "imports numba"),
@@ -243,7 +320,7 @@ def test_nothing_imports_a_package_by_its_bare_name(folder):
         ("shards.build.build", "from rdkit import Chem", "imports rdkit"),
         ("shards.build.build", "import webdataset", "imports webdataset"),
         ("shards.build.build", "from molstream.streamer.batch import Batch", "imports streamer.batch"),
-        ("shards.format.index", "from molstream.shards.build.plan import Plan", "imports shards.build.plan, upwards"),
+        ("shards.format.index", "from molstream.shards.build.plan import BuildPlan", "imports shards.build.plan, upwards"),
         ("shards.format.index", "if x:\n    from molstream.shards.build import plan", "imports shards.build.plan, upwards"),
         ("shards.molecules", "from molstream.shards.format.block import Widths", "imports shards.format.block, upwards"),
         ("streamer.loader", "from molstream.trainers.config import Recipe", "imports trainers.config"),
@@ -289,7 +366,7 @@ def test_the_checker_finds_what_is_forbidden(module, line, problem):
 @pytest.mark.parametrize(
     ("module", "line"),
     [
-        ("kernels.codec._bytes", "from numba import njit"),
+        ("kernels.compiled", "from numba import njit"),
         ("kernels.nn.segment", "import torch"),
         ("shards.chemistry.parser", "from rdkit import Chem"),
         ("shards.splits.torchfile", "def f():\n    import torch\n    torch.load('x', weights_only=True)"),
@@ -304,6 +381,101 @@ def test_the_checker_finds_what_is_forbidden(module, line, problem):
 )
 def test_the_checker_lets_pass_what_is_allowed(module, line):
     assert find_problems(module, f'"""A module."""\n{line}\n') == []
+
+
+FILES = [
+    "open('a', 'w')",
+    "open('a', mode='ab')",
+    "open('a', 'x')",
+    "open('a', 'r+b')",
+    "open('a', mode)",
+    "open('a', **options)",
+    "path.open('wb')",
+    "path.open(mode='a')",
+    "io.open('a', 'w')",
+    "gzip.open(path, 'wb')",
+    "tarfile.open(path, 'w')",
+    "archive.open('w')",
+    "import json as j\nj.loads(text)",
+    "import pyarrow.parquet as p\np.write_table(table, path)",
+    "fsspec.open(url, 'wb')",
+    "os.open(path, os.O_WRONLY)",
+    "os.open(path, flags)",
+    "os.fdopen(3, 'w')",
+    "path.write_text('a')",
+    "path.write_bytes(data)",
+    "Path.write_text(path, 'a')",
+    "path.touch()",
+    "pq.write_table(table, path)",
+    "pq.ParquetWriter(path, schema)",
+    "from pyarrow.parquet import write_table\nwrite_table(table, path)",
+    "from pyarrow.parquet import ParquetWriter\nParquetWriter(path, schema)",
+    "save_file(tensors, path)",
+    "np.save(path, array)",
+    "np.savez(path, a=array)",
+    "array.tofile(path)",
+    "torch.save(state, path)",
+    "np.memmap(path, np.uint8, 'w+')",
+    "figure.savefig(path)",
+    "plt.savefig('a.png')",
+    "beside.rename(path)",
+    "beside.replace(path)",
+    "os.rename(a, b)",
+    "os.replace(a, b)",
+    "from os import replace\nreplace(a, b)",
+    "shutil.move(a, b)",
+    "shutil.copy(a, b)",
+    "shutil.copytree(a, b)",
+    "path.symlink_to(other)",
+    "fcntl.flock(file, fcntl.LOCK_EX)",
+    "os.fsync(3)",
+    "tempfile.NamedTemporaryFile()",
+    "tempfile.TemporaryFile()",
+    "logging.FileHandler(path)",
+    "json.loads(text)",
+    "json.load(file)",
+    "json.dump(value, file)",
+    "from json import loads\nloads(text)",
+    "json.JSONDecoder().decode(text)",
+]
+
+
+@pytest.mark.parametrize("line", FILES)
+def test_the_checker_finds_files_that_are_written_outside_the_store(line):
+    call = ast.unparse(next(n.func for n in reversed([*ast.walk(ast.parse(line))]) if isinstance(n, ast.Call)))
+    (problem,) = {p for p in find_problems("shards.build.build", f'"""A module."""\n{line}\n') if p.startswith("calls ")}
+    assert problem == f"calls {call}: files are written, renamed, locked and JSON is parsed in shards.store"
+    assert not [p for p in find_problems("shards.store.writing", f'"""A module."""\n{line}\n') if p.startswith("calls ")]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "open('/proc/self/statm')",
+        "open('a', 'rb')",
+        "open('warp')",
+        "path.open()",
+        "path.open('rb')",
+        "archive.open(entry)",
+        "store.open('waxworks.parquet')",
+        "fsspec.open(url, 'rb')",
+        "fsspec.open(url, 'rt', encoding='utf-8')",
+        "os.open(os.devnull, os.O_WRONLY)",
+        "text.replace('a', 'b')",
+        "replace(recipe, hidden=3)",
+        "dataclasses.replace(recipe, hidden=3)",
+        "write_bytes(path, data)",
+        "writer.write_table(table)",
+        "json.dumps(value)",
+        "save(tensors)",
+        "import io\nout = io.BytesIO()\nfigure.savefig(out, format='png')",
+        "np.memmap(path, np.uint8, 'r')",
+        "path.unlink()",
+        "path.mkdir()",
+    ],
+)
+def test_the_checker_lets_pass_what_writes_no_file(line):
+    assert not [p for p in find_problems("tools.curves", f'"""A module."""\n{line}\n') if p.startswith("calls ")]
 
 
 def test_the_checker_finds_a_missing_docstring():

@@ -31,6 +31,7 @@ def build(
     from molstream.shards.build.build import BuildOptions, WorkOptions
     from molstream.shards.build.build import build as run
     from molstream.shards.errors import InputError
+    from molstream.shards.workers.ahead import compile_ahead
     from molstream.tools.peak_memory import PeakMemory
     from molstream.tools.progress import bars
 
@@ -40,6 +41,7 @@ def build(
     options = BuildOptions(**tables.parse(files), **splits.parse(), **content.parse())
     work_options = WorkOptions(**work.parse())
     _print_inputs(files, is_joined=tables.is_joined)
+    compile_ahead("build")
     try:
         with bars() as progress, PeakMemory() as memory:
             manifest = run(list(files.values()), out, options, progress, work=work_options, split_file=splits.file)

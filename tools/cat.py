@@ -89,12 +89,12 @@ def _numbers(values) -> list[float | None]:
 
 
 def _bond_list(labels):
-    """float32 (bonds, 2) -> an entry a bond, or two a bond if any is labelled both ways."""
+    """float32 (bonds, 2) -> one entry per bond, or two if any bond is labelled in both directions."""
     return labels[:, 0] if _all_nan(labels[:, 1]) else labels.reshape(-1)
 
 
 def _pair_list(labels):
-    """float32 (pairs, 2) -> n * n entries, or n * (n - 1) / 2 for i < j row by row, if no pair is labelled both ways."""
+    """float32 (pairs, 2) -> n * n entries, or n * (n - 1) / 2 for i < j row by row if no pair is labelled in both directions."""
     import numpy as np
 
     n = int((2 * len(labels) + 0.25) ** 0.5)

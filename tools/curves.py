@@ -1,18 +1,20 @@
-"""The plot of a run: what its log says, as run.png. Needs matplotlib (`molstream[report]`); without it there is none."""
+"""The plot of a run, run.png, drawn from its log. It needs matplotlib (`molstream[report]`) and is not drawn without it."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from molstream.shards.store.writing import write_bytes
 from molstream.trainers.runs.log import read_log
 
 PLOT = "run.png"
 MAX_POINTS = 2000
-"""Of a line; longer ones are thinned."""
+"""Most points of a line; longer lines are thinned."""
 
 
 def plot_run(run: Path) -> Path | None:
-    """Draw a run's log into its folder. Returns the picture, None where matplotlib is missing or the log has no line."""
+    """Draw a run's log into its folder. Returns the path, or None if matplotlib is missing or the log has no line."""
     try:
         from matplotlib import rc_context
         from matplotlib.figure import Figure
@@ -25,7 +27,7 @@ def plot_run(run: Path) -> Path | None:
     if not train:
         return None
     sets = [name.removeprefix("loss_") for name in train[-1] if name.startswith("loss_")]
-    # not the reader's matplotlibrc
+    # independent of the reader's matplotlibrc
     with rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3}):
         figure = Figure(figsize=(11, 7), layout="constrained")
         loss, metric, rate, speed = figure.subplots(2, 2).flat
@@ -46,7 +48,7 @@ def plot_run(run: Path) -> Path | None:
             (loss, "loss of each task set"),
             (metric, "validation metrics, mean over tasks"),
             (rate, "learning rate, gradient norm"),
-            (speed, "molecules a second, share of time waiting for data"),
+            (speed, "molecules per second, share of time waiting for data"),
         ):
             axes.set_title(title)
             axes.set_xlabel("step")
@@ -58,9 +60,9 @@ def plot_run(run: Path) -> Path | None:
                 pair[0].legend(
                     handles=handles, fontsize=7, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.14), frameon=False
                 )
-        beside = run / f".{PLOT}.part"
-        figure.savefig(beside, format="png", dpi=110)
-    beside.rename(run / PLOT)
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", dpi=110)
+    write_bytes(run / PLOT, picture.getvalue())
     return run / PLOT
 
 

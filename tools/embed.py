@@ -80,23 +80,18 @@ def embed(
 
 def read_table(path: Path, column: str | None) -> tuple[str, int]:
     """Hash of a table's bytes and its number of rows: checks the whole of it before anything is written."""
-    import hashlib
-
     from molstream.shards.errors import SchemaError
     from molstream.shards.inputs.tables import iter_smiles
+    from molstream.shards.store.reading import hash_file
 
-    digest = hashlib.sha256()
     rows = sum(len(batch) for batch in iter_smiles(str(path), column=column))
     if not rows:
         raise SchemaError(f"{path}: no rows")
-    with path.open("rb") as file:
-        while part := file.read(1 << 20):
-            digest.update(part)
-    return digest.hexdigest(), rows
+    return hash_file(path), rows
 
 
 def featurize(smiles: list[str | None], first_row: int) -> tuple:
-    """Rows of a table as molecules, and why the others are none."""
+    """Rows of a table as molecules, and the reasons of the rows that failed."""
     from molstream.shards.build.map import featurize_smiles
 
     return featurize_smiles(smiles, first_row)

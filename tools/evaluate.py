@@ -31,7 +31,7 @@ def evaluate(
     from molstream.tools.progress import bars
     from molstream.tools.report import print_results, skipped
     from molstream.trainers.distributed.process_group import joined
-    from molstream.trainers.jobs.evaluate import evaluate_checkpoint
+    from molstream.trainers.jobs.evaluate import evaluate_checkpoint, write_results
     from molstream.trainers.models.export import load_weights
 
     for file in out or ():
@@ -53,21 +53,9 @@ def evaluate(
             )
         if not processes.is_first:
             return
-        print_results(results, every_task=every_task)
+        # what was computed is saved before anything is said
         for file in out or ():
             write_results(results, file)
+        print_results(results, every_task=every_task)
+        for file in out or ():
             typer.echo(f"all tasks: {file}")
-
-
-def write_results(results, file: Path) -> None:
-    """Write all metrics, as JSON or Parquet by the name of the file; whole or not at all."""
-    import json
-
-    import pyarrow.parquet as pq
-
-    beside = file.with_name(f".{file.name}.part")
-    if file.suffix == ".json":
-        beside.write_text(json.dumps(results.to_json(), indent=1) + "\n")
-    else:
-        pq.write_table(results.to_table(), beside)
-    beside.rename(file)

@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 
 BUDGETS = (1024, 8192, 16384, 65536)
-"""Atoms a pack that a budget is suggested for."""
+"""Atoms per pack for which a budget is suggested."""
 MAX_LINES = 100
-"""Tasks of a set that are printed one by one."""
+"""Most tasks of a set that are printed one by one."""
 WIDE = 256
-"""Graph-level tasks from which on listed labels are worth a thought."""
+"""Number of graph-level tasks from which listed labels are suggested."""
 BAR = 40
-"""Characters of the longest bar of a histogram."""
+"""Length of the longest bar of a histogram, in characters."""
 
 
 def inspect(
@@ -28,7 +28,7 @@ def inspect(
     from molstream.shards.format.block import FORMAT_VERSION
     from molstream.shards.format.reader import ShardSet
     from molstream.shards.format.summary import summarize
-    from molstream.shards.format.writer import write_atomic
+    from molstream.shards.store.writing import write_bytes
     from molstream.streamer.config import Budget
 
     shard_set = ShardSet(directory)
@@ -42,7 +42,7 @@ def inspect(
     if html is not None:
         from molstream.tools.page import render_page
 
-        write_atomic(html, render_page(facts).encode())
+        write_bytes(html, render_page(facts).encode())
     _Printer().print(facts)
     if html is not None:
         typer.echo(f"page with plots: {html}", err=True)
@@ -51,12 +51,12 @@ def inspect(
 
 
 class _Printer:
-    """Tables on a terminal, or whole lines where a file or a pipe has no width to keep to."""
+    """Prints tables as wide as the terminal, or whole lines to a file or a pipe, which have no width."""
 
     def __init__(self) -> None:
         from rich.console import Console
 
-        # names must be whole
+        # names must not be cut
         self.console = Console(width=None if sys.stdout.isatty() else 200, markup=False)
 
     def print(self, facts: dict) -> None:
@@ -69,7 +69,7 @@ class _Printer:
         )
         self.table(
             "Column groups",
-            ["group", "bytes a molecule"],
+            ["column group", "bytes per molecule"],
             [[name, f"{size:,.1f}"] for name, size in [*facts["bytes_a_molecule"].items()]]
             + [["all", f"{sum(facts['bytes_a_molecule'].values()):,.1f}"]],
         )
@@ -81,8 +81,8 @@ class _Printer:
             )
         for task_set in facts["task_sets"]:
             self.task_set(task_set)
-        self.histogram("Atoms a molecule", facts["histograms"]["atoms"], facts["molecules"])
-        self.histogram("Bonds a molecule", facts["histograms"]["bonds"], facts["molecules"])
+        self.histogram("Atoms per molecule", facts["histograms"]["atoms"], facts["molecules"])
+        self.histogram("Bonds per molecule", facts["histograms"]["bonds"], facts["molecules"])
         self.shares("Elements", facts["histograms"]["elements"])
         self.shares("Bonds", facts["histograms"]["bond_types"])
         self.rest(facts)
@@ -90,7 +90,7 @@ class _Printer:
     def table(self, title: str, head: list[str], rows: list[list[str]]) -> None:
         from rich.table import Table
 
-        # not the table's own title, which is cut to the width of its columns
+        # the table's own title would be cut to the width of its columns
         self.console.print(title, style="bold", highlight=False, markup=False)
         grid = Table(box=None, pad_edge=False, header_style="italic")
         for k, name in enumerate(head):
@@ -103,7 +103,7 @@ class _Printer:
         self.console.print(text, highlight=False, markup=False)
 
     def task_set(self, task_set: dict) -> None:
-        """Normalisation of regression is (x - mean) / std; classes are taken as they are."""
+        """One row per task. Regression is normalised as (x - mean) / std; classes are not normalised."""
         tasks, kind = task_set["tasks"], task_set["kind"]
         what = {"graph": "molecules", "atom": "atoms", "bond": "bonds", "pair": "pairs"}[task_set["level"]]
         shown, note = tasks, ""
@@ -125,7 +125,7 @@ class _Printer:
         )
 
     def histogram(self, title: str, counts: dict[str, int], total: int) -> None:
-        """In ten bins or so of whole numbers."""
+        """A histogram in about ten bins of whole numbers."""
         numbers = {int(key): count for key, count in counts.items()}
         low, high = min(numbers), max(numbers)
         width = max(1, -(-(high - low + 1) // 12))
@@ -150,7 +150,7 @@ class _Printer:
     def rest(self, facts: dict) -> None:
         sizes = facts["molecule_sizes"]
         self.line(
-            f"Atoms a molecule: mean {sizes['mean']:.1f}, largest {sizes['max']} (id {sizes['max_id']}); bonds: mean "
+            f"Atoms per molecule: mean {sizes['mean']:.1f}, largest {sizes['max']} (id {sizes['max_id']}); bonds: mean "
             f"{sizes['mean_bonds']:.1f}, most {sizes['max_bonds']} (id {sizes['max_bonds_id']})\n"
             "Suggested budgets (graphs,atoms,edges): " + "  ".join(facts["suggested_budgets"].values())
         )

@@ -1,4 +1,4 @@
-"""The `molstream` command: one function a subcommand, errors as one line, exit codes 0 done, 1 data or run, 2 call."""
+"""The `molstream` command: one function per subcommand, errors as one line, exit codes 0 done, 1 data or run, 2 call."""
 
 import os
 import signal
@@ -53,7 +53,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Print a traceback with an error.")] = False,
-    # eager: it stands alone, without a command
+    # eager, since it is given without a command
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
     ] = False,
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point of the `molstream` command."""
     args = sys.argv[1:] if argv is None else argv
     debug = "--debug" in args
-    # a flag for every command, so let it stand anywhere
+    # it is a flag for every command, so it may stand anywhere
     args = ["--debug", *(a for a in args if a != "--debug")] if debug and args != ["--debug"] else args
     signal.signal(signal.SIGTERM, _terminate)
     _commands()
@@ -77,10 +77,10 @@ def main(argv: list[str] | None = None) -> None:
     try:
         code = _run(command, list(args), debug)
     except (BrokenPipeError, SystemExit) as error:
-        # rich exits with 1 and nothing else where a pipe is broken
+        # rich exits with 1, and only for a broken pipe
         if isinstance(error, SystemExit) and error.code != 1:
             raise
-        # the reader of our output has gone, as in `molstream cat ... | head` (rich then exits); what is buffered goes nowhere
+        # the reader of our output has exited, as in `molstream cat ... | head` (rich then exits); buffered output is dropped
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     sys.exit(code)
@@ -89,8 +89,8 @@ def main(argv: list[str] | None = None) -> None:
 def _run(command: Any, args: list[str], debug: bool) -> int:
     """Parse and run; returns the exit code."""
     try:
-        # not app(...): that has its own ways with interrupts and broken pipes
-        # the arguments again, for a command that starts itself as several processes
+        # app(...) would handle interrupts and broken pipes in its own way; the arguments are passed on for a command that starts
+        # itself as several processes
         with command.make_context("molstream", list(args), obj=list(args)) as context:
             command.invoke(context)
         return 0
@@ -119,6 +119,9 @@ def _explain(error: Exception) -> int:
         elif text:
             print("molstream: error: " + " ".join(text.split()), file=sys.stderr)
         return usage_code
+    if isinstance(error, MemoryError):
+        print(f"molstream: error: not enough memory{f' ({error})' if str(error) else ''}", file=sys.stderr)
+        return 1
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         print(f"molstream: error: {where}{error.strerror or error}", file=sys.stderr)

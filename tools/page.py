@@ -1,8 +1,8 @@
-"""What a shard set holds, as one HTML page that loads nothing and needs no JavaScript.
+"""The content of a shard set as one HTML page that loads nothing and needs no JavaScript.
 
-Names, units, reasons and file names come from the data and are not trusted: the template escapes all of them, what no text may
-contain becomes U+FFFD, and the page's policy forbids scripts and loads. The template is tools/page.html.j2; it and the plots need
-`molstream[report]`. Price: a set of 3,300 tasks makes a page of about a megabyte, nearly all of it tables of tasks.
+Names, units, reasons and file names come from the data and are not trusted: the template escapes all of them, characters that no
+text may contain become U+FFFD, and the page's policy forbids scripts and loads. The template is tools/page.html.j2; it and the
+plots need `molstream[report]`. Price: a set of 3,300 tasks makes a page of about a megabyte, nearly all of it tables of tasks.
 """
 
 import json
@@ -17,9 +17,9 @@ from typing import Any
 from molstream.tools.plots import plot_coverage, plot_elements, plot_histogram, plot_ranges, tail_start
 
 OPEN_ROWS = 20
-"""Longer tables are folded up."""
+"""Tables with more rows than this are folded up."""
 FAR = 20.0
-"""Standard deviations from the mean from which a value is worth a look."""
+"""Distance from the mean, in standard deviations, beyond which a value is remarked on."""
 _CARRIERS = {"graph": "molecules", "atom": "atoms", "bond": "bonds", "pair": "pairs of atoms"}
 _NORMALISED = {
     "regression": "In training a value is (x − mean) / std; mean and std are those of the training split. A task whose values "
@@ -33,7 +33,7 @@ _NORMALISED = {
 def render_page(facts: dict[str, Any]) -> str:
     """The page for the facts that `molstream inspect` collects, to be written as UTF-8. The same facts give the same text.
 
-    Raises ModuleNotFoundError where jinja2 or matplotlib is missing.
+    Raises ModuleNotFoundError if jinja2 or matplotlib is missing.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -47,12 +47,12 @@ def render_page(facts: dict[str, Any]) -> str:
     )
     environment.filters |= {"count": _count, "number": _number, "percent": _percent, "size": _size}
     environment.tests["long"] = _is_long
-    template = environment.from_string(files("tools").joinpath("page.html.j2").read_text(encoding="utf-8"))
+    template = environment.from_string(files("molstream.tools").joinpath("page.html.j2").read_text(encoding="utf-8"))
     return template.render(_view(facts))
 
 
 def _view(facts: dict[str, Any]) -> dict[str, Any]:
-    """What the template shows: the facts and what follows from them."""
+    """The values that the template shows: the facts, and values that follow from them."""
     reaches = _reaches(facts)
     path = str(facts["path"])
     return {
@@ -86,7 +86,7 @@ def _splits(facts: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _storage(facts: dict[str, Any]) -> list[tuple[str, float, float]]:
-    """(column group, bytes a molecule, share), most first; then what the groups do not explain."""
+    """(column group, bytes per molecule, share), largest first; then the bytes that belong to no group."""
     groups = {k: float(v) for k, v in facts["bytes_a_molecule"].items()}
     rest = facts["bytes"] / max(1, facts["molecules"]) - sum(groups.values())
     total = max(1e-9, sum(groups.values()) + max(0.0, rest))
@@ -198,7 +198,7 @@ def _coverage(facts: dict[str, Any]) -> list[dict[str, Any]]:
 def _histogram(facts: dict[str, Any], what: str) -> dict[str, Any]:
     counts = {int(k): int(n) for k, n in facts["histograms"][what].items() if n}
     if not counts:
-        return {"title": f"{what.capitalize()} a molecule", "text": "No molecules.", "plot": ""}
+        return {"title": f"{what.capitalize()} per molecule", "text": "No molecules.", "plot": ""}
     sizes = facts["molecule_sizes"]
     mean = sizes["mean" if what == "atoms" else "mean_bonds"]
     largest = sizes["max" if what == "atoms" else "max_bonds"]
@@ -208,8 +208,8 @@ def _histogram(facts: dict[str, Any], what: str) -> dict[str, Any]:
     if cut is not None:
         beyond = sum(n for size, n in counts.items() if size > cut)
         text += f" The last bar holds the {_plural(beyond, 'molecule')} with more than {cut:,}."
-    title = f"{what.capitalize()} a molecule"
-    return {"title": title, "text": text, "plot": plot_histogram(counts, what=f"{what} a molecule", label=f"{title}. {text}")}
+    title = f"{what.capitalize()} per molecule"
+    return {"title": title, "text": text, "plot": plot_histogram(counts, what=f"{what} per molecule", label=f"{title}. {text}")}
 
 
 def _elements(facts: dict[str, Any]) -> dict[str, Any] | None:
@@ -222,13 +222,13 @@ def _elements(facts: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _shares(counts: dict[str, int]) -> list[tuple[str, int, float]]:
-    """(name, count, share of all), most first."""
+    """(name, count, share of all), largest count first."""
     total = max(1, sum(counts.values()))
     return [(str(k), n, n / total) for k, n in sorted(counts.items(), key=lambda item: (-item[1], str(item[0]))) if n]
 
 
 def _remarks(facts: dict[str, Any], reaches: list[tuple[dict[str, Any], float, float]]) -> list[tuple[str, list[str], str]]:
-    """(sentence, names, section) of what someone who is about to train on the set should know."""
+    """Remarks for a reader who is about to train on the set: (sentence, names, section)."""
     flagged: dict[str, list[str]] = {}
     for s in facts["task_sets"]:
         for t in s["tasks"]:
@@ -265,7 +265,7 @@ def _count(value: int | None) -> str:
 
 
 def _number(value: float | None) -> str:
-    """Five digits; a dash where there is nothing to say."""
+    """Five digits, or a dash for a missing value."""
     if value is None or not math.isfinite(value):
         return "–"
     if isinstance(value, int) or (value == int(value) and abs(value) < 1e5):
@@ -274,7 +274,7 @@ def _number(value: float | None) -> str:
 
 
 def _percent(fraction: float | None) -> str:
-    """Two digits after the point below 1 %, one above; never rounded to all or to nothing."""
+    """Two digits after the point below 1 %, one above; never rounded to 0 or to 100 %."""
     if fraction is None or not math.isfinite(fraction):
         return "–"
     if 0 < fraction < 0.0001:
@@ -293,17 +293,17 @@ def _size(value: float) -> str:
 
 
 def _clean(text: str) -> str:
-    """Without what HTML and UTF-8 cannot hold: control characters, halves of surrogate pairs, non-characters."""
+    """The text without characters that HTML and UTF-8 cannot hold: control characters, lone surrogates, non-characters."""
     if text.isascii() and text.isprintable():
         return text
     return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cs") or ord(c) & 0xFFFE == 0xFFFE else c for c in text)
 
 
 def _finalize(value: Any) -> Any:
-    """Every value on its way into the page; exactly strings, so that escaped markup stays what it is."""
+    """Clean a value on its way into the page; only plain strings, so that escaped markup stays as it is."""
     return _clean(value) if type(value) is str else value
 
 
 def _is_long(text: str) -> bool:
-    """Names that may break into lines, in a box of their own: long ones, and those that stack marks on top of each other."""
+    """Whether a name gets a box of its own in which it may break: long names, and those that stack marks on top of each other."""
     return len(text) > 28 or (not text.isascii() and any(unicodedata.combining(c) for c in text))

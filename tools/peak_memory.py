@@ -1,4 +1,4 @@
-"""Peak memory of this process and all below it."""
+"""Peak memory of this process and all its descendants."""
 
 import threading
 
@@ -8,7 +8,8 @@ LOOK_EVERY_S = 1.0
 
 
 class PeakMemory:
-    """Looks once a second while its block runs. Shared pages are counted once (PSS) where the system tells, as Linux does."""
+    """Samples memory once per second while its block runs. Shared pages count once (PSS) if the system reports that, as Linux
+    does."""
 
     def __init__(self) -> None:
         self.peak_bytes = self.num_processes = 0
@@ -38,7 +39,7 @@ class PeakMemory:
                 total += getattr(process.memory_full_info(), self.measure.lower())
                 count += 1
             except psutil.Error:
-                # ended meanwhile
+                # the process has ended
                 continue
         if total > self.peak_bytes:
             self.peak_bytes, self.num_processes = total, count

@@ -1,4 +1,4 @@
-"""Plots of a shard set as inline SVG: numbers only, no name a user chose, colours from the style sheet of the page around them.
+"""Plots of a shard set as inline SVG: only numbers, no names that a user chose, colours from the style sheet of the page.
 
 matplotlib draws in marker colours that are exchanged for CSS variables, so one picture serves light, dark and paper. It is
 imported when the first plot is drawn (`molstream[report]`). More than MAX_COLUMNS tasks are drawn as that many groups of
@@ -17,7 +17,7 @@ import numpy as np
 MAX_COLUMNS = 240
 MAX_ELEMENTS = 20
 NORMAL_REACH = 5.0
-"""About where a million draws from a normal distribution end, in standard deviations."""
+"""Approximate largest of a million draws from a normal distribution, in standard deviations."""
 _INK, _LINE, _MAIN, _WARN = "#010101", "#020202", "#030303", "#040404"
 _CSS = {_INK: "var(--muted)", _LINE: "var(--line)", _MAIN: "var(--main)", _WARN: "var(--warn)"}
 _STYLE: dict[Any, Any] = {

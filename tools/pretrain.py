@@ -63,6 +63,13 @@ def pretrain(
     ] = None,
 ) -> None:
     from molstream.shards.errors import InputError
+    from molstream.shards.workers.ahead import compile_ahead
+
+    if out is not None and not fields:
+        # before torch is imported, which takes as long as some kernels
+        has_shards = directory is not None or (out / "shards" / "manifest.json").exists()
+        compile_ahead(*(() if has_shards else ("build",)), "stream", "encode", "train")
+
     from molstream.tools.stop import StopFlag
     from molstream.trainers.distributed.device import find_device
     from molstream.trainers.distributed.launch import count_processes, launch
@@ -142,7 +149,7 @@ def run(
 
 
 def report(outcome, shard_set, directory: Path | None, out: Path, options: list[str]) -> None:
-    """Say how a run ended, where everything is and what to type next."""
+    """Print how a run ended, where everything is and what to type next."""
     from molstream.tools.curves import plot_run
     from molstream.tools.report import print_results
 
@@ -171,7 +178,7 @@ def report(outcome, shard_set, directory: Path | None, out: Path, options: list[
 
 
 def print_fields(recipe) -> None:
-    """What `--set` can change: each field, its value in this recipe, and what it means."""
+    """Print the fields that `--set` can change, with their values in this recipe and their meanings."""
     from rich.console import Console
     from rich.table import Table
 
@@ -193,7 +200,7 @@ def print_fields(recipe) -> None:
 
 @contextmanager
 def left_as_found(out: Path, *, was_there: bool, shards_were: bool) -> Iterator[None]:
-    """Where a run is refused before it starts: remove the sample that was packed for it."""
+    """If a run is refused before it starts, remove the sample that was packed for it."""
     try:
         yield
     except ValueError:
@@ -205,14 +212,14 @@ def left_as_found(out: Path, *, was_there: bool, shards_were: bool) -> Iterator[
 
 
 def program() -> str:
-    """How to call this command again: its name where the shell finds it, else the path it was called by."""
+    """How to call this command again: its name if the shell finds it, else the path by which it was called."""
     program = Path(sys.argv[0])
-    # the program's own name: a checkout may lie in a folder called molstream
+    # the program's own name, since a checkout may lie in a folder called molstream
     return quote(program) if program.name == "molstream" and not shutil.which("molstream") else "molstream"
 
 
 def quote(path: Path) -> str:
-    """A path as a shell takes it."""
+    """A path, quoted for a shell."""
     return shlex.quote(str(path))
 
 

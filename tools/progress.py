@@ -1,4 +1,4 @@
-"""Progress displays: a bar with rate and time left on a terminal, a line now and then elsewhere. All on standard error."""
+"""Progress on standard error: a bar with rate and time left on a terminal, a line every ten seconds elsewhere."""
 
 import sys
 import time
@@ -12,7 +12,7 @@ LOG_EVERY_S = 10.0
 
 
 class Bars:
-    """One bar a phase: call it with (phase, done, total)."""
+    """One bar per phase. Call it with (phase, done, total)."""
 
     def __init__(self, progress: Progress):
         self.progress = progress
@@ -25,7 +25,7 @@ class Bars:
         if phase not in self.tasks:
             self.tasks[phase] = self.progress.add_task(phase, total=total, rate="")
             self.started[phase] = now, done
-        # what was done before the first call, as by a resumed job, took no time of ours
+        # work that was done before the first call, by the call that is resumed, took no time here
         start, before = self.started[phase]
         rate = (done - before) / max(now - start, 1e-9)
         self.progress.update(self.tasks[phase], completed=done, total=total, rate=f"{rate:,.0f}/s" if rate else "")
@@ -37,7 +37,7 @@ class Bars:
 
 @contextmanager
 def bars() -> Iterator[Bars]:
-    """Bars that disappear into plain lines where there is no terminal."""
+    """Bars on a terminal, plain lines elsewhere."""
     console = Console(stderr=True)
     with Progress(
         TextColumn("{task.description:>10}"),

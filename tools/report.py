@@ -1,4 +1,4 @@
-"""How a run looks in a terminal: a live line, a line a validation, a table at the end."""
+"""How a run looks in a terminal: a live line, one line per validation, a table at the end."""
 
 import sys
 import time
@@ -15,7 +15,7 @@ LOG_EVERY_S = 10.0
 
 
 class TerminalReporter:
-    """Progress on standard error: a live bar on a terminal, a line now and then elsewhere."""
+    """Progress on standard error: a live bar on a terminal, a line every ten seconds elsewhere."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False, markup=False)
@@ -70,12 +70,12 @@ class TerminalReporter:
 
 
 def skipped(problem: str) -> None:
-    """A damaged checkpoint that an older one stands in for."""
+    """Report a damaged checkpoint that an older one replaces."""
     print(f"skipped: {problem}", file=sys.stderr)
 
 
 def describe(name: str, values: dict[str, float | None]) -> str:
-    """A task set in a few words: what it is best known by."""
+    """A task set in a few words, by its main metrics."""
     mae, mean_mae, auroc, ap = (values.get(metric) for metric in ("mae", "mean_mae", "auroc", "ap"))
     if mae is not None:
         return f"{name} MAE {mae:.3f} (mean {mean_mae:.3f})"
@@ -88,15 +88,15 @@ COLUMNS = {
     True: {"mae": "MAE", "mean_mae": "MAE of the mean", "rmse": "RMSE", "pearson": "Pearson", "r2": "R²"},
     False: {"auroc": "AUROC", "ap": "AP", "accuracy": "accuracy"},
 }
-"""Metrics that are printed, of regression and of classes."""
+"""Metrics that are printed, for regression (True) and for classes."""
 
 
 def print_results(results: Results, *, every_task: bool = False) -> None:
-    """A table for regression, one for classes: a row a task set and level, and the best and worst tasks or every one.
+    """Print one table for regression and one for classes: a row per task set and level, and the best and worst tasks or all.
 
-    Normalised units, beside them the MAE in that of the task. Undefined metrics are dashes.
+    Units are normalised; the MAE is also printed in the task's unit. Undefined metrics are dashes.
     """
-    # a file or a pipe has no width to keep to, and names must be whole
+    # a file or a pipe has no width, and names must not be cut
     console = Console(width=None if sys.stdout.isatty() else 200, markup=False)
     loss = None if set(results.losses.values()) == {None} else results.loss
     console.print(f"{results.split}: {results.molecules:,} molecules, step {results.step:,}, loss {_cell(loss)}", style="bold")
@@ -125,7 +125,7 @@ def _table(results: Results, heads: list[HeadSpec], columns: dict[str, str], *, 
         count = sum(task.count for task in tasks)
         add(f"{head.name} ({len(tasks)} {head.level} tasks)", count, summary[head.name], style="bold")
         ranked = sorted((t for t in tasks if t.values[key] is not None), key=lambda t: t.values[key] or 0.0, reverse=True)
-        # of one task, the row of its set says it all
+        # for a single task, the row of its set suffices
         shown = [("best: ", t) for t in ranked[:2]] + [("worst: ", t) for t in ranked[2:][-2:]] if len(tasks) > 1 else []
         for word, task in [("", task) for task in tasks] if every_task else shown:
             add(f"  {word}{task.task}", task.count, task.values, task.unit)

@@ -1,17 +1,17 @@
-"""Stopping between two steps, so that nothing is half done."""
+"""Stopping between two steps, so that no step is half done."""
 
 import signal
 import sys
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-"""Ctrl-C; what ends a job or a spot machine; what Slurm can send ahead of that."""
+"""Ctrl-C; the signal that ends a job or a spot machine; the signal that Slurm can send before that."""
 
 
 class StopFlag:
-    """A signal sets it, for the work to stop after its current step; a second Ctrl-C stops at once.
+    """A flag that a signal sets, so that the work stops after its current step. A second Ctrl-C stops it at once.
 
-    Not a second SIGTERM: torchrun and Slurm send it to a process and to its parent, which passes it on.
+    A second SIGTERM does not: torchrun and Slurm send it to a process and to its parent, which passes it on.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:

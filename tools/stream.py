@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from molstream.streamer.stats import StreamStats
 
 DEFAULT_ATOMS = 8192
-"""Atoms of a batch for which a budget is suggested where none is given."""
+"""Atoms per pack of the budget that is suggested where none is given."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,7 +110,7 @@ class RankArguments:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunArguments:
-    """Where the stream starts and ends, and what it writes."""
+    """Where the stream starts and ends, and which files it writes."""
 
     epochs: Annotated[int, typer.Option("--epochs", min=1, help="Stop after this many epochs, counted from the first.")] = 1
     max_steps: Annotated[int | None, typer.Option("--max-steps", min=0, help="Stop after this many steps of this call.")] = None
@@ -144,8 +144,13 @@ def stream(
     run: RunArguments,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
+    from molstream.shards.workers.ahead import compile_ahead
+
+    # before torch is imported, which takes as long as some kernels
+    compile_ahead("stream", *(("encode",) if batches.encodings else ()))
+
     from molstream.shards.format.reader import ShardSet
-    from molstream.streamer.cursor import Cursor
+    from molstream.streamer.cursor import read_cursor
     from molstream.streamer.dry_run import dry_run
     from molstream.streamer.loader import Loader
     from molstream.tools.progress import bars
@@ -163,7 +168,7 @@ def stream(
         **batches.columns,
     )
     if run.state is not None and run.state.exists():
-        loader.seek(Cursor.read(run.state))
+        loader.seek(read_cursor(run.state))
     # before anything is said
     loader.check_shards()
     _print_plan(loader, directory)
@@ -195,7 +200,7 @@ def _split(text: str) -> tuple[str, ...]:
 def _print_plan(loader: "Loader", directory: Path) -> None:
     config, plan = loader.config, loader.plan
     typer.echo(
-        f"{directory}, split {config.split}: {plan.num_steps:,} steps an epoch of {config.num_lanes} packs of {config.budget}; "
+        f"{directory}, split {config.split}: {plan.num_steps:,} steps per epoch of {config.num_lanes} packs of {config.budget}; "
         f"windows in memory at most {loader.window_bytes() / 1e6:,.1f} MB",
         err=True,
     )
@@ -228,4 +233,4 @@ def _print_skipped(stats: "StreamStats") -> None:
         return
     rest = stats.skipped - len(stats.first_skipped)
     more = f" and {rest:,} more (--ledger lists all, with lane -1)" if rest else ""
-    typer.echo(f"  left out, larger than a batch: {', '.join(map(str, stats.first_skipped))}{more}", err=True)
+    typer.echo(f"  left out, larger than the budget: {', '.join(map(str, stats.first_skipped))}{more}", err=True)

@@ -5,9 +5,10 @@ import difflib
 import inspect
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from molstream.shards.store.fields import to_json
 from molstream.trainers.errors import RunError
 from molstream.trainers.layer_table import LAYERS
 
@@ -193,13 +194,7 @@ class Recipe:
 
     def to_json(self) -> dict:
         """JSON types."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-
-    @classmethod
-    def from_json(cls, values: dict) -> "Recipe":
-        """Inverse of `to_json`. Raises TypeError for other fields, RunError for values that make no sense."""
-        as_fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**as_fields)
+        return to_json(self)
 
 
 def _parse(text: str, value: str, kind: Any) -> Any:

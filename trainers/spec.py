@@ -2,7 +2,7 @@
 to load one."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from molstream.shards.format.reader import ShardSet
 from molstream.shards.tasks import LEVELS, Level
@@ -107,17 +107,6 @@ class DataSpec:
     def tasks(self) -> tuple[str, ...]:
         """Names of all tasks."""
         return tuple(name for head in self.heads for name in head.tasks)
-
-    def to_json(self) -> dict:
-        """JSON types."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, fields: dict) -> "DataSpec":
-        """Inverse of `to_json`."""
-        lists = ("tasks", "columns", "units", "mean", "std")
-        heads = tuple(HeadSpec(**head | {name: tuple(head[name]) for name in lists}) for head in fields["heads"])
-        return cls(atom_features=fields["atom_features"], bond_features=fields["bond_features"], heads=heads)
 
     def check_features(self, shard_set: ShardSet) -> None:
         """Refuse molecules with other features than those the model reads. Raises TrainError."""

@@ -6,8 +6,8 @@ over starts, vectors or columns side by side. Indices are unsigned where that sp
 """
 
 import numpy as np
-from numba import njit
 
+from molstream.kernels.compiled import kernel, part
 from molstream.kernels.rng._hashing import mix64
 
 U = np.uint64
@@ -30,7 +30,7 @@ NEVER = 1e9
 LOW, BEGIN, END, G, S, C, P = (LANES * k for k in range(7))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel("i8[:], i8[:], u2[:, :]", error_model="numpy")
 def find_bad_bond(atom_ptr, bond_ptr, bond_atoms):
     """The first bond that names an atom its molecule does not have, or -1."""
     for m in range(atom_ptr.size - 1):
@@ -41,7 +41,7 @@ def find_bad_bond(atom_ptr, bond_ptr, bond_atoms):
     return -1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part(error_model="numpy")
 def list_neighbours(first_bond, end_bond, bond_atoms, n, least, ptr, count, neighbours):
     """Neighbour lists of one molecule; lists shorter than `least` are filled up with the number n, which no atom has."""
     for i in range(n):
@@ -71,7 +71,7 @@ def list_neighbours(first_bond, end_bond, bond_atoms, n, least, ptr, count, neig
 # random walks
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part(error_model="numpy")
 def walk_panel(width, start, num_rows, rows, ptr, neighbours, degree, inverse, now, after, sums, out):
     """Return probabilities of `width` starts; `out` is (atoms, num_steps) of this molecule. See `random_walk`.
 
@@ -125,10 +125,10 @@ def walk_panel(width, start, num_rows, rows, ptr, neighbours, degree, inverse, n
             after[at + U(x)] = 0.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part(error_model="numpy")
 def list_ball(start, end, radius, ptr, neighbours, n, seen, rows):
     """Atoms within `radius` bonds of the atoms start..end, ascending, into `rows`; `seen` is 0 before and after."""
-    size = 0
+    size = np.int64(0)
     for i in range(start, end):
         rows[size] = i
         seen[i] = 1
@@ -148,11 +148,26 @@ def list_ball(start, end, radius, ptr, neighbours, n, seen, rows):
             break
     for r in range(size):
         seen[rows[r]] = 0
-    rows[:size].sort()
+    sort_first(rows, size)
     return size
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part(error_model="numpy")
+def sort_first(rows, size):
+    """Sort the first `size` (Shell 1959): the sort of arrays takes ten times as long to compile."""
+    gap = size // 2
+    while gap > 0:
+        for i in range(gap, size):
+            x = rows[i]
+            k = i
+            while k >= gap and rows[k - gap] > x:
+                rows[k] = rows[k - gap]
+                k -= gap
+            rows[k] = x
+        gap //= 2
+
+
+@kernel("i8[:], i8[:], u2[:, :], f4[:, :]", error_model="numpy")
 def random_walk(atom_ptr, bond_ptr, bond_atoms, out):
     """Return probabilities of walks of 1, 2, ... steps from every atom.
 
@@ -174,7 +189,9 @@ def random_walk(atom_ptr, bond_ptr, bond_atoms, out):
     count = np.zeros(max_atoms, np.int64)
     neighbours = np.zeros(2 * max_bonds + 3 * max_atoms, np.int64)
     seen = np.zeros(max_atoms, np.uint8)
-    every = np.arange(max_atoms)
+    every = np.empty(max_atoms, np.int64)
+    for i in range(max_atoms):
+        every[i] = i
     ball = np.zeros(max_atoms, np.int64)
     for m in range(atom_ptr.size - 1):
         n = atom_ptr[m + 1] - atom_ptr[m]
@@ -196,10 +213,19 @@ def random_walk(atom_ptr, bond_ptr, bond_atoms, out):
             walk_panel(width, start, num_rows, rows, ptr, neighbours, degree, inverse, now, after, sums, here)
 
 
+@part(error_model="numpy")
+def grow(array, size, used):
+    """A longer array that begins with the `used` first numbers of `array`."""
+    longer = np.empty(size, array.dtype)
+    for k in range(used):
+        longer[k] = array[k]
+    return longer
+
+
 # dense symmetric matrices: Householder, QL, and only the vectors that are asked for
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part(error_model="numpy")
 def tridiagonalize(matrix, n, stride, diagonal, off, beta, p):
     """Householder reduction from the last row up; row i of `matrix` then holds the reflector that cleared it."""
     for i in range(n - 1, 0, -1):
@@ -247,7 +273,7 @@ def tridiagonalize(matrix, n, stride, diagonal, off, beta, p):
     diagonal[0] = matrix[0]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part(error_model="numpy")
 def start_sweep(t, state, lane, size):
     """Deflate one lane's matrix as far as it goes and set up its next QL sweep; returns its first and last row, or (0, 0)."""
     first = np.int64(state[LOW + lane])
@@ -281,7 +307,7 @@ def start_sweep(t, state, lane, size):
     return first, last
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part(error_model="numpy")
 def turn(t, state, rotations, i, num):
     """One rotation of rows i and i + 1 in every lane that is there. Inside `diagonalize` it would not become vector code."""
     d = U(2 * LANES) * U(i)
@@ -320,7 +346,7 @@ def turn(t, state, rotations, i, num):
         state[BEGIN + x] = new_begin if active else begin
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part(error_model="numpy")
 def diagonalize(t, sizes, at, rotations):
     """Implicit QL on LANES tridiagonal matrices side by side, element by element: EISPACK's imtql2 without its vectors.
 
@@ -329,7 +355,8 @@ def diagonalize(t, sizes, at, rotations):
     grown; -1 if a matrix does not converge.
     """
     state = np.zeros(7 * LANES)
-    num = 0
+    # not the constant 0, which parts would be compiled for once more
+    num = np.int64(0)
     largest = 0
     for lane in range(LANES):
         largest = max(largest, sizes[lane])
@@ -347,11 +374,8 @@ def diagonalize(t, sizes, at, rotations):
             return num, at, rotations
         if num + highest - lowest > at.size:
             size = 2 * at.size + highest
-            more_at = np.empty(size, np.int64)
-            more_rotations = np.empty(size * 2 * LANES)
-            more_at[:num] = at[:num]
-            more_rotations[: 2 * LANES * num] = rotations[: 2 * LANES * num]
-            at, rotations = more_at, more_rotations
+            at = grow(at, size, num)
+            rotations = grow(rotations, size * 2 * LANES, 2 * LANES * num)
         for i in range(highest - 1, lowest - 1, -1):
             at[num] = i
             turn(t, state, rotations, i, num)
@@ -366,7 +390,7 @@ def diagonalize(t, sizes, at, rotations):
     return -1, at, rotations
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part(error_model="numpy")
 def transform_panel(x, n, lane, num_steps, at, rotations, matrix, stride, beta, sums):
     """Columns of `x` (n rows of PANEL): from coordinates in the diagonal basis of a lane to vectors of its matrix."""
     # not the constant: loops of eight known turns are unrolled before they could become vector code
@@ -425,7 +449,7 @@ def transform_panel(x, n, lane, num_steps, at, rotations, matrix, stride, beta, 
                 x[U(r) * U(PANEL) + U(q)] -= v * sums[q]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part(error_model="numpy")
 def end_of_group(values, wanted, size):
     """How many of the ascending `values` belong to the first `wanted` or share an eigenspace with the last of these."""
     end = min(wanted, size)
@@ -434,7 +458,7 @@ def end_of_group(values, wanted, size):
     return end
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part(error_model="numpy")
 def choose_signs(vectors, n, stride, column, end, longest, pivot):
     """The rule of `positional.laplacian` for columns that are eigenspaces by themselves: `pivot` is the entry to be positive."""
     for q in range(column, end):
@@ -450,7 +474,7 @@ def choose_signs(vectors, n, stride, column, end, longest, pivot):
             pivot[q] = x if abs(x) >= longest[q] else pivot[q]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part(error_model="numpy")
 def choose_basis(vectors, n, stride, column, size, wanted, lengths, pivot):
     """The rule of `positional.laplacian` for one eigenspace: the first `wanted` of `size` columns become its basis."""
     basis = np.empty((wanted, n))
@@ -481,7 +505,7 @@ def choose_basis(vectors, n, stride, column, size, wanted, lengths, pivot):
             vectors[i * stride + column + k] = basis[k, i]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part(error_model="numpy")
 def write_pairs(atoms, pairs, basis, stride, column, wanted, lengths, pivot, vectors, values):
     """A component's rows of the result: the constant vector, then `wanted` columns of `basis` from `column` on."""
     size = atoms.size
@@ -513,7 +537,7 @@ def write_pairs(atoms, pairs, basis, stride, column, wanted, lengths, pivot, vec
             values[a, U(q)] = 0.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part(error_model="numpy")
 def list_components(n, ptr, neighbours, component_ptr, atoms, mark):
     """Atoms of one molecule by component: components by lowest atom, atoms ascending. Returns how many components."""
     num = 0
@@ -538,16 +562,18 @@ def list_components(n, ptr, neighbours, component_ptr, atoms, mark):
             first += 1
         num += 1
         component_ptr[num] = size
-    if num == 1:
-        for i in range(n):
-            atoms[i] = i
-    else:
-        for k in range(num):
-            atoms[component_ptr[k] : component_ptr[k + 1]].sort()
+    for i in range(n):
+        k = mark[i]
+        atoms[component_ptr[k]] = i
+        component_ptr[k] += 1
+    # each is now where the next one began
+    for k in range(num - 1, 0, -1):
+        component_ptr[k] = component_ptr[k - 1]
+    component_ptr[0] = 0
     return num
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part(error_model="numpy")
 def fill_laplacian(atoms, local, ptr, neighbours, stride, matrix):
     """Dense D - A of a component."""
     n = atoms.size
@@ -560,7 +586,7 @@ def fill_laplacian(atoms, local, ptr, neighbours, stride, matrix):
             matrix[i * stride + local[neighbours[p]]] -= 1.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part(error_model="numpy")
 def load_lane(matrix, n, stride, lane, t, beta, scratch):
     """Tridiagonalise a symmetric `matrix` into a lane of `t`."""
     diagonal = scratch[0]
@@ -571,7 +597,7 @@ def load_lane(matrix, n, stride, lane, t, beta, scratch):
         t[2 * LANES * i + LANES + lane] = off[i]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part(error_model="numpy")
 def lowest_pairs(matrix, n, stride, lane, t, beta, num_steps, at, rotations, wanted, whole_group, values, order, vectors, sums):
     """The lowest eigenpairs of a diagonalised lane: `values` ascending, `vectors` (n, columns rounded up to PANEL).
 
@@ -606,7 +632,7 @@ def lowest_pairs(matrix, n, stride, lane, t, beta, num_steps, at, rotations, wan
 # large components: a sparse factor, and subspace iteration with the pseudo-inverse
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part(error_model="numpy")
 def factorize(atoms, local, ptr, neighbours, order, column_ptr, pivots):
     """Eliminate a component's atoms, fewest neighbours first (ties: fewest eliminations ago), by the star-mesh transform.
 
@@ -682,11 +708,8 @@ def factorize(atoms, local, ptr, neighbours, order, column_ptr, pivots):
         if size + num_around > MAX_FACTOR:
             return rows[:0], ratios[:0]
         if size + num_around > rows.size:
-            more_rows = np.empty(2 * rows.size + num_around, np.int64)
-            more_ratios = np.empty(2 * rows.size + num_around)
-            more_rows[:size] = rows[:size]
-            more_ratios[:size] = ratios[:size]
-            rows, ratios = more_rows, more_ratios
+            ratios = grow(ratios, 2 * rows.size + num_around, size)
+            rows = grow(rows, 2 * rows.size + num_around, size)
         for x in range(num_around):
             rows[size] = to[around[x]]
             ratios[size] = weight[around[x]] / total
@@ -716,13 +739,9 @@ def factorize(atoms, local, ptr, neighbours, order, column_ptr, pivots):
                         weight[slot[k] ^ 1] += more
                         continue
                     if num_edges + 2 > to.size:
-                        more_to = np.empty(2 * to.size, np.int64)
-                        more_weight = np.empty(2 * to.size)
-                        more_following = np.empty(2 * to.size, np.int64)
-                        more_to[:num_edges] = to[:num_edges]
-                        more_weight[:num_edges] = weight[:num_edges]
-                        more_following[:num_edges] = following[:num_edges]
-                        to, weight, following = more_to, more_weight, more_following
+                        weight = grow(weight, 2 * to.size, num_edges)
+                        following = grow(following, 2 * to.size, num_edges)
+                        to = grow(to, 2 * to.size, num_edges)
                     to[num_edges], to[num_edges + 1] = k, i
                     weight[num_edges], weight[num_edges + 1] = more, more
                     following[num_edges], head[i] = head[i], num_edges
@@ -745,7 +764,7 @@ def factorize(atoms, local, ptr, neighbours, order, column_ptr, pivots):
     return rows[:size], ratios[:size]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part(error_model="numpy")
 def move_bucket(i, old, new, bucket, left, right):
     if left[i] >= 0:
         right[left[i]] = right[i]
@@ -760,7 +779,7 @@ def move_bucket(i, old, new, bucket, left, right):
     bucket[new] = i
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part(error_model="numpy")
 def center(x):
     """Subtract each column's mean."""
     n, width = x.shape
@@ -775,7 +794,7 @@ def center(x):
             x[i, q] -= total[q]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part(error_model="numpy")
 def orthonormalize(x):
     """Modified Gram-Schmidt of the columns."""
     n, width = x.shape
@@ -797,7 +816,7 @@ def orthonormalize(x):
                 x[i, q] -= head * dots[q]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part(error_model="numpy")
 def apply_inverse(x, order, column_ptr, pivots, rows, ratios, out):
     """out = pseudo-inverse of the Laplacian times `x`, whose columns have mean 0."""
     n, width = x.shape
@@ -826,7 +845,7 @@ def apply_inverse(x, order, column_ptr, pivots, rows, ratios, out):
     center(out)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part(error_model="numpy")
 def rotate(x, basis, row):
     """x = x @ basis, in place."""
     n, width = x.shape
@@ -841,7 +860,7 @@ def rotate(x, basis, row):
             x[i, q] = row[q]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part(error_model="numpy")
 def solve_sparse(atoms, local, ptr, neighbours, wanted):
     """The lowest `wanted` non-trivial eigenpairs of a large component's Laplacian, and the rest of the last one's eigenspace.
 
@@ -923,23 +942,15 @@ def solve_sparse(atoms, local, ptr, neighbours, wanted):
         width = min(2 * width, most)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def laplacian(atom_ptr, bond_ptr, bond_atoms, vectors, values):
-    """Lowest eigenpairs of every component; returns -1, the molecule whose factor is too large, or -2 if QL does not end.
+@kernel("i8[:], i8[:], u2[:, :], i8[:], i8[:], i8[:], i8[:], i8[:], i8[:]", error_model="numpy")
+def find_components(atom_ptr, bond_ptr, bond_atoms, ptr, neighbours, local, members, component_ptr, molecule):
+    """Neighbour lists and components of all molecules, in numbers of atoms of the batch: how many, and atoms of the largest.
 
-    Dense components go LANES at a time, smallest first, through the part of the work that waits for square roots and divisions.
+    `ptr` (atoms + molecules): neighbours of atom a; `local`: an atom's place in its component; `members`: atoms by component;
+    `molecule`: of each component. See `positional.laplacian`.
     """
     num_molecules = atom_ptr.size - 1
-    num_atoms = atom_ptr[num_molecules]
-    num_vectors = vectors.shape[1]
-    ptr = np.empty(num_atoms + num_molecules + 1, np.int64)
-    neighbours = np.empty(2 * bond_ptr[num_molecules], np.int64)
-    count = np.empty(num_atoms, np.int64)
-    local = np.empty(num_atoms, np.int64)
-    members = np.empty(num_atoms, np.int64)
-    component_ptr = np.empty(num_atoms + 1, np.int64)
-    molecule = np.empty(num_atoms, np.int64)
-    # neighbour lists and components of all molecules, in numbers of atoms of the batch
+    count = np.empty(local.size, np.int64)
     num_components = 0
     largest = 0
     component_ptr[0] = 0
@@ -969,21 +980,42 @@ def laplacian(atom_ptr, bond_ptr, bond_atoms, vectors, values):
             largest = max(largest, component_ptr[k + 1] - component_ptr[k])
             for i in range(component_ptr[k], component_ptr[k + 1]):
                 local[members[i]] = i - component_ptr[k]
+    return num_components, largest
 
-    max_dense = min(largest, max(MAX_DENSE_ATOMS, 2 * num_vectors + PANEL))
-    lengths = np.empty(max(largest, num_vectors + PANEL))
-    pivot = np.empty(max(largest, num_vectors + PANEL, max_dense + PANEL))
+
+@kernel(error_model="numpy")
+def large_laplacian(ptr, neighbours, local, members, component_ptr, max_dense, vectors, values):
+    """Lowest eigenpairs of components of more than `max_dense` atoms; returns -1, or the component whose factor is too large."""
+    num_vectors = vectors.shape[1]
+    for k in range(component_ptr.size - 1):
+        size = component_ptr[k + 1] - component_ptr[k]
+        if size <= max_dense:
+            continue
+        lengths = np.empty(max(size, num_vectors + PANEL))
+        pivot = np.empty(lengths.size)
+        atoms = members[component_ptr[k] : component_ptr[k + 1]]
+        pairs, sparse = solve_sparse(atoms, local, ptr, neighbours, num_vectors - 1)
+        if pairs.size < num_vectors - 1:
+            return k
+        write_pairs(atoms, pairs, sparse.reshape(-1), sparse.shape[1], 0, num_vectors - 1, lengths, pivot, vectors, values)
+    return -1
+
+
+@kernel("i8[:], i8[:], i8[:], i8[:], i8[:], i8, f4[:, :], f4[:, :]", error_model="numpy")
+def laplacian(ptr, neighbours, local, members, component_ptr, max_dense, vectors, values):
+    """Lowest eigenpairs of components of up to `max_dense` atoms; False if QL does not end.
+
+    They go LANES at a time, smallest first, through the part of the work that waits for square roots and divisions.
+    """
+    num_components = component_ptr.size - 1
+    num_vectors = vectors.shape[1]
+    lengths = np.empty(max(max_dense, num_vectors + PANEL))
+    pivot = np.empty(max(max_dense, num_vectors) + PANEL)
     first_of = np.zeros(max_dense + 2, np.int64)
     for k in range(num_components):
         size = component_ptr[k + 1] - component_ptr[k]
         if size <= max_dense:
             first_of[size + 1] += 1
-            continue
-        atoms = members[component_ptr[k] : component_ptr[k + 1]]
-        pairs, sparse = solve_sparse(atoms, local, ptr, neighbours, num_vectors - 1)
-        if pairs.size < num_vectors - 1:
-            return molecule[k]
-        write_pairs(atoms, pairs, sparse.reshape(-1), sparse.shape[1], 0, num_vectors - 1, lengths, pivot, vectors, values)
     for size in range(max_dense + 1):
         first_of[size + 1] += first_of[size]
     num_dense = first_of[max_dense + 1]
@@ -1020,7 +1052,7 @@ def laplacian(atom_ptr, bond_ptr, bond_atoms, vectors, values):
             load_lane(matrices[lane], n, stride, lane, t, betas[lane], scratch)
         num_steps, at, rotations = diagonalize(t, sizes, at, rotations)
         if num_steps < 0:
-            return -2
+            return False
         for lane in range(lanes):
             k = by_size[group + lane]
             atoms = members[component_ptr[k] : component_ptr[k + 1]]
@@ -1046,4 +1078,4 @@ def laplacian(atom_ptr, bond_ptr, bond_atoms, vectors, values):
             )
             width = (num + PANEL - 1) // PANEL * PANEL
             write_pairs(atoms, lowest[1:num], found, width, 1, wanted - 1, lengths, pivot, vectors, values)
-    return -1
+    return True

@@ -6,9 +6,9 @@ bicyclopentyl, cubane and cuneane), bonds carry the size of their smallest ring,
 """
 
 import numpy as np
-from numba import njit
 
 from molstream.kernels.chemistry._skeletons import hash_skeletons
+from molstream.kernels.compiled import inline, kernel, part
 from molstream.kernels.rng._hashing import mix64
 
 NUM_SCAFFOLD_ROUNDS = 16
@@ -23,12 +23,12 @@ DOUBLE = 1
 """The type of bond that makes an atom beside rings and linkers part of the scaffold."""
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inline
 def other_end(bond_atoms, b, i):
     return np.int64(bond_atoms[b, 0]) + np.int64(bond_atoms[b, 1]) - i
 
 
-@njit(cache=True, nogil=True)
+@part
 def list_bonds(first, end, bond_atoms, n, ptr, listed):
     """Bonds of each atom of one molecule, by their place among its bonds: those of atom i are listed[ptr[i] : ptr[i + 1]]."""
     for i in range(n + 2):
@@ -46,7 +46,7 @@ def list_bonds(first, end, bond_atoms, n, ptr, listed):
             ptr[i] += 1
 
 
-@njit(cache=True, nogil=True)
+@part
 def mark_scaffold(first_atom, first_bond, n, atom_codes, bond_atoms, kinds, ptr, listed, stack, degree, kept):
     """kept[i]: atom i is in a ring, between rings, or at a double bond to one of these. `stack`, `degree`: scratch, n entries."""
     top = 0
@@ -82,7 +82,7 @@ def mark_scaffold(first_atom, first_bond, n, atom_codes, bond_atoms, kinds, ptr,
         kept[stack[k]] = True
 
 
-@njit(cache=True, nogil=True)
+@part
 def ring_size(bond, first_bond, bond_atoms, in_ring, ptr, listed, queue, seen, stamp):
     """Length of the shortest cycle of ring bonds through a bond, MAX_RING_SIZE + 1 where it is longer or there is none.
 
@@ -115,7 +115,7 @@ def ring_size(bond, first_bond, bond_atoms, in_ring, ptr, listed, queue, seen, s
     return MAX_RING_SIZE + 1
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def hash_scaffolds(atom_ptr, bond_ptr, atom_codes, bond_atoms, bond_codes, num_stereo, key, out):
     """Weisfeiler-Lehman hash of each molecule's scaffold, or of its skeleton where no atom is in a ring.
 

@@ -1,14 +1,14 @@
 """Compiled hash of skeletons. Rules as in `rng/_hashing.py`."""
 
 import numpy as np
-from numba import njit
 
+from molstream.kernels.compiled import kernel
 from molstream.kernels.rng._hashing import MIX_1, mix64
 
 NUM_SKELETON_ROUNDS = 8
 
 
-@njit(cache=True, nogil=True)
+@kernel("i8[:], i8[:], u1[:], u2[:, :], u8, u8[:]")
 def hash_skeletons(atom_ptr, bond_ptr, elements, bond_atoms, key, out):
     """Weisfeiler-Lehman hash of each molecule's heavy atoms; hydrogens count only in a molecule that has nothing else."""
     max_atoms = 0

@@ -5,7 +5,8 @@ so that what they do not know goes to a slower reader and is never guessed. The 
 """
 
 import numpy as np
-from numba import njit
+
+from molstream.kernels.compiled import inline, kernel, part
 
 GENERAL, FULL, PLAIN = 0, 1, 2
 """What a SMILES text needs: a reader of anything; RDKit's whole parser; RDKit's parser without stereo and metals."""
@@ -18,17 +19,17 @@ MAX_BYTE, MAX_NEIGHBOURS = 100, 20
 """Counts beyond these may be the low byte of something larger."""
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inline
 def is_digit(c):
     return 48 <= c <= 57
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inline
 def is_lower(c):
     return 97 <= c <= 122
 
 
-@njit(cache=True, nogil=True)
+@kernel("const u1[:], i8[:], u1[:], i8[:], i8[:], i8[:], b1[:], u1[:]")
 def scan_smiles(data, ptr, plain, plain_ptr, maps, map_ptr, has_maps, kinds):
     """Copies texts without their atom maps to `plain`, a map number (-1: none) for each atom to `maps`; `kinds` says the rest.
 
@@ -130,7 +131,7 @@ def scan_smiles(data, ptr, plain, plain_ptr, maps, map_ptr, has_maps, kinds):
         kinds[row] = kind
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inline
 def read_int32(data, p):
     value = np.int64(data[p]) | np.int64(data[p + 1]) << 8 | np.int64(data[p + 2]) << 16 | np.int64(data[p + 3]) << 24
     return value - (np.int64(1) << 32) if value >= np.int64(1) << 31 else value
@@ -140,7 +141,7 @@ HEADER = 29
 """Bytes before the tag of the atoms: magic, tag, version (3), atoms, bonds: seven int32, and a byte of flags."""
 
 
-@njit(cache=True, nogil=True)
+@kernel("const u1[:], i8[:], i8, i8[:], i8[:]")
 def measure_molecules(data, ptr, max_atoms, num_atoms, num_bonds):
     """Atoms and bonds of each molecule, 0 and 0 where its beginning is neither that of a binary one nor of a text."""
     for m in range(num_atoms.size):
@@ -168,7 +169,7 @@ def measure_molecules(data, ptr, max_atoms, num_atoms, num_bonds):
             num_bonds[m] = bonds
 
 
-@njit(cache=True, nogil=True)
+@part
 def read_order(data, p, end, n, order, rank):
     """Text [a,b,...,] -> a permutation of 0..n-1 and its inverse; False if it is none."""
     for i in range(n):
@@ -194,7 +195,7 @@ def read_order(data, p, end, n, order, rank):
     return p + 1 == end and data[p] == 93
 
 
-@njit(cache=True, nogil=True)
+@part
 def sort_bonds(bonds, num_bonds, rank, n, start, via, bond_atoms, bond_codes):
     """`bonds` (atom, atom, code) by (larger, smaller) stored atom: two passes of counting, the last key first."""
     for i in range(n + 1):
@@ -229,7 +230,7 @@ NO_ATOM, ORGANIC, N_H, N_PLUS, O_MINUS = 0, 1, 2, 3, 4
 """How an atom is written: not known; C, c, ...; [nH]; [N+] or [n+]; [O-]."""
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inline
 def read_atom(data, p, end):
     """(how it is written, atomic number, aromatic, length)."""
     c = data[p]
@@ -261,7 +262,7 @@ def read_atom(data, p, end):
     return NO_ATOM, 0, 0, 1
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inline
 def find_valence(written, element, aromatic, num_aromatic, order):
     """Total valence of an atom with `num_aromatic` aromatic bonds and others of total `order`; 0 for not known."""
     if not aromatic:
@@ -294,7 +295,7 @@ def find_valence(written, element, aromatic, num_aromatic, order):
     return 2 if two else 0
 
 
-@njit(cache=True, nogil=True)
+@part
 def measure_shorthand(data, p, end):
     """Atoms and bonds of a SMILES of few kinds of atoms and ring numbers below 10; 0 and 0 for any other."""
     atoms = 0
@@ -323,7 +324,7 @@ def measure_shorthand(data, p, end):
     return atoms, bonds
 
 
-@njit(cache=True, nogil=True)
+@part
 def decode_shorthand(
     data, p, end, n, num_bonds, rank, limits, codes, bond_atoms, bond_codes, start, neighbour, via, bonds, parent
 ):
@@ -460,7 +461,7 @@ def decode_shorthand(
     return num_hydrogens
 
 
-@njit(cache=True, nogil=True)
+@part
 def decode_molecule(
     data, p, end, n, num_bonds, order, rank, limits, codes, bond_atoms, bond_codes, start, neighbour, via, bonds, keys
 ):
@@ -607,7 +608,7 @@ def decode_molecule(
     return num_hydrogens
 
 
-@njit(cache=True, nogil=True)
+@part
 def place_labels(maps, has_maps, n, order, used, label_index):
     """Entry of an atom list for each stored atom of a molecule without hydrogens; False if the maps do not say."""
     if not has_maps:
@@ -635,7 +636,7 @@ def place_labels(maps, has_maps, n, order, used, label_index):
     return True
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def decode_molecules(
     data,
     ptr,

@@ -65,13 +65,27 @@ def laplacian(
     if num_vectors < 1:
         raise ValueError(f"num_vectors is {num_vectors}, expected at least 1")
     atom_ptr, bond_ptr, bond_atoms = _check(atom_ptr, bond_ptr, bond_atoms)
-    vectors = np.empty((int(atom_ptr[-1]), num_vectors), np.float32)
+    num_atoms = int(atom_ptr[-1])
+    vectors = np.empty((num_atoms, num_vectors), np.float32)
     values = np.empty_like(vectors)
-    failed = _positional.laplacian(atom_ptr, bond_ptr, bond_atoms, vectors, values)
-    assert failed >= -1, "QL did not converge"
-    if failed >= 0:
-        atoms, bonds = (int(ptr[failed + 1] - ptr[failed]) for ptr in (atom_ptr, bond_ptr))
-        raise ValueError(f"molecule {failed} ({atoms} atoms, {bonds} bonds): too densely connected to decompose; leave it out")
+    local, members, molecule = (np.empty(num_atoms, np.int64) for _ in range(3))
+    ptr, neighbours = np.empty(num_atoms + len(atom_ptr), np.int64), np.empty(2 * len(bond_atoms), np.int64)
+    component_ptr = np.empty(num_atoms + 1, np.int64)
+    graph = (ptr, neighbours, local, members, component_ptr)
+    num_components, largest = _positional.find_components(atom_ptr, bond_ptr, bond_atoms, *graph, molecule)
+    max_dense = max(_positional.MAX_DENSE_ATOMS, 2 * num_vectors + _positional.PANEL)
+    arguments = (*graph[:-1], component_ptr[: num_components + 1], min(largest, max_dense), vectors, values)
+    if largest > max_dense:
+        # compiled when it is first needed, as it takes long and few sets hold such molecules
+        failed = _positional.large_laplacian(*arguments)
+        if failed >= 0:
+            failed = int(molecule[failed])
+            atoms, bonds = (int(offsets[failed + 1] - offsets[failed]) for offsets in (atom_ptr, bond_ptr))
+            raise ValueError(
+                f"molecule {failed} ({atoms} atoms, {bonds} bonds): too densely connected to decompose; leave it out"
+            )
+    converged = _positional.laplacian(*arguments)
+    assert converged, "QL did not converge"
     return vectors, values
 
 

@@ -69,7 +69,7 @@ class Limits(NamedTuple):
     """Codes of bond stereo, the last for any other."""
 
 
-class Columns(NamedTuple):
+class StructureColumns(NamedTuple):
     """Molecules in the order of their canonical SMILES; entries of one that is UNREAD mean nothing."""
 
     status: np.ndarray
@@ -100,7 +100,7 @@ def is_shorthand(smiles: str) -> bool:
 
 def decode_molecules(
     forms: Sequence[bytes], orders: Sequence[str], rows: np.ndarray, scan: Scan, *, limits: Limits, max_atoms: int
-) -> Columns:
+) -> StructureColumns:
     """M molecules that RDKit wrote -> columns. One that is not understood in full is UNREAD.
 
     `forms`: each RDKit's binary molecule without conformers, or its canonical SMILES if that `is_shorthand`. `orders`: the
@@ -118,7 +118,7 @@ def decode_molecules(
     atom_ptr, bond_ptr = np.zeros(num_molecules + 1, np.int64), np.zeros(num_molecules + 1, np.int64)
     np.cumsum(num_atoms, out=atom_ptr[1:])
     np.cumsum(num_bonds, out=bond_ptr[1:])
-    columns = Columns(
+    columns = StructureColumns(
         status=np.empty(num_molecules, np.uint8),
         atom_ptr=atom_ptr,
         bond_ptr=bond_ptr,

@@ -1,10 +1,11 @@
 """Compiled byte planes and rows laid out of them. Rules as in `rng/_hashing.py`."""
 
 import numpy as np
-from numba import njit
+
+from molstream.kernels.compiled import kernel, part
 
 
-@njit(cache=True, nogil=True)
+@kernel("u1[:], i8, u1[:]")
 def shuffle_bytes(data, item_size, out):
     n = data.size // item_size
     for k in range(item_size):
@@ -12,7 +13,7 @@ def shuffle_bytes(data, item_size, out):
             out[k * n + i] = data[i * item_size + k]
 
 
-@njit(cache=True, nogil=True)
+@kernel("const u1[:], i8, u1[:]")
 def unshuffle_bytes(data, item_size, out):
     n = data.size // item_size
     if item_size == 4:
@@ -30,7 +31,7 @@ def unshuffle_bytes(data, item_size, out):
 TILE = 64
 
 
-@njit(cache=True, nogil=True)
+@part
 def place_rows(first, size, m, ptr, starts, width, place):
     """place[i] = where row first + i begins in a flat array of rows of `width`, if molecule m's rows begin at row starts[m].
 
@@ -43,7 +44,7 @@ def place_rows(first, size, m, ptr, starts, width, place):
     return m
 
 
-@njit(cache=True, nogil=True)
+@part
 def scatter_rows(rows, size, width, place, out):
     """out[place[i] : place[i] + width] = row i of `rows`; both are flat. Rows that go to consecutive places go together."""
     i = 0
@@ -58,13 +59,13 @@ def scatter_rows(rows, size, width, place, out):
         i += run
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def transpose(columns, ptr, starts, out):
     """Row r of molecule m, which is columns[:, r], goes to row starts[m] + r - ptr[m] of `out`, which is flat."""
     num_columns, num_rows = columns.shape
     place = np.empty(TILE, np.uint64)
     rows = np.empty(TILE * num_columns, columns.dtype)
-    m = 0
+    m = np.int64(0)
     for first in range(0, num_rows, TILE):
         size = min(TILE, num_rows - first)
         m = place_rows(first, size, m, ptr, starts, num_columns, place)

@@ -1,27 +1,27 @@
 """Compiled code of `kernels.codec.labels`; rules as in `rng/_hashing.py`."""
 
 import numpy as np
-from numba import njit
 
 from molstream.kernels.codec._bytes import TILE, place_rows, scatter_rows
+from molstream.kernels.compiled import kernel, part
 from molstream.kernels.rng._hashing import mix64
 
 DENSE, BITMAP, ROWS = 0, 1, 2
+_SPARSE = "const u1[:], const u4[:], const u1[:], const u1[:], const u4[:], const u1[:], const u4[:]"
+"""The first seven arrays of `SparseLabels`, as they are read."""
 
 
-@njit(cache=True, nogil=True)
-def same_bytes(data, a, b, size):
-    """data[a : a + size] equals data[b : b + size]."""
-    one = data[a : a + size]
-    other = data[b : b + size]
+@part
+def same_bytes(one, other, size):
+    """The first `size` of both are equal."""
     differ = np.uint8(0)
     for i in range(size):
         differ |= one[i] ^ other[i]
     return differ == 0
 
 
-@njit(cache=True, nogil=True)
-def measure_labels(encoding, count, bitmap, rows, ptr, num_values):
+@kernel("const u1[:], const u4[:], const u1[:], const u4[:], i8[:], i8[:]")
+def measure_labels(presence, count, bitmap, rows, ptr, num_values):
     """Number of values each task must hold; returns False when a bitmap or row list contradicts its count or order."""
     n = ptr.size - 1
     row_bytes = (n + 7) // 8
@@ -29,15 +29,15 @@ def measure_labels(encoding, count, bitmap, rows, ptr, num_values):
     at_row = 0
     seen = 0
     seen_values = 0
-    for t in range(encoding.size):
+    for t in range(presence.size):
         total = 0
-        if encoding[t] == DENSE:
+        if presence[t] == DENSE:
             if count[t] != n:
                 return False
             total = ptr[n]
-        elif encoding[t] == BITMAP:
+        elif presence[t] == BITMAP:
             # tasks of one state are mostly there together
-            if at_bitmap == 0 or not same_bytes(bitmap, at_bitmap - row_bytes, at_bitmap, row_bytes):
+            if at_bitmap == 0 or not same_bytes(bitmap[at_bitmap - row_bytes :], bitmap[at_bitmap:], row_bytes):
                 seen = 0
                 seen_values = 0
                 for i in range(n):
@@ -61,13 +61,22 @@ def measure_labels(encoding, count, bitmap, rows, ptr, num_values):
     return True
 
 
+@part
+def largest(counts):
+    """The largest of some counts, 0 of none: NumPy's `max` takes ten times as long to compile."""
+    most = np.int64(0)
+    for k in range(counts.size):
+        most = max(most, counts[k])
+    return most
+
+
 RAW, TABLE, DELTA = 0, 1, 2
 MAX_TABLE = 256
 MAX_REACH = 64
 NUM_PROBES = 64
 
 
-@njit(cache=True, nogil=True)
+@kernel("const u1[:], const u4[:], b1[:]")
 def follow_deltas(coding, argument, needed):
     """Mark the tasks that a needed one is a difference to, and those that these are."""
     for t in range(coding.size - 1, -1, -1):
@@ -75,7 +84,7 @@ def follow_deltas(coding, argument, needed):
             needed[argument[t]] = True
 
 
-@njit(cache=True, nogil=True)
+@kernel("const u1[:], i8[:], i8[:, :]")
 def place_planes(planes, num_values, plane_at):
     """Where each byte plane begins: byte 0 of every task's numbers, then byte 1 of those that have one, ...; returns the end."""
     at = 0
@@ -87,7 +96,7 @@ def place_planes(planes, num_values, plane_at):
     return at
 
 
-@njit(cache=True, nogil=True)
+@part
 def join_planes(data, plane_at, num_planes, out):
     """out[i] = the number whose byte k is data[plane_at[k] + i]. Slices, as an index that may be negative is not vectorised."""
     n = out.size
@@ -112,7 +121,7 @@ def join_planes(data, plane_at, num_planes, out):
                 out[i] |= np.uint32(np.uint32(byte_3[i]) << np.uint32(24))
 
 
-@njit(cache=True, nogil=True)
+@part
 def find_runs(bits, ptr, runs):
     """Rows where each run of present molecules begins and ends; returns the number of runs."""
     n = ptr.size - 1
@@ -129,10 +138,13 @@ def find_runs(bits, ptr, runs):
     return num_runs
 
 
-@njit(cache=True, nogil=True)
+@kernel(
+    f"b1[:], {_SPARSE}, i4[:], const u1[:], i8[:], i8[:], i8[:, :], i8, i8, i4[:, :]",
+    f"b1[:], {_SPARSE}, i2[:], const u1[:], i8[:], i8[:], i8[:, :], i8, i8, i2[:, :]",
+)
 def expand_labels(
     needed,
-    encoding,
+    presence,
     count,
     coding,
     planes,
@@ -157,7 +169,7 @@ def expand_labels(
     row_bytes = (n + 7) // 8
     mask = np.int32((1 << sign_bit) - 1)
     shift = np.int32(31 - sign_bit)
-    number = np.empty(num_values.max() if num_values.size else 0, np.int32)
+    number = np.empty(largest(num_values), np.int32)
     # where each run of present molecules begins and ends, as rows, and the offset of the bitmap that says so
     runs = np.empty((n + 1, 2), np.int64)
     num_runs = 0
@@ -165,11 +177,11 @@ def expand_labels(
     at_bitmap = 0
     at_row = 0
     at_table = 0
-    for t in range(encoding.size):
+    for t in range(presence.size):
         if not needed[t]:
-            if encoding[t] == BITMAP:
+            if presence[t] == BITMAP:
                 at_bitmap += row_bytes
-            elif encoding[t] == ROWS:
+            elif presence[t] == ROWS:
                 at_row += count[t]
             if coding[t] == TABLE:
                 at_table += argument[t]
@@ -185,23 +197,23 @@ def expand_labels(
             for i in range(size):
                 x[i] = np.int32(np.uint32(x[i]) >> np.uint32(1)) ^ np.int32(-(x[i] & np.int32(1)))
         else:
-            largest = np.int32(0)
+            highest = np.int32(0)
             for i in range(size):
-                largest = max(largest, x[i])
-            if size > 0 and largest >= argument[t]:
+                highest = max(highest, x[i])
+            if size > 0 and highest >= argument[t]:
                 return False
             entries = table[at_table : at_table + argument[t]]
             for i in range(size):
                 x[i] = entries[np.uint8(x[i])]
             at_table += argument[t]
 
-        if encoding[t] == DENSE:
+        if presence[t] == DENSE:
             runs[0, 0] = 0
             runs[0, 1] = ptr[n]
             num_runs = 1
             runs_of = -1
-        elif encoding[t] == BITMAP:
-            if runs_of < 0 or not same_bytes(bitmap, runs_of, at_bitmap, row_bytes):
+        elif presence[t] == BITMAP:
+            if runs_of < 0 or not same_bytes(bitmap[runs_of:], bitmap[at_bitmap:], row_bytes):
                 num_runs = find_runs(bitmap[at_bitmap : at_bitmap + row_bytes], ptr, runs)
             runs_of = at_bitmap
             at_bitmap += row_bytes
@@ -214,7 +226,7 @@ def expand_labels(
             at_row += count[t]
             runs_of = -1
 
-        if encoding[t] != DENSE:
+        if presence[t] != DENSE:
             keys[t, :] = absent
         base = keys[argument[t] if coding[t] == DELTA else t]
         at = 0
@@ -232,7 +244,7 @@ def expand_labels(
     return True
 
 
-@njit(cache=True, nogil=True)
+@kernel("i4[:, :], i8[:], i8[:], i8[:], i4[:]")
 def write_singles(keys, columns, ptr, starts, out):
     """Patterns of the float32 whose keys are keys[columns[k], r], row r of molecule m at row starts[m] + r - ptr[m] of `out`.
 
@@ -241,7 +253,7 @@ def write_singles(keys, columns, ptr, starts, out):
     width = columns.size
     place = np.empty(TILE, np.uint64)
     rows = np.empty(TILE * width, np.int32)
-    m = 0
+    m = np.int64(0)
     for first in range(0, keys.shape[1], TILE):
         size = min(TILE, keys.shape[1] - first)
         m = place_rows(first, size, m, ptr, starts, columns.size, place)
@@ -252,7 +264,7 @@ def write_singles(keys, columns, ptr, starts, out):
         scatter_rows(rows, size, width, place, out)
 
 
-@njit(cache=True, nogil=True)
+@kernel("i2[:, :], i8[:], i8[:], i8[:], f4[:]")
 def write_halves(keys, columns, ptr, starts, out):
     """The same of float16 keys, as float32."""
     width = columns.size
@@ -260,7 +272,7 @@ def write_halves(keys, columns, ptr, starts, out):
     rows = np.empty(TILE * width, np.float32)
     bits = np.empty(TILE, np.int32)
     single = bits.view(np.float32)
-    m = 0
+    m = np.int64(0)
     for first in range(0, keys.shape[1], TILE):
         size = min(TILE, keys.shape[1] - first)
         m = place_rows(first, size, m, ptr, starts, columns.size, place)
@@ -287,7 +299,7 @@ def write_halves(keys, columns, ptr, starts, out):
         scatter_rows(rows, size, width, place, out)
 
 
-@njit(cache=True, nogil=True)
+@kernel("f4[:, :], i8[:], b1[:, :]")
 def find_present(labels, ptr, present):
     """present[t, i]: molecule i has at least one label of task t that is not NaN. `present` comes as all False."""
     for i in range(ptr.size - 1):
@@ -297,7 +309,7 @@ def find_present(labels, ptr, present):
                     present[t, i] = True
 
 
-@njit(cache=True, nogil=True)
+@kernel("i4[:, :], b1[:, :], i8, i8, i4[:, :]")
 def order_patterns(patterns, missing, sign_bit, absent, keys):
     """keys[t, r] = key of the float pattern patterns[r, t], `absent` where it is missing."""
     mask = (1 << sign_bit) - 1
@@ -310,7 +322,7 @@ def order_patterns(patterns, missing, sign_bit, absent, keys):
                 keys[t, r] = absent if missing[r, t] else pattern ^ ((pattern >> np.int32(31)) & np.int32(mask))
 
 
-@njit(cache=True, nogil=True)
+@part
 def log2_fixed(x):
     """256 * log2(x) for x >= 1, the fraction interpolated: integers only, so that every machine makes the same choices."""
     whole = 0
@@ -319,7 +331,7 @@ def log2_fixed(x):
     return 256 * whole + ((x - (1 << whole)) << 8 >> whole)
 
 
-@njit(cache=True, nogil=True)
+@part
 def plane_cost(numbers, num_planes):
     """Bits (times 256) of the byte planes of `numbers`, each under a code for its own distribution of bytes, and 32 a plane."""
     histogram = np.zeros((4, 256), np.int64)
@@ -337,14 +349,14 @@ def plane_cost(numbers, num_planes):
     return cost
 
 
-@njit(cache=True, nogil=True)
+@part
 def zigzag(x, bits):
     """The difference of two keys, wrapped to `bits` bits, as a number that is small when it is near 0."""
     x = (x << (64 - bits)) >> (64 - bits)
     return ((x << 1) ^ (x >> 63)) & ((1 << bits) - 1)
 
 
-@njit(cache=True, nogil=True)
+@kernel("i4[:, :], b1[:, :], i8[:], i8, u1[:], u1[:], u4[:], i8[:], i4[:], u4[:]")
 def code_labels(keys, present, ptr, bits, coding, planes, argument, num_values, table, numbers):
     """Choose how to store the present labels of each task and turn them into numbers; see `labels.sparsify_labels`.
 
@@ -352,7 +364,7 @@ def code_labels(keys, present, ptr, bits, coding, planes, argument, num_values, 
     """
     n = ptr.size - 1
     mask = np.int64((1 << (bits - 1)) - 1)
-    most = num_values.max() if num_values.size else 0
+    most = largest(num_values)
     row = np.empty(most, np.int64)
     trial = np.empty(most, np.int64)
     slot_key = np.empty(4 * MAX_TABLE, np.int64)
@@ -406,7 +418,8 @@ def code_labels(keys, present, ptr, bits, coding, planes, argument, num_values, 
                 coding[t] = TABLE
                 planes[t] = 1 if distinct > 1 else 0
                 argument[t] = distinct
-                out[:] = trial[:size]
+                for i in range(size):
+                    out[i] = trial[i]
 
         # near to an earlier task: the difference to it
         base = -1
@@ -419,24 +432,25 @@ def code_labels(keys, present, ptr, bits, coding, planes, argument, num_values, 
             if base < 0 or far < nearest:
                 base, nearest = b, far
         if base >= 0:
-            largest = np.int64(0)
+            highest = np.int64(0)
             for i in range(size):
                 trial[i] = zigzag(np.int64(key[row[i]]) - np.int64(keys[base, row[i]]), bits)
-                largest = max(largest, trial[i])
+                highest = max(highest, trial[i])
             need = 0
-            while largest >> (8 * need):
+            while highest >> (8 * need):
                 need += 1
             if plane_cost(trial[:size], need) < least:
                 coding[t] = DELTA
                 planes[t] = need
                 argument[t] = base
-                out[:] = trial[:size]
+                for i in range(size):
+                    out[i] = trial[i]
         if coding[t] == TABLE:
             num_entries += distinct
     return num_entries
 
 
-@njit(cache=True, nogil=True)
+@kernel("u4[:], i8[:], const u1[:], i8[:, :], u1[:]")
 def split_planes(numbers, num_values, planes, plane_at, out):
     """Write every byte plane of every task to its place."""
     at = 0

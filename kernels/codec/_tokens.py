@@ -1,12 +1,12 @@
 """Compiled tokens. Rules as in `rng/_hashing.py`."""
 
 import numpy as np
-from numba import njit
 
+from molstream.kernels.compiled import kernel
 from molstream.kernels.rng._hashing import MIX_1, mix64
 
 
-@njit(cache=True, nogil=True)
+@kernel("u1[:, :], i8[:], i8[:], i8[:]")
 def number_rows(rows, slots, number, first):
     """number[i]: rows[i] is the number[i]-th distinct row, in order of first appearance, at first[number[i]]. Returns how many.
 
@@ -38,7 +38,7 @@ def number_rows(rows, slots, number, first):
     return distinct
 
 
-@njit(cache=True, nogil=True)
+@kernel("i8[:], i8[:], u2[:, :], i8[:], i8[:], u4[:]")
 def write_tokens(atom_ptr, bond_ptr, bond_atoms, atom_kind, bond_kind, tokens):
     """Each atom's kind followed by the kinds of its bonds to earlier atoms; False when bonds are not in that order."""
     at = 0
@@ -56,7 +56,7 @@ def write_tokens(atom_ptr, bond_ptr, bond_atoms, atom_kind, bond_kind, tokens):
     return True
 
 
-@njit(cache=True, nogil=True)
+@kernel("const u1[:], const u1[:], i8, const u1[:], const u1[:], i8[:], i8[:], i8[:], i8[:], u1[:], u2[:, :], u1[:]")
 def expand_tokens(
     tokens,
     atom_rows,

@@ -23,7 +23,7 @@ from molstream.kernels.codec import _labels
 
 
 class SparseLabels(NamedTuple):
-    encoding: np.ndarray
+    presence: np.ndarray
     """uint8 (T): 0 every molecule has the task, 1 presence bitmap, 2 row list."""
     count: np.ndarray  # type: ignore[assignment]  # shadows tuple.count, which nobody needs
     """uint32 (T): molecules that have the task."""
@@ -34,9 +34,9 @@ class SparseLabels(NamedTuple):
     argument: np.ndarray
     """uint32 (T): entries of the table, or the earlier task; 0 if plain."""
     bitmap: np.ndarray
-    """uint8: ceil(N / 8) bytes for each task of encoding 1, bit i & 7 of byte i >> 3 is molecule i."""
+    """uint8: ceil(N / 8) bytes for each task of presence 1, bit i & 7 of byte i >> 3 is molecule i."""
     rows: np.ndarray
-    """uint32: `count` increasing molecule numbers for each task of encoding 2."""
+    """uint32: `count` increasing molecule numbers for each task of presence 2."""
     table: np.ndarray
     """float32 or float16, the precision of all labels: the tables, task by task."""
     values: np.ndarray
@@ -58,7 +58,7 @@ _DTYPES = (np.uint8, np.uint32, np.uint8, np.uint8, np.uint32, np.uint8, np.uint
 
 
 def sparsify_labels(labels: np.ndarray, ptr: np.ndarray, *, dtype: type = np.float32) -> SparseLabels:
-    """Dense labels (ptr[-1], T) with NaN for absent -> sparse columns. A molecule all NaN in a task does not have it.
+    """Dense labels (ptr[-1], T) with NaN for absent -> sparse columns, read-only. A molecule all NaN in a task does not have it.
 
     `dtype` is float32 or float16, to which values are rounded to nearest even. Equal labels give equal bytes. Raises ValueError
     when a finite label would become infinite.
@@ -73,34 +73,40 @@ def sparsify_labels(labels: np.ndarray, ptr: np.ndarray, *, dtype: type = np.flo
         rounded: np.ndarray = labels.astype(dtype, copy=False)
     if rounded is not labels:
         _refuse_overflow(labels, rounded)
-    keys: np.ndarray = np.empty((num_tasks, len(labels)), precision.pattern)
-    patterns: np.ndarray = rounded.view(precision.pattern)
+    # int32 for either precision, so that these loops are compiled once
+    keys = np.empty((num_tasks, len(labels)), np.int32)
+    patterns = rounded.view(precision.pattern).astype(np.int32, copy=False)
     _labels.order_patterns(patterns, np.isnan(labels), precision.sign_bit, precision.absent, keys)
 
     count = present.sum(axis=1)
-    encoding = np.full(num_tasks, _labels.BITMAP, np.uint8)
-    encoding[32 * count < num_molecules] = _labels.ROWS
-    encoding[count == num_molecules] = _labels.DENSE
+    presence = np.full(num_tasks, _labels.BITMAP, np.uint8)
+    presence[32 * count < num_molecules] = _labels.ROWS
+    presence[count == num_molecules] = _labels.DENSE
     num_values = present @ np.diff(ptr) if num_molecules else np.zeros(num_tasks, np.int64)
     coding, planes, argument = (np.empty(num_tasks, d) for d in (np.uint8, np.uint8, np.uint32))
     numbers = np.empty(int(num_values.sum()), np.uint32)
-    table = np.empty(num_tasks * _labels.MAX_TABLE, precision.pattern)
+    table = np.empty(num_tasks * _labels.MAX_TABLE, np.int32)
     bits = precision.sign_bit + 1
     num_entries = _labels.code_labels(keys, present, ptr, bits, coding, planes, argument, num_values, table, numbers)
     plane_at = np.empty((num_tasks, bits // 8), np.int64)
+    planes.flags.writeable = False
     values = np.empty(_labels.place_planes(planes, num_values, plane_at), np.uint8)
     _labels.split_planes(numbers, num_values, planes, plane_at, values)
-    return SparseLabels(
-        encoding=encoding,
+    sparse = SparseLabels(
+        presence=presence,
         count=count.astype(np.uint32),
         coding=coding,
         planes=planes,
         argument=argument,
-        bitmap=np.packbits(present[encoding == _labels.BITMAP], axis=1, bitorder="little").reshape(-1),
-        rows=np.nonzero(present[encoding == _labels.ROWS])[1].astype(np.uint32),
-        table=swap_keys(table[:num_entries], precision).view(dtype),
+        bitmap=np.packbits(present[presence == _labels.BITMAP], axis=1, bitorder="little").reshape(-1),
+        rows=np.nonzero(present[presence == _labels.ROWS])[1].astype(np.uint32),
+        table=swap_keys(table[:num_entries].astype(precision.pattern), precision).view(dtype),
         values=values,
     )
+    for array in sparse:
+        # as those that are read from a file
+        array.flags.writeable = False
+    return sparse
 
 
 def _refuse_overflow(labels: np.ndarray, rounded: np.ndarray) -> None:
@@ -143,7 +149,7 @@ def densify_labels(
     if ptr.size == 0 or ptr[0] != 0 or (ptr[1:] < ptr[:-1]).any():
         raise ValueError("offsets of labels do not rise from 0")
     precision, num_values = check_sparse(sparse, ptr)
-    num_tasks, num_rows = sparse.encoding.size, int(ptr[-1])
+    num_tasks, num_rows = sparse.presence.size, int(ptr[-1])
     columns = np.arange(num_tasks) if tasks is None else np.ascontiguousarray(tasks, np.int64)
     if columns.size and not 0 <= columns.min() <= columns.max() < num_tasks:
         raise ValueError(f"label columns {columns.min()} to {columns.max()}, there are {num_tasks}")
@@ -159,7 +165,7 @@ def densify_labels(
     keys: np.ndarray = np.empty((num_tasks, num_rows), precision.pattern)
     inside = _labels.expand_labels(
         needed_tasks(sparse, columns),
-        sparse.encoding,
+        sparse.presence,
         sparse.count,
         sparse.coding,
         sparse.planes,
@@ -201,7 +207,7 @@ def check_starts(starts: np.ndarray | None, ptr: np.ndarray, num_rows: int) -> n
 
 def needed_tasks(sparse: SparseLabels, tasks: np.ndarray) -> np.ndarray:
     """Which columns must be decoded to know those of `tasks`: these, and what they are differences to. bool (T)."""
-    needed = np.zeros(sparse.encoding.size, bool)
+    needed = np.zeros(sparse.presence.size, bool)
     needed[tasks] = True
     _labels.follow_deltas(sparse.coding, sparse.argument, needed)
     return needed
@@ -214,13 +220,13 @@ def check_sparse(sparse: SparseLabels, ptr: np.ndarray) -> tuple[_Precision, np.
             raise ValueError(f"label array {name} is {getattr(sparse, name).dtype}, expected {np.dtype(dtype)}")
     if sparse.table.dtype not in _PRECISIONS:
         raise ValueError(f"label array table is {sparse.table.dtype}, expected float32 or float16")
-    num_tasks, num_molecules = sparse.encoding.size, ptr.size - 1
+    num_tasks, num_molecules = sparse.presence.size, ptr.size - 1
     for name in ("count", "coding", "planes", "argument"):
         if getattr(sparse, name).size != num_tasks:
             raise ValueError(f"{num_tasks} encodings but {getattr(sparse, name).size} in {name}")
-    encoding, coding, planes, argument = sparse.encoding, sparse.coding, sparse.planes, sparse.argument
-    if num_tasks and encoding.max() > _labels.ROWS:
-        raise ValueError(f"unknown label encoding {encoding.max()}")
+    presence, coding, planes, argument = sparse.presence, sparse.coding, sparse.planes, sparse.argument
+    if num_tasks and presence.max() > _labels.ROWS:
+        raise ValueError(f"unknown label presence {presence.max()}")
     if num_tasks and coding.max() > _labels.DELTA:
         raise ValueError(f"unknown label coding {coding.max()}")
     precision, width = _PRECISIONS[sparse.table.dtype], sparse.table.itemsize
@@ -232,13 +238,13 @@ def check_sparse(sparse: SparseLabels, ptr: np.ndarray) -> tuple[_Precision, np.
         raise ValueError("labels refer to a task that does not come before them")
     if (table & (argument > _labels.MAX_TABLE)).any() or sparse.table.size != int(argument[table].sum(dtype=np.int64)):
         raise ValueError(f"label tables hold {sparse.table.size} entries, expected {argument[table].sum(dtype=np.int64)}")
-    need = int((encoding == _labels.BITMAP).sum()) * ((num_molecules + 7) // 8)
+    need = int((presence == _labels.BITMAP).sum()) * ((num_molecules + 7) // 8)
     if sparse.bitmap.size != need:
         raise ValueError(f"presence bitmaps hold {sparse.bitmap.size} bytes, expected {need}")
-    need = int(sparse.count[encoding == _labels.ROWS].sum(dtype=np.int64))
+    need = int(sparse.count[presence == _labels.ROWS].sum(dtype=np.int64))
     if sparse.rows.size != need:
         raise ValueError(f"row lists hold {sparse.rows.size} rows, expected {need}")
     num_values = np.zeros(num_tasks, np.int64)
-    if not _labels.measure_labels(encoding, sparse.count, sparse.bitmap, sparse.rows, ptr, num_values):
+    if not _labels.measure_labels(presence, sparse.count, sparse.bitmap, sparse.rows, ptr, num_values):
         raise ValueError("a presence bitmap or row list contradicts its count")
     return precision, num_values

@@ -1,15 +1,15 @@
 """Compiled code of `kernels.nn.dropout`; rules as in `rng/_hashing.py`. Loops are over ranges of rows, which run side by side."""
 
 import numpy as np
-from numba import njit
 
+from molstream.kernels.compiled import inline, kernel
 from molstream.kernels.rng._hashing import GOLDEN, mix64
 
 LANES = 4
 """Decisions of 16 bits from one hash."""
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inline
 def draw_row(seed, i, bits):
     """Fill a row of uint16 from (seed, row, column): a counter, so that no row depends on another."""
     groups = bits.size // LANES
@@ -20,7 +20,7 @@ def draw_row(seed, i, bits):
             bits[LANES * q + lane] = np.uint16((z >> np.uint64(16 * lane)) & np.uint64(0xFFFF))
 
 
-@njit(cache=True, nogil=True)
+@kernel("f4[:, :], u8, i8, f4, i8, i8, f4[:, :]")
 def drop(x, seed, threshold, scale, first, last, out):
     """out = x times scale where the draw is at least threshold, else 0; rows first to last - 1. Its own gradient."""
     zero = out.dtype.type(0)
@@ -33,7 +33,7 @@ def drop(x, seed, threshold, scale, first, last, out):
             to[h] = row[h] * scale if bits[h] >= threshold else zero
 
 
-@njit(cache=True, nogil=True)
+@kernel("f4[:, :], f4[:, :], b1[:], u8, i8, f4, i8, i8, f4[:, :]")
 def add_dropped(old, new, is_row, seed, threshold, scale, first, last, out):
     """out = old + dropped new, 0 in rows that are padding."""
     zero = out.dtype.type(0)
@@ -51,7 +51,7 @@ def add_dropped(old, new, is_row, seed, threshold, scale, first, last, out):
             to[h] = a[h] + (b[h] * scale if bits[h] >= threshold else zero)
 
 
-@njit(cache=True, nogil=True)
+@kernel("f4[:, :], b1[:], u8, i8, f4, i8, i8, f4[:, :], f4[:, :]")
 def add_dropped_gradients(grad, is_row, seed, threshold, scale, first, last, grad_old, grad_new):
     """Gradients of `add_dropped` by old and by new."""
     zero = grad.dtype.type(0)

@@ -5,12 +5,13 @@ only, so ranges run side by side. A row's inner loop is elementwise and in order
 """
 
 import numpy as np
-from numba import njit
+
+from molstream.kernels.compiled import kernel
 
 SIZES, POINTERS, ORDER, CODE, PAIRS = 1, 2, 3, 4, 5
 
 
-@njit(cache=True, nogil=True)
+@kernel("i8[:], i8[:], i8[:], i4[:], i4[:], i8")
 def check_edges(source, target, code, order, ptr, num_codes):
     """(0, 0), or (what is wrong, at which edge or atom): the kernels below may read edges that pass."""
     num_edges = source.size
@@ -44,7 +45,7 @@ def check_edges(source, target, code, order, ptr, num_codes):
     return 0, 0
 
 
-@njit(cache=True, nogil=True)
+@kernel("i4[:], i8[:]")
 def cut_atoms(ptr, cuts):
     """Cut atoms into `cuts.size - 1` ranges of about as many rows read and written: edges and atoms."""
     num_atoms = ptr.size - 1
@@ -58,7 +59,7 @@ def cut_atoms(ptr, cuts):
     cuts[parts] = num_atoms
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def sum_neighbours(x, source, order, ptr, first, last, out):
     """out[i] = sum over edges j -> i of x[j], for atoms first to last - 1."""
     zero = out.dtype.type(0)
@@ -71,7 +72,7 @@ def sum_neighbours(x, source, order, ptr, first, last, out):
                 row[h] += state[h]
 
 
-@njit(cache=True, nogil=True)
+@kernel("f4[:, :], f4[:, :], i8[:], i8[:], i4[:], i4[:], i8, i8, f4[:, :]")
 def sum_messages(x, table, source, code, order, ptr, first, last, out):
     """out[i] = sum over edges e = j -> i of relu(x[j] + table[code[e]]), for atoms first to last - 1."""
     zero = out.dtype.type(0)
@@ -87,7 +88,7 @@ def sum_messages(x, table, source, code, order, ptr, first, last, out):
                 row[h] += zero if message <= zero else message
 
 
-@njit(cache=True, nogil=True)
+@kernel("f4[:, :], f4[:, :], f4[:, :], i8[:], i8[:], i4[:], i4[:], i8[:], i8, i8, f4[:, :], f4[:, :, :]")
 def add_gradients(grad, x, table, source, code, order, ptr, cuts, first, last, grad_x, grad_tables):
     """Gradients of `sum_messages` by x and the table, for ranges of atoms first to last - 1; grad_tables[c] is that of range c.
 
@@ -113,13 +114,17 @@ def add_gradients(grad, x, table, source, code, order, ptr, cuts, first, last, g
                     total[h] += passed
 
 
-@njit(cache=True, nogil=True)
+@kernel("f4[:, :, :], f4[:, :]")
 def add_in_order(parts, out):
     """out = parts[0] + parts[1] + ..., from the left."""
-    out[:] = parts[0]
+    for k in range(out.shape[0]):
+        row = out[k]
+        first = parts[0, k]
+        for h in range(row.size):
+            row[h] = first[h]
     for c in range(1, parts.shape[0]):
         for k in range(out.shape[0]):
             row = out[k]
-            part = parts[c, k]
+            more = parts[c, k]
             for h in range(row.size):
-                row[h] += part[h]
+                row[h] += more[h]

@@ -2,12 +2,13 @@
 turns into wide loads and stores."""
 
 import numpy as np
-from numba import njit
+
+from molstream.kernels.compiled import kernel, part
 
 LOW = np.uint64(0xFFFF)
 
 
-@njit(cache=True, nogil=True)
+@kernel("i8[:], i8[:]")
 def measure(molecules, ptr):
     """Rows of all molecules together, and most of one; (-1, number) for a molecule that is not there."""
     total = 0
@@ -21,7 +22,7 @@ def measure(molecules, ptr):
     return total, largest
 
 
-@njit(cache=True, nogil=True)
+@kernel("i8[:], i8[:], u4[:], i8, u4[:], u4", "i8[:], i8[:], u2[:], i8, u2[:], u2")
 def gather_rows(molecules, ptr, rows, width, out, pad):
     """Copy rows ptr[m]:ptr[m + 1] of each molecule, `width` numbers each, one after another; `pad` in what is left of `out`.
 
@@ -38,7 +39,7 @@ def gather_rows(molecules, ptr, rows, width, out, pad):
     return at
 
 
-@njit(cache=True, nogil=True)
+@kernel("f4[:], i4[:]")
 def count_present(values, num_labels):
     """num_labels[t] = numbers of column t that are not NaN; `values` is flat, row by row.
 
@@ -61,7 +62,7 @@ def count_present(values, num_labels):
         num_labels[i % num_tasks] += counts[i]
 
 
-@njit(cache=True, nogil=True)
+@part
 def collate_bonds(molecules, atom_ptr_of, bond_ptr_of, ends_of, codes_of, sources, targets, codes):
     """Both directions of each bond: sources[b] and targets[b] are edges 2 b and 2 b + 1 in one integer, codes[b] their codes.
 
@@ -88,7 +89,7 @@ def collate_bonds(molecules, atom_ptr_of, bond_ptr_of, ends_of, codes_of, source
         at += ends.size
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def collate_pairs(molecules, atom_ptr_of, low, high, last_atom):
     """Atom slots low[p] <= high[p] of each pair, by the larger atom, then the smaller; `last_atom` in what is left of both."""
     first = 0
@@ -107,7 +108,7 @@ def collate_pairs(molecules, atom_ptr_of, low, high, last_atom):
     return at
 
 
-@njit(cache=True, nogil=True)
+@part
 def sort_edges(molecules, atom_ptr_of, bond_ptr_of, bond_atoms, cursor, edge_order, edge_ptr):
     """Edges by destination, molecule by molecule, so that all of it stays in the nearest cache. `cursor` is scratch."""
     at_atom = np.uint64(0)
@@ -141,7 +142,10 @@ def sort_edges(molecules, atom_ptr_of, bond_ptr_of, bond_atoms, cursor, edge_ord
     return at_edge
 
 
-@njit(cache=True, nogil=True)
+@kernel(
+    "i8[:], i8[:], i8[:], u1[:], u2[:, :], u4[:], u1[:], i4[:], "
+    "u1[:], i4[:, :], u8[:, :], u1[:], u2[:], i4[:], i4[:], i4[:], i4[:], b1[:], b1[:], b1[:]",
+)
 def collate_structure(
     molecules,
     atom_ptr_of,

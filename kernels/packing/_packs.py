@@ -1,13 +1,14 @@
 """Compiled code of `kernels.packing.packs` and `kernels.rng.permutation.shuffled`; rules as in `rng/_hashing.py`."""
 
 import numpy as np
-from numba import njit
+
+from molstream.kernels.compiled import kernel, part
 
 MAX_CUTS = 64
 """Places in a window of least size where another may begin."""
 
 
-@njit(cache=True, nogil=True)
+@part
 def count_packs(histogram, largest, capacity):
     """Least P with (sum of all sizes >= v, less v) / P + v <= capacity, or a pack for each of these, at every size v."""
     number = 0
@@ -27,7 +28,7 @@ def count_packs(histogram, largest, capacity):
     return packs
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def needed_packs(histogram, largest, molecules, bonds, most, capacity):
     """Packs for one window; `most` is the most bonds of one molecule, capacity is (graphs, atoms, edges)."""
     while largest > 0 and histogram[largest] == 0:
@@ -44,7 +45,7 @@ def needed_packs(histogram, largest, molecules, bonds, most, capacity):
     return packs
 
 
-@njit(cache=True, nogil=True)
+@kernel("i8[:], const i4[:], const i4[:], i4[:], i8[:], u2[:], u2[:], i8[:], i8, i8, i8[:], i8[:]")
 def cut_windows(
     order, molecules_of, bonds_of, most_of, hist_ptr, hist_size, hist_count, capacity, least, most, window_end, window_packs
 ):
@@ -70,11 +71,12 @@ def cut_windows(
         for b in order[start * stride : (start + 1) * stride]:
             left += molecules_of[b]
         histogram[:] = 0
-        largest = 0
+        # whole numbers, not the constant 0, which `needed_packs` would be compiled for once more
+        largest = np.int64(0)
         in_blocks = 0
-        molecules = 0
-        bonds = 0
-        most_bonds = 0
+        molecules = np.int64(0)
+        bonds = np.int64(0)
+        most_bonds = np.int64(0)
         end_of[start] = -1
         for place in range(start, num_places):
             for b in order[place * stride : (place + 1) * stride]:
@@ -108,7 +110,7 @@ def cut_windows(
     return num_windows
 
 
-@njit(cache=True, nogil=True)
+@kernel("i8[:], i8[:], u2[:], u2[:], i8")
 def count_larger(blocks, hist_ptr, hist_size, hist_count, limit):
     """Molecules of more than `limit` atoms in some blocks."""
     number = 0
@@ -119,7 +121,7 @@ def count_larger(blocks, hist_ptr, hist_size, hist_count, limit):
     return number
 
 
-@njit(cache=True, nogil=True)
+@kernel("i8[:], i8[:], i8[:]")
 def deal(sizes, load, lanes):
     """Each item in order to the least loaded lane, the lowest of several; `load` goes on from what it holds."""
     for k in range(sizes.size):
@@ -131,11 +133,14 @@ def deal(sizes, load, lanes):
         load[best] += sizes[k]
 
 
-@njit(cache=True, nogil=True)
+@kernel("i8[:], i8")
 def count_whole(sizes, num_lanes):
     """How many items, in full rounds, can be dealt before a lane holds more than its even share of all."""
     load = np.zeros(num_lanes, np.int64)
-    share = (sizes.sum() + num_lanes - 1) // num_lanes
+    total = np.int64(0)
+    for k in range(sizes.size):
+        total += sizes[k]
+    share = (total + num_lanes - 1) // num_lanes
     whole = 0
     for k in range(sizes.size):
         best = 0
@@ -150,20 +155,22 @@ def count_whole(sizes, num_lanes):
     return whole
 
 
-@njit(cache=True, nogil=True)
+@part
 def fill_packs(order, num_in_pack, pack_of, pack_ptr, pack_molecules):
     """Molecules of each pack, in the given order; pack_of[k] is the pack of order[k]."""
     pack_ptr[0] = 0
     for p in range(num_in_pack.size):
         pack_ptr[p + 1] = pack_ptr[p] + num_in_pack[p]
-    cursor = pack_ptr[:-1].copy()
+    cursor = np.empty(num_in_pack.size, np.int64)
+    for p in range(num_in_pack.size):
+        cursor[p] = pack_ptr[p]
     for k in range(order.size):
         p = pack_of[k]
         pack_molecules[cursor[p]] = order[k]
         cursor[p] += 1
 
 
-@njit(cache=True, nogil=True)
+@part
 def largest_first(atoms, order, by_size):
     """by_size: places in `order`, of the molecules with most atoms first, in the given order among equals."""
     largest = 0
@@ -183,7 +190,7 @@ def largest_first(atoms, order, by_size):
 EDGE_BITS, PACK_BITS = 22, 20
 
 
-@njit(cache=True, nogil=True)
+@kernel("i8[:], i8[:], i8[:], i8[:], i8[:], i8[:], i8[:]")
 def pack_emptiest(atoms, edges, labels, order, limits, pack_ptr, pack_molecules):
     """Balance molecules into exactly pack_ptr.size - 1 packs; returns -1, or the first molecule that found no place.
 
@@ -194,7 +201,9 @@ def pack_emptiest(atoms, edges, labels, order, limits, pack_ptr, pack_molecules)
     num_packs = pack_ptr.size - 1
     by_size = np.empty(order.size, np.int64)
     largest_first(atoms, order, by_size)
-    heap = np.arange(num_packs)
+    heap = np.empty(num_packs, np.int64)
+    for p in range(num_packs):
+        heap[p] = p
     num_in_pack = np.zeros(num_packs, np.int64)
     labels_in_pack = np.zeros(num_packs, np.int64)
     pack_of = np.empty(order.size, np.int64)
@@ -231,7 +240,7 @@ def pack_emptiest(atoms, edges, labels, order, limits, pack_ptr, pack_molecules)
     return -1
 
 
-@njit(cache=True, nogil=True)
+@part
 def add_load(load, pack, atoms, edges, labels, i):
     """Add molecule i to a pack; load[p] is what pack p holds: molecules, atoms, edges, labels."""
     load[pack, 0] += 1
@@ -241,7 +250,7 @@ def add_load(load, pack, atoms, edges, labels, i):
         load[pack, 3] += labels[i]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def pack_evenly(atoms, edges, labels, order, limits, pack_ptr, pack_molecules):
     """As `pack_emptiest`, with the same bound: of the packs no fuller of atoms than the mean so far, the one with most room in
     edges, graphs and labels; if none has any, the emptiest that has."""
@@ -277,7 +286,7 @@ def pack_evenly(atoms, edges, labels, order, limits, pack_ptr, pack_molecules):
     return -1
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def pack_jointly(atoms, edges, labels, order, limits, pack_ptr, pack_molecules):
     """As `pack_emptiest`, without its bound: hardest to place first, each to where the fullest dimension stays least full."""
     num_packs = pack_ptr.size - 1

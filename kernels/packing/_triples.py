@@ -6,13 +6,13 @@ up instead of being its place.
 """
 
 import numpy as np
-from numba import njit
 
 from molstream.kernels.codec._labels import DELTA, DENSE, RAW, ROWS, TABLE, same_bytes
+from molstream.kernels.compiled import inline, kernel, part
 
 
-@njit(cache=True, nogil=True)
-def find_members(encoding, num_values, bitmap, needed, num_molecules, num_rows, members, member_at):
+@kernel()
+def find_members(presence, num_values, bitmap, needed, num_molecules, num_rows, members, member_at):
     """Where in `members` the molecules of each task begin; those of a needed bitmap are written there.
 
     `members` holds the row lists (`num_rows` entries) and the numbers of all molecules, then has room for the needed bitmaps and
@@ -23,18 +23,18 @@ def find_members(encoding, num_values, bitmap, needed, num_molecules, num_rows, 
     at_bitmap = 0
     at = num_rows + num_molecules
     before = -1
-    for t in range(encoding.size):
-        if encoding[t] == ROWS:
+    for t in range(presence.size):
+        if presence[t] == ROWS:
             member_at[t] = at_row
             at_row += num_values[t]
-        elif encoding[t] == DENSE:
+        elif presence[t] == DENSE:
             member_at[t] = num_rows
         else:
             bits = bitmap[at_bitmap : at_bitmap + row_bytes]
             at_bitmap += row_bytes
             if not needed[t]:
                 continue
-            if before >= 0 and same_bytes(bitmap, before, at_bitmap - row_bytes, row_bytes):
+            if before >= 0 and same_bytes(bitmap[before:], bits, row_bytes):
                 member_at[t] = at - num_values[t]
                 continue
             before = at_bitmap - row_bytes
@@ -52,7 +52,7 @@ def find_members(encoding, num_values, bitmap, needed, num_molecules, num_rows, 
                 at += np.int64(bits[i >> 3] >> (i & 7)) & 1
 
 
-@njit(cache=True, nogil=True)
+@part
 def find_member(members, first, end, molecule):
     """The first place from `first` on, before `end`, whose molecule is not before `molecule`: double the step, then halve it."""
     step = 1
@@ -66,7 +66,7 @@ def find_member(members, first, end, molecule):
     return first
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def read_keys(
     coding, planes, argument, num_values, needed, table, values, plane_at, members, member_at, key_at, sign_bit, absent, keys
 ):
@@ -120,13 +120,13 @@ def read_keys(
     return True
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inline
 def is_number(key, infinity):
     """Of both signs, what has larger keys than infinity is NaN."""
     return (key ^ (key >> np.int32(31))) <= infinity
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def count_rows(tasks, num_values, members, member_at, keys, key_at, infinity, ptr):
     """Offsets of each molecule's labels of `tasks` that are numbers."""
     ptr[:] = 0
@@ -138,7 +138,7 @@ def count_rows(tasks, num_values, members, member_at, keys, key_at, infinity, pt
         ptr[m + 1] += ptr[m]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def write_rows(tasks, num_values, members, member_at, keys, key_at, infinity, sign_bit, cursor, row_task, row_pattern):
     """Place in `tasks` and float pattern of what `count_rows` counts, each at its molecule's `cursor`, which moves on."""
     mask = np.int64((1 << sign_bit) - 1)
@@ -153,7 +153,7 @@ def write_rows(tasks, num_values, members, member_at, keys, key_at, infinity, si
                 cursor[m] += 1
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def collate_rows(molecules, ptr, row_task, row_value, padding, graph, task, value, num_labels):
     """Copy the labels of each molecule, pad, count what is real per task; False when there is no such task."""
     num_labels[:] = 0

@@ -16,7 +16,7 @@ import numpy as np
 from molstream.kernels.packing import _collate
 
 
-class Columns(NamedTuple):
+class PackColumns(NamedTuple):
     """Structure of N molecules, contiguous: what a pack is gathered from."""
 
     atom_ptr: np.ndarray
@@ -49,7 +49,7 @@ def structure_arrays(*, graphs: int, atoms: int, edges: int, num_features: int) 
 
 def collate_pack(
     molecules: np.ndarray,
-    columns: Columns,
+    columns: PackColumns,
     *,
     graphs: int,
     atoms: int,

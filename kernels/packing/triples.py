@@ -41,19 +41,19 @@ def list_labels(sparse: SparseLabels, num_molecules: int, *, tasks: np.ndarray |
     if num_molecules < 0:
         raise ValueError(f"labels of {num_molecules} molecules, expected 0 or more")
     precision, num_values = check_sparse(sparse, np.arange(num_molecules + 1))
-    num_tasks, num_rows = sparse.encoding.size, sparse.rows.size
+    num_tasks, num_rows = sparse.presence.size, sparse.rows.size
     plane_at = np.empty((num_tasks, 4), np.int64)
     num_bytes = _labels.place_planes(sparse.planes, num_values, plane_at)
     if sparse.values.size != num_bytes:
         raise ValueError(f"{sparse.values.size} bytes of label values, expected {num_bytes}")
     selected = np.arange(num_tasks) if tasks is None else _check_tasks(tasks, num_tasks)
     needed = needed_tasks(sparse, selected)
-    num_in_bitmaps = int(num_values[needed & (sparse.encoding == _labels.BITMAP)].sum())
+    num_in_bitmaps = int(num_values[needed & (sparse.presence == _labels.BITMAP)].sum())
     members: np.ndarray = np.empty(num_rows + num_molecules + num_in_bitmaps + 1, np.uint32)
     members[:num_rows] = sparse.rows
     members[num_rows : num_rows + num_molecules] = np.arange(num_molecules, dtype=np.uint32)
     member_at = np.zeros(num_tasks, np.int64)
-    _triples.find_members(sparse.encoding, num_values, sparse.bitmap, needed, num_molecules, num_rows, members, member_at)
+    _triples.find_members(sparse.presence, num_values, sparse.bitmap, needed, num_molecules, num_rows, members, member_at)
     key_at = np.cumsum(num_values * needed) - num_values * needed
     keys = np.empty(int((num_values * needed).sum()), np.int32)
     inside = _triples.read_keys(

@@ -5,14 +5,15 @@ side. The price: nothing in here raises; a caller that passes an index out of ra
 """
 
 import numpy as np
-from numba import njit
+
+from molstream.kernels.compiled import inline, kernel
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 MIX_2 = np.uint64(0x94D049BB133111EB)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inline
 def mix64(x):
     x = np.uint64(x) + GOLDEN
     x = (x ^ (x >> np.uint64(30))) * MIX_1
@@ -20,7 +21,7 @@ def mix64(x):
     return x ^ (x >> np.uint64(31))
 
 
-@njit(cache=True, nogil=True)
+@kernel("u8, u8[:], u8[:]")
 def hash_u64(key, values, out):
     for i in range(values.size):
         out[i] = mix64(key ^ mix64(values[i]))

@@ -1,15 +1,15 @@
 """Compiled permutations and shuffles. Rules as in `_hashing.py`."""
 
 import numpy as np
-from numba import njit
 
+from molstream.kernels.compiled import kernel, part
 from molstream.kernels.rng._hashing import mix64
 
 NUM_FEISTEL_ROUNDS = 6
 NUM_WORDS, MIDDLE = 624, 397
 
 
-@njit(cache=True, nogil=True)
+@kernel("u8, i8, i8, i8, i8[:]")
 def permute(key, n, half_bits, start, out):
     """out[k] = image of start + k under a keyed permutation of [0, n): Feistel rounds on 2 * half_bits bits, cycle-walked."""
     shift = np.uint64(half_bits)
@@ -28,7 +28,7 @@ def permute(key, n, half_bits, start, out):
         out[k] = x
 
 
-@njit(cache=True, nogil=True)
+@kernel("u8, i8[:]")
 def shuffle_order(key, out):
     """Fisher-Yates with a counter-based generator."""
     for i in range(out.size):
@@ -40,7 +40,7 @@ def shuffle_order(key, out):
         out[j] = swap
 
 
-@njit(cache=True, nogil=True)
+@part
 def twist(words, drawn):
     """The next 624 words of MT19937 (Matsumoto, Nishimura 1998), in place, and what is drawn from them."""
     for i in range(NUM_WORDS):
@@ -52,7 +52,7 @@ def twist(words, drawn):
     temper(words, drawn)
 
 
-@njit(cache=True, nogil=True)
+@part
 def temper(words, drawn):
     for i in range(NUM_WORDS):
         y = words[i]
@@ -62,7 +62,7 @@ def temper(words, drawn):
         drawn[i] = y ^ (y >> np.uint32(18))
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def python_shuffle(words, at, drawn, out):
     """out = range(n), shuffled as `random.shuffle` does; `at` of the 624 words are used up, and `words` goes on as it would."""
     for i in range(out.size):

@@ -1,10 +1,11 @@
 """Compiled passes over label columns: laying lists onto stored atoms, and moments. Rules as in `rng/_hashing.py`."""
 
 import numpy as np
-from numba import njit
+
+from molstream.kernels.compiled import kernel, part
 
 
-@njit(cache=True, nogil=True)
+@part
 def is_absent(values, first, size):
     for k in range(first, first + size):  # noqa: SIM110  # compiled
         if not np.isnan(values[k]):
@@ -12,7 +13,7 @@ def is_absent(values, first, size):
     return True
 
 
-@njit(cache=True, nogil=True)
+@kernel("const f4[:], i8[:], i8[:], i8[:], i4[:], b1[:], i8[:], i8[:], i8, f4[:, :], i8[:, :]")
 def align_list(values, start, size, atom_ptr, label_index, readable, num_heavy, num_all, task, out, status):
     """Write one task's lists into out[:, task]; see `align.align_lists`."""
     for m in range(atom_ptr.size - 1):
@@ -31,7 +32,7 @@ def align_list(values, start, size, atom_ptr, label_index, readable, num_heavy, 
                     out[a, task] = values[first + k]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def align_bond_list(values, start, size, bond_ptr, bond_index, is_reversed, num_bonds, task, out, status):
     """Write one task's lists into out[:, task]; see `align.align_bonds`."""
     for m in range(bond_ptr.size - 1):
@@ -55,7 +56,7 @@ def align_bond_list(values, start, size, bond_ptr, bond_index, is_reversed, num_
             status[m, 1] = size[m]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def align_pair_list(values, start, size, atom_ptr, pair_ptr, label_index, readable, num_heavy, task, out, status):
     """Write one task's lists into out[:, task]; see `align.align_pairs`."""
     for m in range(atom_ptr.size - 1):

@@ -1,7 +1,8 @@
 """Rows to splits: each row once."""
 
 import numpy as np
-from numba import njit
+
+from molstream.kernels.compiled import kernel
 
 
 def assign_rows(assignment: np.ndarray, *, rows: np.ndarray, codes: np.ndarray, free: int) -> int:
@@ -14,7 +15,7 @@ def assign_rows(assignment: np.ndarray, *, rows: np.ndarray, codes: np.ndarray, 
     return _assign(rows, codes, free, assignment)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _assign(rows, codes, free, assignment):
     """assignment[rows[k]] = codes[k] for every k up to the first whose row is not `free`: that k, or -1."""
     for k in range(rows.size):

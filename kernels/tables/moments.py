@@ -1,7 +1,8 @@
 """Sums over label columns: compiled passes in a fixed order, so that the bits do not depend on a library's summation."""
 
 import numpy as np
-from numba import njit
+
+from molstream.kernels.compiled import kernel
 
 
 def measure_columns(values: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -11,7 +12,7 @@ def measure_columns(values: np.ndarray) -> tuple[np.ndarray, ...]:
     """
     num_tasks = values.shape[1]
     out = (np.empty(num_tasks, np.int64), *(np.empty(num_tasks) for _ in range(4)))
-    _measure(np.ascontiguousarray(values, np.float32), *out)
+    measure(np.ascontiguousarray(values, np.float32), *out)
     return out
 
 
@@ -19,12 +20,12 @@ def measure_f16_errors(values: np.ndarray) -> np.ndarray:
     """float32 (M, T), NaN where absent -> sum of |x - float16(x)| of each column, infinite where one overflows. float64 (T)."""
     values = np.ascontiguousarray(values, np.float32)
     out = np.empty(values.shape[1])
-    _measure_f16(values, values.view(np.uint32), out)
+    measure_f16(values, values.view(np.uint32), out)
     return out
 
 
-@njit(cache=True, nogil=True)
-def _measure(values, count, mean, m2, low, high):
+@kernel("f4[:, :], i8[:], f8[:], f8[:], f8[:], f8[:]")
+def measure(values, count, mean, m2, low, high):
     """Count, mean, sum of squared deviations, least and largest of each column's numbers; two passes, in row order."""
     num_rows, num_tasks = values.shape
     for t in range(num_tasks):
@@ -51,8 +52,8 @@ def _measure(values, count, mean, m2, low, high):
                 m2[t] += d * d
 
 
-@njit(cache=True, nogil=True)
-def _measure_f16(values, bits, out):
+@kernel("f4[:, :], u4[:, :], f8[:]")
+def measure_f16(values, bits, out):
     """Sum over each column of what rounding to the nearest float16 changes; `bits` are the values' own."""
     num_rows, num_tasks = values.shape
     out[:] = 0.0

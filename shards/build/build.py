@@ -2,15 +2,14 @@
 
 Map: a range of rows is featurised and written as one spill file, sorted by partition. Reduce: one partition, at most some fifty
 thousand molecules, is collected from all spill files, put in order by a hash of its row numbers, and becomes one shard. The order
-is random globally, memory holds one run or one partition a worker, and the bytes depend on the input and the options alone: not
-on how many workers there were, where they ran, or how often the build was killed and started again.
+is random globally, each worker holds one sorted run or one partition in memory, and the bytes depend on the input and the options
+alone: not on the number of workers, where they ran, or how often the build was killed and started again.
 
     inputs ──ranges──► map ──.building/*.spill──► reduce ──shards, .building/*.facts──► index, rejects, manifest
                           └─by identity─► merge ─┘           where tables are joined
 """
 
 import hashlib
-import json
 import os
 import re
 from collections import Counter
@@ -23,13 +22,14 @@ import numpy as np
 import pyarrow as pa
 
 from molstream.shards import schema
-from molstream.shards.build.job import Job
+from molstream.shards.build.facts import is_finished, read_facts
+from molstream.shards.build.job import BuildJob
 from molstream.shards.build.join import merge_partition
 from molstream.shards.build.map import LEFT_OUT, close_reader, map_range
 from molstream.shards.build.options import BuildOptions, WorkOptions
 from molstream.shards.build.output import Output
-from molstream.shards.build.plan import Plan
-from molstream.shards.build.reduce import ShardTask, reduce_partition
+from molstream.shards.build.plan import BuildPlan
+from molstream.shards.build.reduce import ShardItem, reduce_partition
 from molstream.shards.build.spill import MAPPING_SCHEMA, REJECT_SCHEMA, Spill
 from molstream.shards.errors import FormatError, InputError, LimitError, SchemaError, WorkerError
 from molstream.shards.format import index
@@ -46,13 +46,17 @@ from molstream.shards.format.manifest import (
     Statistics,
     fingerprint,
 )
-from molstream.shards.format.statistics import Moments, merge_histograms
-from molstream.shards.format.writer import hash_file, read_parquet, write_atomic, write_beside, write_parquet
+from molstream.shards.format.statistics import LabelMoments, merge_histograms
 from molstream.shards.inputs.datasets import Dataset
 from molstream.shards.inputs.tables import InputFile, check_input, resolve_inputs
 from molstream.shards.splits.assignment import NO_SPLIT
 from molstream.shards.splits.files import read_split_file
 from molstream.shards.splits.rules import RULES, SPLITS, Splits
+from molstream.shards.store.documents import parse_json
+from molstream.shards.store.fields import to_json
+from molstream.shards.store.reading import Folder
+from molstream.shards.store.tables import write_parquet
+from molstream.shards.store.writing import write_beside, write_bytes
 from molstream.shards.workers.local import Engine, InlineEngine, LocalEngine
 
 __all__ = ["BuildOptions", "WorkOptions", "build"]
@@ -74,16 +78,16 @@ def build(
 ) -> Manifest:
     """Build the shard set `out` from tables and return its manifest.
 
-    `inputs`: paths, globs or URLs of the table's files; of several tables a sequence of these for each of `options.tables`.
-    `split_file`: says which row is in which split, in place of `options.splits`.
-    A row that cannot become a molecule goes to rejects.parquet with its number and a reason; ids of the others do not move.
-    After a failure or an interruption the same call goes on from the last finished piece of work; where none was finished, or the
-    input is at fault, `out` is left as it was found. On a set that is there already, built from the same input with the same
-    options, it does nothing. Raises InputError, SchemaError, OutputError, StorageError, WorkerError.
+    `inputs`: paths, globs or URLs of the table's files; for several tables, a sequence of these for each of `options.tables`.
+    `split_file`: a file that gives the split of each row, instead of `options.splits`.
+    A row that cannot become a molecule goes to rejects.parquet with its number and a reason; ids of the others do not change.
+    After a failure or an interruption the same call continues from the last finished work item. If none was finished, or if the
+    input is at fault, `out` is left as it was found. If `out` already holds the set of this input and these options, nothing is
+    done. Raises InputError, SchemaError, OutputError, StorageError, WorkerError.
     """
     work = work or WorkOptions()
     if split_file is not None:
-        # the name alone: no path is part of a set
+        # only the name: no path becomes part of a set
         options = replace(options, splits=re.split(r"[/\\]", split_file)[-1])
         if "://" not in split_file and not os.path.exists(split_file):
             raise InputError(f"{split_file}: no such file")
@@ -93,16 +97,16 @@ def build(
     before = _stamps([url for table in urls for url in table])
     files, datasets = _check_inputs(urls, options, progress)
     splits, rows = _assign_rows(options, sum(f.num_rows for f in files), split_file)
-    plan = Plan.make(files, datasets, options, splits, _versions())
+    plan = BuildPlan.make(files, datasets, options, splits, _versions())
     if manifest := output.committed(options):
         return _built_before(output, manifest, plan)
-    job = Job(plan, work, output.path.absolute())
+    job = BuildJob(plan, work, output.path.absolute())
     with output:
         if manifest := output.committed(options):
             return _built_before(output, manifest, plan)
         output.claim(job)
         if rows is not None:
-            write_atomic(job.rows_path, rows.tobytes())
+            write_bytes(job.rows_path, rows.tobytes())
             rows = None
         with _make_engine(work) as engine:
             try:
@@ -115,7 +119,7 @@ def build(
             except LimitError:
                 raise
             except SchemaError:
-                # the input has to change, and then nothing of this can be used
+                # the input has to change, and then none of this work can be used
                 output.keep = False
                 raise
             finally:
@@ -130,7 +134,7 @@ def _resolve(inputs: Sequence[str] | Sequence[Sequence[str]], options: BuildOpti
     if len(tables) != len(options.tables):
         raise InputError(f"inputs of {len(tables)} tables, the options describe {len(options.tables)}")
     urls = [resolve_inputs(list(table)) for table in tables]
-    # once more over all tables, for what is named twice
+    # once more over all tables, to find files that are named twice
     resolve_inputs([url for table in urls for url in table])
     return urls
 
@@ -161,7 +165,7 @@ def _check_inputs(urls: list[list[str]], options: BuildOptions, progress: Progre
 
 
 def _assign_rows(options: BuildOptions, num_rows: int, split_file: str | None) -> tuple[Splits, np.ndarray | None]:
-    """The splits of the set, and where rows decide, the split of each (uint8)."""
+    """The splits of the set, and if rows decide, the split of each row (uint8)."""
     shares = asdict(options.split_fractions)
     if split_file is not None:
         found = read_split_file(split_file, num_rows=num_rows)
@@ -179,19 +183,19 @@ def _assign_rows(options: BuildOptions, num_rows: int, split_file: str | None) -
 
 
 def _stamps(urls: list[str]) -> dict[str, tuple[int, int]]:
-    """Size and time of change of local files: what they were when they were hashed they must be when they have been read."""
+    """Size and time of change of local files: they must be the same when a file is hashed and after it was read."""
     found = {os.path.abspath(url): Path(url).stat() for url in urls if Path(url).is_file()}
     return {url: (stat.st_size, stat.st_mtime_ns) for url, stat in found.items()}
 
 
-def _check_unchanged(plan: Plan, before: dict[str, tuple[int, int]]) -> None:
+def _check_unchanged(plan: BuildPlan, before: dict[str, tuple[int, int]]) -> None:
     now = _stamps([f.url for f in plan.files])
     for url, stamp in before.items():
         if now.get(url) != stamp:
             raise SchemaError(f"{url}: changed while it was read; build again")
 
 
-def _built_before(output: Output, manifest: Manifest, plan: Plan) -> Manifest:
+def _built_before(output: Output, manifest: Manifest, plan: BuildPlan) -> Manifest:
     output.check_same(manifest.provenance, _provenance(plan))
     return manifest
 
@@ -205,19 +209,19 @@ def _make_engine(work: WorkOptions) -> Engine:
 
 
 def _reporter(progress: Progress, phase: str, done: int, total: int) -> Callable[[int], None]:
-    """Starts a phase, `done` of which an earlier run did; what it returns is told of more."""
+    """Start a phase of which an earlier call did `done`; returns a function that is told how many more are done."""
     progress(phase, done, total)
 
     def report(more: int) -> None:
         nonlocal done
-        # a task that was begun twice reports twice
+        # a work item that was begun twice reports twice
         done = min(total, done + more)
         progress(phase, done, total)
 
     return report
 
 
-def _map(job: Job, engine: Engine, progress: Progress) -> list[Spill]:
+def _map(job: BuildJob, engine: Engine, progress: Progress) -> list[Spill]:
     plan = job.plan
     ranges = range(len(plan.ranges))
     spills = {k: spill for k in ranges if (spill := _finished_spill(job.spill_path(k), plan.merges or len(plan.partitions)))}
@@ -247,7 +251,7 @@ def _num_rejects(spill: Spill) -> int:
 
 
 def _finished_spill(path: Path, num_partitions: int) -> Spill | None:
-    """What an earlier run left, if it is whole."""
+    """The spill file that an earlier call left, if it is whole."""
     if not path.exists():
         return None
     try:
@@ -260,8 +264,8 @@ def _finished_spill(path: Path, num_partitions: int) -> Spill | None:
     return None
 
 
-def _check_f16(job: Job, spills: list[Spill]) -> None:
-    """Refuse 16 bits for tasks they would spoil. What is mapped holds 32, so a build with other dtypes goes on from here."""
+def _check_f16(job: BuildJob, spills: list[Spill]) -> None:
+    """Refuse 16 bits for tasks they would spoil. Spill files hold 32 bits, so a build with other dtypes can continue."""
     tasks = job.plan.tasks
     moments = _input_moments(job, spills)
     error = _sum_by_task(job, spills, "f16_error")
@@ -282,29 +286,29 @@ def _check_f16(job: Job, spills: list[Spill]) -> None:
         )
 
 
-def _range_tasks(job: Job) -> list[np.ndarray]:
-    """Numbers of the tasks that each range of rows has labels of."""
+def _range_tasks(job: BuildJob) -> list[np.ndarray]:
+    """Numbers of the tasks of which each range of rows has labels."""
     places = [job.plan.task_places(t) for t in range(len(job.plan.datasets))]
     return [places[job.plan.files[r.file].table] for r in job.plan.ranges]
 
 
-def _input_moments(job: Job, spills: list[Spill]) -> Moments:
+def _input_moments(job: BuildJob, spills: list[Spill]) -> LabelMoments:
     num_tasks = len(job.plan.tasks)
-    total = Moments.empty(num_tasks)
+    total = LabelMoments.empty(num_tasks)
     for spill, places in zip(spills, _range_tasks(job), strict=True):
-        part = Moments(*(np.array(column) for column in spill.facts["moments"].values()))
-        total.merge(Moments.scatter(part, places, num_tasks))
+        part = LabelMoments(*(np.array(column) for column in spill.facts["moments"].values()))
+        total.merge(LabelMoments.scatter(part, places, num_tasks))
     return total
 
 
-def _sum_by_task(job: Job, spills: list[Spill], fact: str) -> np.ndarray:
+def _sum_by_task(job: BuildJob, spills: list[Spill], fact: str) -> np.ndarray:
     total = np.zeros(len(job.plan.tasks))
     for spill, places in zip(spills, _range_tasks(job), strict=True):
         total[places] += spill.facts[fact]
     return total
 
 
-def _merge(job: Job, engine: Engine, progress: Progress) -> list[Spill]:
+def _merge(job: BuildJob, engine: Engine, progress: Progress) -> list[Spill]:
     numbers = range(job.plan.merges)
     num_partitions = len(job.plan.partitions)
     merged = {k: spill for k in numbers if (spill := _finished_spill(job.merge_path(k), num_partitions))}
@@ -315,13 +319,14 @@ def _merge(job: Job, engine: Engine, progress: Progress) -> list[Spill]:
     return [merged[k] for k in numbers]
 
 
-def _reduce(job: Job, engine: Engine, spills: list[Spill], progress: Progress) -> list[ShardTask]:
+def _reduce(job: BuildJob, engine: Engine, spills: list[Spill], progress: Progress) -> list[ShardItem]:
     counts = np.sum([s.molecules for s in spills], axis=0)
-    shards: list[ShardTask] = []
+    shards: list[ShardItem] = []
     for partition, (split, _) in enumerate(job.plan.partitions):
         if counts[partition]:
-            shards.append(ShardTask(partition, split, sum(s.split == split for s in shards)))
-    done_before = [job.facts_path(s.split, s.number).exists() and job.shard_path(s.split, s.number).exists() for s in shards]
+            shards.append(ShardItem(partition, split, sum(s.split == split for s in shards)))
+    # what an earlier run finished, if it still is what it was then
+    done_before = [is_finished(job.facts_path(s.split, s.number), shard=job.shard_path(s.split, s.number)) for s in shards]
     waiting = [s for s, is_done in zip(shards, done_before, strict=True) if not is_done]
     total = int(counts.sum())
     done = total - sum(int(counts[s.partition]) for s in waiting)
@@ -331,39 +336,37 @@ def _reduce(job: Job, engine: Engine, spills: list[Spill], progress: Progress) -
     return shards
 
 
-def _describe(job: Job, spills: list[Spill], merged: list[Spill], shards: list[ShardTask]) -> Manifest:
+def _describe(job: BuildJob, spills: list[Spill], merged: list[Spill], shards: list[ShardItem]) -> Manifest:
     """Write index, rejects and mapping; returns the manifest. Everything in the order of ranges and shards, a file at a time."""
     plan, tasks = job.plan, job.plan.tasks
-    moments = {split: Moments.empty(len(tasks)) for split in plan.splits.names}
+    moments = {split: LabelMoments.empty(len(tasks)) for split in plan.splits.names}
     totals: dict[str, Counter] = {}
     histograms: dict[str, dict[str, int]] = {}
-    index_path, rejects_path = job.out / INDEX, job.out / REJECTS
 
     def index_tables() -> Iterator[pa.Table]:
         nonlocal histograms
         for shard in shards:
-            table = read_parquet(job.facts_path(shard.split, shard.number))
+            table = read_facts(job.facts_path(shard.split, shard.number))
             for part in table["moments"].to_pylist():
-                moments[shard.split].merge(Moments.decode(part))
-            histograms = merge_histograms([histograms, *map(json.loads, table["histograms"].to_pylist())])
+                moments[shard.split].merge(LabelMoments.decode(part))
+            histograms = merge_histograms([histograms, *map(parse_json, table["histograms"].to_pylist())])
             totals.setdefault(shard.split, Counter()).update(_totals(table))
             yield table
 
-    with write_beside(index_path) as file:
-        index.write_index(file, plan.groups, index_tables())
+    with write_beside(job.out / INDEX) as sink:
+        index.write_index(sink, plan.groups, index_tables())
     written, expected = sum(t["molecules"] for t in totals.values()), sum(s.facts["molecules"] for s in merged)
     if written != expected:
         raise WorkerError(f"{job.out}: {written} molecules in shards, {expected} were to be written; remove it and build again")
-    write_parquet(rejects_path, REJECT_SCHEMA, (spill.table() for spill in spills))
+    rejects = write_parquet(job.out / REJECTS, REJECT_SCHEMA, (spill.table() for spill in spills))
     facts = [s.facts for s in spills]
-    index_sha256 = hash_file(index_path)
-    contents = index.Index.open(index_path, sha256=index_sha256).iter_contents()
+    contents = index.Index.open(Folder(job.out), INDEX, sha256=sink.written.sha256).iter_contents()
     dropped = [_sum_by_task(job, spills, kind).astype(np.int64) for kind in ("infinite", "nan")]
     train = moments["train"]
     return Manifest(
         fingerprint=fingerprint(tasks, schema.ATOM_FEATURES, schema.BOND_FEATURES, contents),
-        index_sha256=index_sha256,
-        rejects_sha256=hash_file(rejects_path),
+        index_sha256=sink.written.sha256,
+        rejects_sha256=rejects.sha256,
         tasks=tasks,
         task_sets=plan.task_sets,
         atom_features=schema.ATOM_FEATURES,
@@ -384,7 +387,7 @@ def _describe(job: Job, spills: list[Spill], merged: list[Spill], shards: list[S
     )
 
 
-def _statistics(moments: Moments, task: int) -> Statistics:
+def _statistics(moments: LabelMoments, task: int) -> Statistics:
     count = int(moments.count[task])
     return Statistics(
         count=count,
@@ -395,9 +398,9 @@ def _statistics(moments: Moments, task: int) -> Statistics:
     )
 
 
-def _describe_join(job: Job, merged: list[Spill]) -> Join:
-    plan, path = job.plan, job.out / MAPPING
-    write_parquet(path, MAPPING_SCHEMA, (spill.table() for spill in merged))
+def _describe_join(job: BuildJob, merged: list[Spill]) -> Join:
+    plan = job.plan
+    mapping = write_parquet(job.out / MAPPING, MAPPING_SCHEMA, (spill.table() for spill in merged))
     facts = [spill.facts for spill in merged]
     counts = [np.sum([f["tables"].get(str(t), [0, 0, 0]) for f in facts], axis=0) for t in range(len(plan.datasets))]
     conflicts = np.array([f["conflicts"] for f in facts], np.int64).sum(axis=0).tolist()
@@ -410,7 +413,7 @@ def _describe_join(job: Job, merged: list[Spill]) -> Join:
         conflicts={task.name: int(n) for task, n in zip(plan.tasks, conflicts, strict=True) if n},
         across_splits=sum(f["across_splits"] for f in facts),
         unmatched=sum(f["unmatched"] for f in facts),
-        mapping_sha256=hash_file(path),
+        mapping_sha256=mapping.sha256,
     )
 
 
@@ -420,11 +423,11 @@ def _totals(table: pa.Table) -> dict[str, int]:
     return {"shards": 1, "blocks": len(table)} | counts | {"bytes": size}
 
 
-def _provenance(plan: Plan) -> dict:
+def _provenance(plan: BuildPlan) -> dict:
     return {
         "inputs": [f.describe() for f in plan.files],
-        "options": json.loads(json.dumps(asdict(plan.options))),
-        "splits": json.loads(json.dumps(asdict(plan.splits))),
+        "options": to_json(plan.options),
+        "splits": to_json(plan.splits),
         "versions": plan.versions,
     }
 

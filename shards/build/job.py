@@ -1,4 +1,4 @@
-"""A running build, as every worker sees it: the plan, how the work is done, and where the pieces lie."""
+"""A running build, as every worker sees it: the plan, how the work is done, and where its files lie."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,32 +8,33 @@ import numpy as np
 
 from molstream.kernels.rng.hashing import hash_u64
 from molstream.shards.build.options import WorkOptions
-from molstream.shards.build.plan import Plan
+from molstream.shards.build.plan import BuildPlan
 from molstream.shards.build.spill import PieceLayout
 from molstream.shards.errors import LimitError
 from molstream.shards.format.archive import shard_name
 from molstream.shards.format.manifest import BUILDING
 from molstream.shards.molecules import Molecules
+from molstream.shards.store.reading import map_file
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    plan: Plan
+class BuildJob:
+    plan: BuildPlan
     work: WorkOptions
     out: Path
     """The folder that becomes the shard set; every worker can write to it."""
 
     @property
     def building(self) -> Path:
-        """Finished pieces of work until the set is committed."""
+        """The folder of finished work until the set is committed."""
         return self.out / BUILDING
 
     def spill_path(self, number: int) -> Path:
-        """Of a range of rows. The name says which plan it belongs to: what a lost worker writes late is nobody's."""
+        """Spill file of a range of rows. Its name tells the plan, so that a file which a lost worker writes late is ignored."""
         return self.building / f"{self.plan.map_id}-{number:05d}.spill"
 
     def merge_path(self, number: int) -> Path:
-        """Of a partition of joined tables."""
+        """Merged spill file of a partition of joined tables."""
         return self.building / f"{self.plan.map_id}-join-{number:05d}.spill"
 
     def mapped(self) -> list[tuple[Path, PieceLayout]]:
@@ -50,35 +51,35 @@ class Job:
 
     @property
     def rows_path(self) -> Path:
-        """A byte a row: its split, where rows decide."""
+        """File of one byte per row: its split, if rows decide."""
         return self.building / f"{self.plan.map_id}-splits.u1"
 
     def assign_splits(self, molecules: Molecules) -> np.ndarray:
         """Split number of each molecule, uint8 (N); NO_SPLIT for a row that the split file does not name."""
         plan = self.plan
         if plan.splits.rule == "rows":
-            return np.asarray(np.memmap(self.rows_path, np.uint8, "r")[molecules.ids.astype(np.int64)])
+            return map_file(self.rows_path)[molecules.ids.astype(np.int64)]
         return plan.splits.by_hash(molecules, plan.options.split_fractions, key=plan.split_key)
 
     def partition(self, molecules: Molecules, split: np.ndarray) -> np.ndarray:
-        """Number of the partition that each molecule of these splits is reduced in, int64 (N)."""
+        """Number of the partition to which each molecule of these splits belongs, int64 (N)."""
         return self.plan.partition_of(split, hash_u64(self.plan.order_key, molecules.ids))
 
     def facts_path(self, split: str, number: int) -> Path:
-        """Index rows and moments of a finished shard."""
+        """What is noted of a finished shard, see `shards.build.facts`."""
         return self.building / f"{self.plan.reduce_id}-{split}-{number:05d}.facts"
 
     def shard_path(self, split: str, number: int) -> Path:
-        """Of a shard."""
+        """Path of a shard."""
         return self.out / shard_name(split, number)
 
     @property
     def max_rejects(self) -> int:
-        """Rows that may be rejected."""
+        """Number of rows that may be rejected."""
         return int(self.work.max_reject_fraction * self.plan.num_rows)
 
     def refuse_rejects(self, num_rejects: int, last: dict) -> NoReturn:
-        """Raise LimitError for more than `max_rejects`, of which `last` is one."""
+        """Raise LimitError for more than `max_rejects` rejects; `last` is one of them."""
         raise LimitError(
             f"{num_rejects:,} of {self.plan.num_rows:,} rows rejected so far, more than --max-reject-fraction "
             f"{self.work.max_reject_fraction:g} allows; the last was row {last['row']}, SMILES {_short(last['smiles'])}: "

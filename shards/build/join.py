@@ -4,10 +4,10 @@
     groups, by row number       A A'    B    C C'
     merged spill, by split      A: atoms and row of the first; labels of A, where absent those of A', in the order of A's atoms
 
-The first row that names a molecule gives its id, structure and split. A label that a later row has too and that differs is a
-conflict: counted by task, the first stays. Rows of one stored SMILES agree atom by atom, because the k-th atom of a SMILES is one
-place of one graph however it was written. Rows that only share an InChI are matched atom by atom; what does not match stays a
-molecule of its own.
+The first row that names a molecule gives its id, structure and split. A label of a later row that differs from an earlier one is
+a conflict: the first stays, and conflicts are counted by task. Rows of one stored SMILES agree atom by atom: the k-th atom of a
+SMILES is one place of one graph however it was written. Rows that only share an InChI are matched atom by atom; a row that does
+not match stays a molecule of its own.
 """
 
 from collections import Counter
@@ -18,7 +18,7 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 
-from molstream.shards.build.job import Job
+from molstream.shards.build.job import BuildJob
 from molstream.shards.build.spill import MAPPING_SCHEMA, Spill, write_spill
 from molstream.shards.chemistry.guarded import shared_featurizer
 from molstream.shards.columns import COLUMNS, named_sizes
@@ -29,19 +29,19 @@ from molstream.shards.tasks import LEVELS, Level
 
 @dataclass(slots=True)
 class _Groups:
-    """N rows, those of one molecule beside each other, the first by row number in front."""
+    """N rows: those of one molecule are neighbours, and the one with the lowest row number comes first."""
 
     first: np.ndarray
-    """int64 (N): place of the row that its molecule is."""
+    """int64 (N): place of the first row of its molecule."""
     rank: np.ndarray
     """int64 (N): 0 for that row, 1 for the next of the same molecule, ..."""
     atoms: dict[int, np.ndarray] = field(default_factory=dict)
-    """Row -> which of its atoms is each atom of the first row, where they are not in the same order."""
+    """Row -> which of its atoms each atom of the first row is, for rows whose atoms are in another order."""
     unmatched: int = 0
-    """Rows of one identity that do not match."""
+    """Number of rows of one identity that do not match."""
 
 
-def merge_partition(job: Job, number: int, on_rows: Callable[[int], None]) -> None:
+def merge_partition(job: BuildJob, number: int, on_rows: Callable[[int], None]) -> None:
     """Write the merged spill file of one partition by identity. `on_rows` is told how many rows are merged."""
     plan = job.plan
     molecules, table, identity = _collect(job, number)
@@ -64,8 +64,8 @@ def merge_partition(job: Job, number: int, on_rows: Callable[[int], None]) -> No
     write_spill(job.merge_path(number), len(plan.partitions), batches(), lambda: (mapping, facts))
 
 
-def _collect(job: Job, number: int) -> tuple[Molecules, np.ndarray, np.ndarray]:
-    """Rows of the partition with the label columns of all tables, which table each is of, and their identities."""
+def _collect(job: BuildJob, number: int) -> tuple[Molecules, np.ndarray, np.ndarray]:
+    """Rows of the partition with the label columns of all tables, the table of each row, and their identities."""
     plan = job.plan
     parts: list[Molecules] = []
     tables: list[np.ndarray] = []
@@ -83,7 +83,7 @@ def _collect(job: Job, number: int) -> tuple[Molecules, np.ndarray, np.ndarray]:
     return concat_molecules(parts), np.concatenate(tables), np.concatenate(identities)
 
 
-def _widen(job: Job, molecules: Molecules, table: int) -> Molecules:
+def _widen(job: BuildJob, molecules: Molecules, table: int) -> Molecules:
     """Label columns of one table -> those of all."""
     columns: dict[str, np.ndarray] = {}
     for level, num_tasks in job.plan.num_tasks.items():
@@ -101,7 +101,7 @@ def _widen(job: Job, molecules: Molecules, table: int) -> Molecules:
     return molecules.replace(**columns)
 
 
-def _group(job: Job, molecules: Molecules, identity: np.ndarray) -> _Groups:
+def _group(job: BuildJob, molecules: Molecules, identity: np.ndarray) -> _Groups:
     """Which rows are one molecule; `molecules` are sorted by identity and row."""
     n = len(molecules)
     starts = np.ones(n, bool)
@@ -117,7 +117,7 @@ def _group(job: Job, molecules: Molecules, identity: np.ndarray) -> _Groups:
     return groups
 
 
-def _match(job: Job, molecules: Molecules, groups: _Groups, head: int, end: int) -> None:
+def _match(job: BuildJob, molecules: Molecules, groups: _Groups, head: int, end: int) -> None:
     """Sort out rows head:end, which are of one identity and written in several ways."""
     featurizer = shared_featurizer(molecule_s=job.work.molecule_s, molecule_bytes=job.work.molecule_bytes)
     ways: dict[str, tuple[int, np.ndarray | None]] = {}
@@ -146,7 +146,7 @@ def _merge(molecules: Molecules, groups: _Groups, num_tasks: dict[Level, int]) -
     place[kept] = np.arange(len(kept))
     columns: dict[str, np.ndarray] = {}
     conflicts = []
-    # rows rank by rank: a molecule that is there a thousand times must not cost a thousand passes over the others
+    # rows rank by rank: a molecule that occurs a thousand times must not cost a thousand passes over the others
     by_rank = np.argsort(groups.rank, kind="stable")
     rank_ptr = offsets(np.bincount(groups.rank))
     is_reordered = np.zeros(len(molecules), bool)
@@ -182,9 +182,9 @@ def _merge(molecules: Molecules, groups: _Groups, num_tasks: dict[Level, int]) -
 
 
 def _mixed_forms(found: np.ndarray, before: np.ndarray, ptr: np.ndarray, level: Level) -> np.ndarray:
-    """bool (rows, T): lists of a later row that are labelled both ways where the first ones are not, or the other way round.
+    """bool (rows, T): lists of a later row that are labelled in both directions where the first ones are not, or vice versa.
 
-    Such lists do not go together; each counts as one conflict.
+    Such lists cannot be merged; each counts as one conflict.
     """
 
     def any_of(mask: np.ndarray) -> np.ndarray:
@@ -221,7 +221,7 @@ def _reorder(molecules: Molecules, groups: _Groups, row: int, level: Level, labe
         low, high = wanted.min(axis=1), wanted.max(axis=1)
         places = high * (high + 1) // 2 + low
     out = labels[places]
-    # where the two are the other way round, so are their labels; those of a list with one for both ways stay where they are
+    # if the two atoms are in the other order, so are their labels; a label for both directions stays in its place
     both_ways = ~np.isnan(out[..., 1])
     if level == "pair":
         both_ways |= (wanted[:, 0] == wanted[:, 1])[:, None] & ~np.isnan(out[..., 0])

@@ -12,11 +12,11 @@ import pyarrow as pa
 from molstream.kernels.tables.align import FITS, UNREADABLE, FlatLists, align_bonds, align_lists, align_pairs
 from molstream.kernels.tables.moments import measure_f16_errors
 from molstream.shards import schema
-from molstream.shards.build.job import Job
+from molstream.shards.build.job import BuildJob
 from molstream.shards.build.spill import REJECT_SCHEMA, write_spill
 from molstream.shards.chemistry.guarded import Featurized, shared_featurizer
 from molstream.shards.chemistry.identity import hash_texts
-from molstream.shards.format.statistics import Moments, flat_labels
+from molstream.shards.format.statistics import LabelMoments, flat_labels
 from molstream.shards.inputs.datasets import Dataset
 from molstream.shards.inputs.rows import Rows
 from molstream.shards.inputs.tables import TableReader
@@ -25,14 +25,14 @@ from molstream.shards.splits.assignment import NO_SPLIT
 from molstream.shards.tasks import LEVELS, Level
 
 BATCH_ROWS = 2_048
-"""Rows that are read and featurised together; what is done again when a molecule takes the child down."""
+"""Rows that are read and featurised together, and done again when a molecule takes the child down."""
 PAIR_BATCH_ROWS = 128
-"""The same where pairs of atoms have labels, which take a hundred times the memory."""
+"""The same for pair-level labels, which take a hundred times the memory."""
 MAX_PAIR_ATOMS = 512
-"""Atoms of a molecule, where its pairs have labels: a megabyte a task."""
+"""Most atoms of a molecule if its pairs have labels, which then take a megabyte per task."""
 
 
-def map_range(job: Job, number: int, on_rows: Callable[[int], None]) -> None:
+def map_range(job: BuildJob, number: int, on_rows: Callable[[int], None]) -> None:
     """Write the spill file of range `number`. `on_rows` is told how many more rows are done."""
     plan, rows_of = job.plan, job.plan.ranges[number]
     source = plan.files[rows_of.file]
@@ -68,7 +68,7 @@ def map_range(job: Job, number: int, on_rows: Callable[[int], None]) -> None:
 
 
 LEFT_OUT = "in no split"
-"""Why a row is not in the set that the split file does not name. Such rows are no fault, so they do not count as rejected."""
+"""The reason of a row that the split file does not name. Such rows are not faulty, so they do not count as rejected."""
 
 
 def _leave_out(molecules: Molecules) -> list[dict]:
@@ -79,7 +79,7 @@ def _leave_out(molecules: Molecules) -> list[dict]:
     ]
 
 
-def _partitioned(job: Job, molecules: Molecules, split: np.ndarray, identity: np.ndarray | None) -> tuple:
+def _partitioned(job: BuildJob, molecules: Molecules, split: np.ndarray, identity: np.ndarray | None) -> tuple:
     """Arguments of `SpillWriter.add`."""
     if not job.plan.options.join:
         return molecules, job.partition(molecules, split)
@@ -89,10 +89,10 @@ def _partitioned(job: Job, molecules: Molecules, split: np.ndarray, identity: np
 
 
 _READER: dict[str, TableReader] = {}
-"""The one this process has open, by plan."""
+"""The reader that this process has open, by plan."""
 
 
-def _reader(job: Job) -> TableReader:
+def _reader(job: BuildJob) -> TableReader:
     if job.plan.map_id not in _READER:
         close_reader()
         pairs = any(dataset.num_tasks("pair") for dataset in job.plan.datasets)
@@ -103,7 +103,7 @@ def _reader(job: Job) -> TableReader:
 
 
 def close_reader() -> None:
-    """Let go of the input that this process has open, if it has."""
+    """Close the input that this process has open, if any."""
     for reader in _READER.values():
         reader.close()
     _READER.clear()
@@ -117,7 +117,7 @@ class _Tally:
         self.num_tasks = {level: dataset.num_tasks(level) for level in LEVELS}
         self.rows = self.molecules = self.left_out = 0
         self.infinite, self.nan = np.zeros(num_tasks, np.int64), np.zeros(num_tasks, np.int64)
-        self.moments = Moments.empty(num_tasks)
+        self.moments = LabelMoments.empty(num_tasks)
         self.f16_error = np.zeros(num_tasks)
 
     def add(self, rows: Rows, molecules: Molecules, *, left_out: int) -> None:
@@ -127,7 +127,7 @@ class _Tally:
         self.infinite += rows.infinite
         self.nan += rows.nan
         levels = flat_labels(molecules, self.num_tasks)
-        self.moments.merge(Moments.measure(*levels))
+        self.moments.merge(LabelMoments.measure(*levels))
         self.f16_error += np.concatenate([measure_f16_errors(labels) for labels in levels])
 
     def facts(self, rejects: list[dict]) -> dict:
@@ -135,7 +135,7 @@ class _Tally:
             "rows": self.rows,
             "molecules": self.molecules,
             "left_out": self.left_out,
-            # numbers in a reason are the row's own: rejects.parquet has them
+            # numbers in a reason belong to one row: rejects.parquet has them
             "rejects": dict(Counter(re.sub(r"\d+", "N", r["reason"]) for r in rejects)),
             "infinite": self.infinite.tolist(),
             "nan": self.nan.tolist(),
@@ -145,8 +145,8 @@ class _Tally:
 
 
 def label_molecules(rows: Rows, done: Featurized) -> tuple[Molecules, np.ndarray | None, list[dict]]:
-    """What became of a batch of rows: molecules with labels and row numbers as ids, what they are joined by if that was asked
-    for, and the rejected rows, in order."""
+    """The results of a batch of rows: molecules with labels, whose ids are row numbers; their identities if these were asked for;
+    and the rejected rows, in order."""
     reasons = dict(done.rejects)
     parts, identities = [], []
     for start, found in done.parts:
@@ -183,7 +183,7 @@ def label_molecules(rows: Rows, done: Featurized) -> tuple[Molecules, np.ndarray
 
 
 def _label_structures(rows: Rows, start: int, structures: Any) -> tuple[Molecules, dict[int, str]]:
-    """Molecules of one part of a batch, and why the lists of some of them do not fit, by molecule."""
+    """Molecules of one part of a batch, and the reasons why the lists of some do not fit, by molecule."""
     entries = start + structures.rows
     molecules = Molecules(
         atom_ptr=structures.atom_ptr,
@@ -223,7 +223,7 @@ def _label_structures(rows: Rows, start: int, structures: Any) -> tuple[Molecule
             elif level == "bond":
                 a, b = molecules.bond_ptr[m : m + 2]
                 count = int((structures.bond_index[a:b] >= 0).sum())
-                reason = f"bond list of {size} values for {count} bonds of heavy atoms, expected one or two a bond"
+                reason = f"bond list of {size} values for {count} bonds of heavy atoms, expected one or two per bond"
             else:
                 n = int(num_heavy[m])
                 reason = f"pair list of {size} values for {n} heavy atoms, expected {n * n} or {n * (n - 1) // 2}"
@@ -232,7 +232,7 @@ def _label_structures(rows: Rows, start: int, structures: Any) -> tuple[Molecule
 
 
 def featurize_smiles(smiles: list[str | None], first_row: int) -> tuple[Molecules, dict[int, str]]:
-    """SMILES of consecutive rows -> molecules without labels, ids being row numbers, and why other rows failed, by row."""
+    """SMILES of consecutive rows -> molecules without labels, with row numbers as ids, and the reasons of failed rows, by row."""
     none = np.zeros(0, np.int64)
     rows = Rows(first_row=first_row, smiles=smiles, graph=np.empty((len(smiles), 0), np.float32), infinite=none, nan=none)
     molecules, _, rejects = label_molecules(rows, shared_featurizer().featurize(smiles))

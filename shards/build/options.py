@@ -111,4 +111,4 @@ class WorkOptions:
         if not 0 <= self.max_reject_fraction <= 1:
             raise InputError(f"max_reject_fraction {self.max_reject_fraction}: expected 0 to 1")
         if not 0.1 <= self.molecule_s <= 86_400 or self.molecule_bytes < 1 << 26:
-            raise InputError("limits a molecule: expected 0.1 to 86400 s and at least 64 MiB")
+            raise InputError("limits per molecule: expected 0.1 to 86400 s and at least 64 MiB")

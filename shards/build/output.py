@@ -1,27 +1,67 @@
-"""The output folder of a build: claimed, cleaned of what no build of this plan can use, and committed by its manifest."""
+"""The output folder of a build: it is claimed, cleaned of files that this plan cannot use, and committed by its manifest."""
 
-import fcntl
-import json
 import re
 import shutil
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-from molstream.shards.build.job import Job
+from molstream.shards.build.job import BuildJob
 from molstream.shards.build.options import BuildOptions
-from molstream.shards.build.plan import Plan
-from molstream.shards.errors import OutputError, SchemaError, ShardError
+from molstream.shards.build.plan import SPILL_VERSION, BuildPlan
+from molstream.shards.errors import FormatError, OutputError, SchemaError, ShardError
 from molstream.shards.format.manifest import BUILDING, INDEX, MANIFEST, MAPPING, REJECTS, Manifest
-from molstream.shards.format.writer import sync_folder, write_atomic
+from molstream.shards.store.documents import Document
+from molstream.shards.store.fields import Count, to_json
+from molstream.shards.store.locks import Lock
+from molstream.shards.store.writing import leftover_of
 
-_OURS = re.compile(r"(\w+-\d{5,}\.tar|" + "|".join(map(re.escape, (INDEX, REJECTS, MAPPING, MANIFEST))) + r")(\.\w+\.part)?")
+_OURS = re.compile(r"\w+-\d{5,}\.tar|" + "|".join(map(re.escape, (INDEX, REJECTS, MAPPING, MANIFEST))))
 PLAN = "plan.json"
 LOCK = "lock"
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InputNote:
+    """One input file: what identifies its content."""
+
+    name: str
+    rows: Count
+    bytes: Count
+    sha256: str
+    table: Count
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlanNote(Document):
+    """What the finished pieces of an unfinished build are pieces of, so that what differs can be named."""
+
+    KIND: ClassVar[str] = "plan of a build"
+    VERSION: ClassVar[int] = SPILL_VERSION
+    REMEDY: ClassVar[str] = "remove the folder to start over"
+
+    spills: tuple[int, str]
+    inputs: tuple[InputNote, ...]
+    options: dict
+    splits: dict
+    versions: dict[str, str]
+
+    @classmethod
+    def of(cls, plan: BuildPlan) -> "PlanNote":
+        """The note of a plan."""
+        said = plan.describe_map()
+        return cls(
+            spills=tuple(said["spills"]),
+            inputs=tuple(InputNote(**file) for file in said["inputs"]),
+            options=to_json(said["options"]),
+            splits=to_json(said["splits"]),
+            versions=said["versions"],
+        )
+
+
 class Output:
-    """Holds the folder's lock from entry to exit. What is finished outlives a failure; a folder in which nothing is, does not."""
+    """Holds the folder's lock from entry to exit. Finished work outlives a failure; a folder without any is removed again."""
 
     def __init__(self, path: Path):
         self.path, self.work = path, path / BUILDING
@@ -32,17 +72,17 @@ class Output:
         if not (self.path / MANIFEST).exists():
             return None
         try:
-            manifest = Manifest.parse((self.path / MANIFEST).read_bytes())
-        except (ShardError, OSError) as error:
+            manifest = Manifest.read(self.path / MANIFEST)
+        except ShardError as error:
             raise OutputError(f"{self.path}: already holds a shard set, and a damaged one; remove it first ({error})") from error
-        if differ := _differences(manifest.provenance["options"], json.loads(json.dumps(asdict(options)))):
+        if differ := _differences(manifest.provenance["options"], to_json(options)):
             raise OutputError(
                 f"{self.path}: already holds a shard set, built with {differ}; choose another folder or remove it first"
             )
         return manifest
 
     def check_same(self, before: dict, now: dict) -> None:
-        """Hold the provenance of a finished build against another's. Raises OutputError where they differ."""
+        """Compare the provenance of a finished build with another's. Raises OutputError if they differ."""
         names = {kind: _differences(before.get(kind, {}), now[kind]) for kind in ("options", "splits", "versions")}
         if before["inputs"] != now["inputs"]:
             names["inputs"] = "other input"
@@ -54,7 +94,7 @@ class Output:
         shutil.rmtree(self.work, ignore_errors=True)
 
     def __enter__(self) -> "Output":
-        # innermost first; what is not there yet is removed again if nothing comes of it
+        # innermost first; folders that are made here are removed again if the build leaves nothing in them
         self.made = [p for p in (self.path, *self.path.parents) if not p.exists()]
         if self.path.exists() and not self.path.is_dir():
             raise OutputError(f"{self.path}: a file, expected a folder to write to")
@@ -62,38 +102,40 @@ class Output:
             raise OutputError(f"{self.path}: not empty and not a shard set; choose another folder")
         try:
             self.work.mkdir(parents=True, exist_ok=True)
-            # the system lets go of the lock when the process ends, however it does
-            self.lock = (self.work / LOCK).open("w")
+            self.lock = Lock(self.work / LOCK, folder=self.path, work="another build is writing to it")
         except OSError as error:
             self._unmake()
             raise OutputError(f"{self.path}: cannot be written to: {error.strerror or error}") from error
-        try:
-            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self.lock.close()
-            raise OutputError(f"{self.path}: another build is writing to it; wait for it or choose another folder") from error
+        except OutputError:
+            self._unmake()
+            raise
         return self
 
-    def claim(self, job: Job) -> None:
-        """Go on where an earlier build of the same plan stopped, or start.
+    def claim(self, job: BuildJob) -> None:
+        """Continue where an earlier build of the same plan stopped, or start.
 
-        Raises OutputError if finished work of other options is here, SchemaError if it is of other input.
+        Raises OutputError if the folder holds finished work of other options, SchemaError if it holds work of other input.
         """
         path = self.work / PLAN
-        if path.exists() and self._has_work():
-            self._compare(json.loads(path.read_bytes()), job.plan)
         mine = (f"{job.plan.map_id}-", f"{job.plan.reduce_id}-")
+        if path.exists() and self._has_work():
+            try:
+                self._compare(PlanNote.read(path), job.plan)
+            except FormatError as error:
+                # pieces of this plan are known by their names; what others are of is lost
+                if not all(piece.name.startswith(mine) for piece in self.work.glob("*.spill")):
+                    raise OutputError(f"{self.path}: holds an unfinished build of another plan ({error})") from error
         for found in self.work.iterdir():
-            if found.name not in (LOCK, PLAN) and (found.suffix == ".part" or not found.name.startswith(mine)):
+            if found.name not in (LOCK, PLAN) and not found.name.startswith(mine):
                 found.unlink()
         keep = {p.name.split("-", 1)[1].removesuffix(".facts") for p in self.work.glob(f"{job.plan.reduce_id}-*.facts")}
         for found in self.path.iterdir():
-            if _OURS.fullmatch(found.name) and found.name.removesuffix(".tar") not in keep:
+            if _is_ours(found.name) and found.name.removesuffix(".tar") not in keep:
                 found.unlink()
-        write_atomic(path, json.dumps(job.plan.describe_map(), indent=1).encode())
+        PlanNote.of(job.plan).write(path)
 
-    def _compare(self, before: dict, plan: Plan) -> None:
-        now = json.loads(json.dumps(plan.describe_map()))
+    def _compare(self, note: PlanNote, plan: BuildPlan) -> None:
+        before, now = to_json(note), to_json(PlanNote.of(plan))
         rest = f"remove {self.path} to start over"
         other = f"{self.path}: holds an unfinished build of another version of molstream; go on with that, or {rest}"
         if before["spills"][0] != now["spills"][0]:
@@ -127,19 +169,17 @@ class Output:
 
     def commit(self, manifest: Manifest) -> None:
         """Make the folder a shard set."""
-        sync_folder(self.path)
-        write_atomic(self.path / MANIFEST, manifest.encode())
-        sync_folder(self.path)
+        manifest.write(self.path / MANIFEST)
         self.close()
 
     def close(self) -> None:
-        """Remove what only building needs."""
+        """Remove the files that only building needs."""
         shutil.rmtree(self.work, ignore_errors=True)
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         if not (self.path / MANIFEST).exists() and not (self.keep and self._has_work()):
             for path in self.path.iterdir():
-                if _OURS.fullmatch(path.name):
+                if _is_ours(path.name):
                     path.unlink()
             shutil.rmtree(self.work, ignore_errors=True)
         self.lock.close()
@@ -151,8 +191,13 @@ class Output:
                 path.rmdir()
 
 
+def _is_ours(name: str) -> bool:
+    """Whether a file of the folder is one that builds write, or what a killed one left of it."""
+    return bool(_OURS.fullmatch(leftover_of(name) or name))
+
+
 def _differences(before: dict, now: dict) -> str:
-    """'seed 0 (now 1)' for what differs."""
+    """The fields that differ, as 'seed 0 (now 1)'."""
     before, now = _flatten(before), _flatten(now)
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     return ", ".join(f"{name} {before.get(name)} (now {now.get(name)})" for name in names)

@@ -1,4 +1,4 @@
-"""What a build is going to do, as a pure function of its input and options: ranges of rows to map, partitions to reduce."""
+"""The plan of a build, a pure function of its input and options: ranges of rows to map and partitions to reduce."""
 
 import hashlib
 import json
@@ -22,12 +22,12 @@ from molstream.shards.tasks import LEVELS, Level, Task, TaskSet
 SPILL_VERSION = 4
 """Changes whenever spill files of an older build can no longer be used."""
 PARTITION_BYTES = 80 << 20
-"""What the molecules of a partition may take in memory, about; a worker has several copies while it merges tables."""
+"""Approximate memory of the molecules of a partition; a worker has several copies while it merges tables."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A build of `files` with `options`. No slots: what many tasks ask for is computed once."""
+class BuildPlan:
+    """A build of `files` with `options`. It has no slots, so that values that many work items ask for are computed once."""
 
     files: tuple[InputFile, ...]
     datasets: tuple[Dataset, ...]
@@ -35,17 +35,17 @@ class Plan:
     options: BuildOptions
     splits: Splits
     versions: dict[str, str]
-    """Of the libraries that decide bytes."""
+    """Versions of the libraries that decide bytes."""
     ranges: tuple[RowRange, ...]
     tasks: tuple[Task, ...]
-    """Of the set: of all tables, level by level."""
+    """Tasks of the set: those of all tables, level by level."""
     task_sets: tuple[TaskSet, ...]
 
     @classmethod
     def make(
         cls, files: list[InputFile], datasets: list[Dataset], options: BuildOptions, splits: Splits, versions: dict[str, str]
-    ) -> "Plan":
-        """Raises InputError where tasks of several tables have one name."""
+    ) -> "BuildPlan":
+        """Plan a build. Raises InputError if tasks of several tables have the same name."""
         return cls(tuple(files), tuple(datasets), options, splits, versions, tuple(cut_ranges(files)), *merge_tasks(datasets))
 
     @cached_property
@@ -56,7 +56,7 @@ class Plan:
 
     @cached_property
     def num_tasks(self) -> dict[Level, int]:
-        """Label columns of each level."""
+        """Number of label columns of each level."""
         return {level: sum(task.level == level for task in self.tasks) for level in LEVELS}
 
     def task_places(self, table: int) -> np.ndarray:
@@ -93,19 +93,19 @@ class Plan:
 
     @cached_property
     def shard_molecules(self) -> int:
-        """Molecules a shard, about."""
+        """Approximate molecules per shard."""
         return min(self.options.shard_molecules, max(256, PARTITION_BYTES // _molecule_bytes(self.num_tasks)))
 
     def expected_molecules(self, split: str) -> float:
-        """Molecules of a split, about."""
+        """Approximate molecules of a split."""
         return self.num_rows * self.splits.shares[self.splits.names.index(split)]
 
     def shards_of(self, split: str) -> int:
-        """Shards of a split, about; some may come out empty."""
+        """Approximate shards of a split; some may turn out empty."""
         return max(1, math.ceil(self.expected_molecules(split) / self.shard_molecules))
 
     def block_size(self, split: str) -> int:
-        """Molecules a block of this split."""
+        """Approximate molecules per block of this split."""
         return self.options.block_molecules or min(4096, max(64, math.ceil(self.expected_molecules(split) / 32)))
 
     @cached_property
@@ -115,22 +115,22 @@ class Plan:
 
     @cached_property
     def merges(self) -> int:
-        """Partitions by identity, where tables are joined."""
+        """Number of partitions by identity, if tables are joined."""
         return math.ceil(self.num_rows / self.shard_molecules) if self.options.join else 0
 
     @cached_property
     def order_key(self) -> int:
-        """Hashing a row's number with it gives its place in the set."""
+        """Key of the hash of a row number that gives the row's place in the set."""
         return mix_key(self.options.seed, 1)
 
     @cached_property
     def split_key(self) -> int:
-        """Hashing a skeleton with it gives its split."""
+        """Key of the hash of a skeleton that gives its split."""
         return mix_key(self.split_seed, 2)
 
     @property
     def split_seed(self) -> int:
-        """Of the splits."""
+        """Seed of the splits."""
         return self.options.seed if self.options.split_seed is None else self.options.split_seed
 
     def partition_of(self, split: np.ndarray, order: np.ndarray) -> np.ndarray:
@@ -144,10 +144,10 @@ class Plan:
         counts = np.array([self.shards_of(s) for s in self.splits.names], np.uint64)
         return counts, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
-    # what may stand in for what
+    # which files can replace which
 
     def describe_map(self) -> dict:
-        """Everything that decides what the spill files hold."""
+        """Everything that decides the content of the spill files."""
         options = asdict(self.options)
         reduce_only = ("block_molecules", "pe", *(f"{level}_labels" for level in LEVELS))
         return {
@@ -160,17 +160,17 @@ class Plan:
 
     @cached_property
     def map_id(self) -> str:
-        """Spill files of two builds can stand in for each other if this is the same."""
+        """Spill files of two builds are interchangeable if this is the same."""
         return _identify(self.describe_map())
 
     @cached_property
     def reduce_id(self) -> str:
-        """Shards of two builds can stand in for each other if this is the same."""
+        """Shards of two builds are interchangeable if this is the same."""
         return _identify(self.describe_map() | {"all_options": asdict(self.options), "format": FORMAT_VERSION})
 
 
 def _molecule_bytes(num_tasks: dict[Level, int]) -> int:
-    """What a molecule of 25 atoms takes in memory, labels dense; of 60 atoms where pairs count, which grow with the square."""
+    """Memory of a molecule of 25 atoms with dense labels; pairs, which grow with the square, are those of 60 atoms."""
     entries: dict[Level, int] = {"graph": 1, "atom": 25, "bond": 54, "pair": 3660}
     return 500 + sum(4 * entries[level] * number for level, number in num_tasks.items())
 

@@ -9,22 +9,23 @@ import numpy as np
 import pyarrow as pa
 
 from molstream.kernels.rng.hashing import hash_u64
-from molstream.shards.build.job import Job
+from molstream.shards.build.facts import write_facts
+from molstream.shards.build.job import BuildJob
 from molstream.shards.build.spill import Spill
 from molstream.shards.chemistry.encodings import compute_columns
 from molstream.shards.columns import COLUMN_GROUPS
 from molstream.shards.format import index
-from molstream.shards.format.statistics import Moments, count_structure
-from molstream.shards.format.writer import write_parquet, write_shard
+from molstream.shards.format.statistics import LabelMoments, count_structure
+from molstream.shards.format.writer import write_shard
 from molstream.shards.molecules import Molecules, concat_molecules
 from molstream.shards.tasks import Level
 
 MIN_UNEVEN = 64
-"""Molecules of a block below which all are equal."""
+"""Blocks of fewer molecules than this are all of equal size."""
 
 
 @dataclass(frozen=True, slots=True)
-class ShardTask:
+class ShardItem:
     """One partition and the shard it becomes."""
 
     partition: int
@@ -32,7 +33,7 @@ class ShardTask:
     number: int
 
 
-def reduce_partition(job: Job, task: ShardTask, on_molecules: Callable[[int], None]) -> None:
+def reduce_partition(job: BuildJob, task: ShardItem, on_molecules: Callable[[int], None]) -> None:
     """Write the shard, then its facts. `on_molecules` is told how many more molecules are written."""
     plan = job.plan
     num_tasks = plan.num_tasks
@@ -47,25 +48,27 @@ def reduce_partition(job: Job, task: ShardTask, on_molecules: Callable[[int], No
         for rows in np.split(order, ends[:-1]):
             block = _round_labels(molecules.take(rows), plan.options.label_dtypes)
             block = block.replace(**compute_columns(block, late))
-            moments.append(Moments.of(block, num_tasks).encode())
+            moments.append(LabelMoments.of(block, num_tasks).encode())
             histograms.append(json.dumps(count_structure(block)))
             yield block
             on_molecules(len(block))
 
-    rows = write_shard(job.out, task.split, task.number, blocks(), label_dtypes=plan.options.label_dtypes, scratch=job.building)
+    rows, shard = write_shard(
+        job.out, task.split, task.number, blocks(), label_dtypes=plan.options.label_dtypes, scratch=job.building
+    )
     # what index and manifest are made of: the index rows, and each block's moments and histograms
     schema = index.schema_of(plan.groups).append(pa.field("moments", pa.binary())).append(pa.field("histograms", pa.string()))
     extra = [{"moments": m, "histograms": h} for m, h in zip(moments, histograms, strict=True)]
     table = pa.Table.from_pylist([row | more for row, more in zip(rows, extra, strict=True)], schema)
-    write_parquet(job.facts_path(task.split, task.number), schema, [table])
+    write_facts(job.facts_path(task.split, task.number), shard=shard, table=table)
 
 
 def block_ends(num_molecules: int, size: int, *, first: int) -> np.ndarray:
-    """Where each block of a shard ends: of about `size` molecules, but uneven, between three and five quarters of that.
+    """Where each block of a shard ends, int64. Blocks have about `size` molecules but are uneven: three to five quarters of it.
 
     A window of the stream is some blocks, and its packs are full if their atoms come just below a whole number of packs. Sums of
-    equal blocks would fall on the same few fractions of a pack again and again; sums of uneven ones fall anywhere, so that
-    there is a good end to find (`kernels.packing.packs.cut_windows`). `first` turns the sequence, so that shards differ. int64.
+    equal blocks would fall on the same few fractions of a pack again and again. Sums of uneven ones fall anywhere, so a good end
+    can be found (`kernels.packing.packs.cut_windows`). `first` rotates the sequence, so that shards differ.
     """
     num_blocks = math.ceil(num_molecules / size)
     # a low-discrepancy sequence: multiples of the golden ratio, as fractions of 2**16; small blocks have many sums anyway
@@ -75,7 +78,7 @@ def block_ends(num_molecules: int, size: int, *, first: int) -> np.ndarray:
 
 
 def _round_labels(molecules: Molecules, dtypes: dict[Level, str]) -> Molecules:
-    """Labels as they will be read again: statistics are of stored values."""
+    """Labels as they will be read back, since statistics are those of stored values."""
     rounded = {
         f"{level}_labels": labels.astype(np.float16).astype(np.float32)
         for level, dtype in dtypes.items()

@@ -1,4 +1,4 @@
-"""Spill files: what the map phase leaves for the reduce phase. One file a range of rows, sorted by partition; whole or not there.
+"""Spill files, which the map phase writes for the reduce phase: one file per range of rows, sorted by partition, written whole.
 
     piece, piece, ...        run 0: the molecules of partition 0, of partition 1, ...; a partition without any has no bytes
     piece, piece, ...        run 1: ...
@@ -15,10 +15,8 @@ width, then of the next, ..., in byte planes; of text lengths u4, then UTF-8. Wh
 Memory holds one run, at most MAX_RUN_ROWS rows and about RUN_BYTES bytes.
 """
 
-import io
 import json
 import math
-import os
 import struct
 import zlib
 from collections.abc import Iterable, Mapping
@@ -26,26 +24,28 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from molstream.kernels.codec.bytes import shuffle_bytes, unshuffle_bytes
 from molstream.shards.columns import COLUMN_GROUPS, COLUMNS, named_sizes
 from molstream.shards.errors import FormatError
 from molstream.shards.format.arrays import compress, decompress
-from molstream.shards.format.writer import write_beside
 from molstream.shards.molecules import Molecules, concat_molecules, offsets
 from molstream.shards.schema import ATOM_FEATURES
+from molstream.shards.store.documents import parse_json
+from molstream.shards.store.reading import open_file
+from molstream.shards.store.tables import decode_parquet, encode_parquet
+from molstream.shards.store.writing import Sink, write_beside
 from molstream.shards.tasks import Level
 
 MAX_RUN_ROWS = 131_072
 RUN_BYTES = 192 << 20
-"""What the molecules of a run may take in memory, about."""
-LEVEL = 1
-"""zstd level: read once, soon."""
+"""Approximate memory of the molecules of a run."""
+ZSTD_LEVEL = 1
+"""zstd's compression level. It is low because a spill file is read once, and soon."""
 REJECT_SCHEMA = pa.schema([("row", pa.uint64()), ("identifier", pa.string()), ("smiles", pa.string()), ("reason", pa.string())])
 MAPPING_SCHEMA = pa.schema([("row", pa.uint64()), ("id", pa.uint64())])
 _MAGIC = b"MSS4"
@@ -61,7 +61,7 @@ class PieceLayout:
     sizes: Mapping[str, int]
     """What names in `Column.width` stand for."""
     identity: bool
-    """Molecules come with what they are joined by."""
+    """Whether molecules come with the identity by which they are joined."""
 
     @classmethod
     def of(cls, groups: Iterable[str], *, num_tasks: Mapping[Level, int], identity: bool) -> "PieceLayout":
@@ -81,7 +81,7 @@ def _encode_piece(molecules: Molecules, identity: np.ndarray | None) -> bytes:
         else:
             parts.append(shuffle_bytes(np.ascontiguousarray(np.moveaxis(values, 0, -1)).reshape(-1)).tobytes())
     parts += [] if identity is None else [np.ascontiguousarray(identity).tobytes()]
-    return compress(b"".join(parts), level=LEVEL)
+    return compress(b"".join(parts), level=ZSTD_LEVEL)
 
 
 def _decode_piece(data: bytes, layout: PieceLayout) -> tuple[Molecules, np.ndarray | None]:
@@ -120,7 +120,7 @@ def _decode_piece(data: bytes, layout: PieceLayout) -> tuple[Molecules, np.ndarr
 class SpillWriter:
     """Collects molecules with their partitions and writes them run by run."""
 
-    def __init__(self, file: BinaryIO, num_partitions: int, *, run_rows: int):
+    def __init__(self, file: Sink, num_partitions: int, *, run_rows: int):
         """A run ends before it has more than `run_rows` rows or about RUN_BYTES bytes."""
         self.file, self.num_partitions, self.run_rows = file, num_partitions, run_rows
         self.starts: list[int] = []
@@ -141,11 +141,9 @@ class SpillWriter:
         self.molecules += counts
 
     def finish(self, table: pa.Table, facts: dict) -> None:
-        """Write the last run and all that comes after."""
+        """Write the last run, the table, the facts and the trailer."""
         self._flush()
-        sink = io.BytesIO()
-        pq.write_table(table, sink, compression="zstd")
-        listed = sink.getvalue()
+        listed = encode_parquet(table)
         body = b"".join(
             [
                 json.dumps(facts).encode(),
@@ -177,20 +175,17 @@ class Spill:
     """A finished spill file."""
 
     def __init__(self, path: Path):
-        """Read facts and where the pieces are. Raises FormatError for a file that is not whole."""
+        """Read the facts and the places of the pieces. Raises FormatError for a file that is not whole."""
         self.path = path
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _TRAILER.size))
-            trailer = file.read()
-            if len(trailer) != _TRAILER.size:
+        with open_file(path) as file:
+            if (size := file.size()) < _TRAILER.size:
                 raise FormatError(f"{path}: {size} bytes, too short for a spill file")
+            trailer = file.read(size - _TRAILER.size, _TRAILER.size)
             magic, self.runs, self.num_partitions, self._table_crc, crc, *places = _TRAILER.unpack(trailer)
             self._table_at, self._facts_at, said = places
-            if magic != _MAGIC or said != size or not self._table_at <= self._facts_at <= size:
+            if magic != _MAGIC or said != size or not self._table_at <= self._facts_at <= size - _TRAILER.size:
                 raise FormatError(f"{path}: not a whole spill file")
-            file.seek(self._facts_at)
-            body = file.read(size - _TRAILER.size - self._facts_at)
+            body = file.read(self._facts_at, size - _TRAILER.size - self._facts_at)
         starts = 8 * (self.runs * self.num_partitions + 1)
         facts_end = len(body) - starts - 4 * self.num_partitions
         if zlib.crc32(body) != crc or facts_end < 0:
@@ -203,25 +198,24 @@ class Spill:
     @cached_property
     def facts(self) -> dict:
         """Counts and moments. Parsed when asked for: who reads a partition opens every file and needs none of this."""
-        return json.loads(self._facts)
+        return parse_json(self._facts, nan=True)
 
     def table(self) -> pa.Table:
         """Of the map phase: rows that became no molecule, in order; of a merge: which row became which. Read when asked for."""
-        with self.path.open("rb") as file:
-            file.seek(self._table_at)
-            data = file.read(self._facts_at - self._table_at)
+        with open_file(self.path) as file:
+            data = file.read(self._table_at, self._facts_at - self._table_at)
         if zlib.crc32(data) != self._table_crc:
             raise FormatError(f"{self.path}: damaged; remove this file and run again")
-        return pq.ParquetFile(io.BytesIO(data)).read(use_threads=False)
+        return decode_parquet(data, where=str(self.path))
 
     def read(self, partition: int, layout: PieceLayout) -> list[tuple[Molecules, np.ndarray | None]]:
         """Molecules of one partition, run by run, and what they are joined by."""
         parts = []
-        with self.path.open("rb", buffering=0) as file:
+        with open_file(self.path) as file:
             for run in range(self.runs):
                 start, end = self._starts[run * self.num_partitions + partition :][:2]
                 if end > start:
-                    data = os.pread(file.fileno(), int(end - start), int(start))
+                    data = file.read(int(start), int(end - start))
                     try:
                         parts.append(_decode_piece(data, layout))
                     except (ValueError, struct.error) as error:
@@ -234,7 +228,7 @@ class Spill:
 def write_spill(path: Path, num_partitions: int, batches: Iterable[tuple], finish: Any, *, run_rows: int | None = None) -> None:
     """Write a spill file beside `path` and rename it.
 
-    `batches`: arguments of `SpillWriter.add`. `finish()` -> (table, facts), asked when all are in.
+    `batches`: arguments of `SpillWriter.add`. `finish()` -> (table, facts), called after the last batch.
     """
     with write_beside(path) as file:
         writer = SpillWriter(file, num_partitions, run_rows=run_rows or MAX_RUN_ROWS)

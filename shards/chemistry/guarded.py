@@ -13,7 +13,6 @@ import mmap
 import os
 import resource
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -24,6 +23,7 @@ from typing import Any, TypeVar
 import psutil
 
 from molstream.shards.errors import WorkerError
+from molstream.shards.store.writing import make_scratch
 from molstream.shards.workers.process import Child, describe_exit
 
 MEMORY_EXIT = 71
@@ -59,8 +59,7 @@ class Featurizer:
     def __init__(self, *, molecule_s: float, molecule_bytes: int):
         self.molecule_s, self.molecule_bytes = molecule_s, molecule_bytes
         self._options: dict[str, bool] = {}
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as this does
-        self._file.truncate(_NOTE_BYTES)
+        self._file = make_scratch(_NOTE_BYTES)
         self._note = memoryview(mmap.mmap(self._file.fileno(), _NOTE_BYTES)).cast("q")
         self._child: Child | None = None
         self._asked = False

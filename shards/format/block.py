@@ -40,7 +40,7 @@ atom, then K + l for each of its bonds to earlier atoms. Bonds are sorted by (la
 
     C1CC1, one kind of atom, bonds (1, single), (2, single):   0   0 1   0 2 1   tokens 0 0 1 0 2 1
 
-**Labels.** `count[t]` molecules have task t: all (`encoding` 0), those with bit i & 7 of byte i >> 3 set in the next ceil(N / 8)
+**Labels.** `count[t]` molecules have task t: all (`presence` 0), those with bit i & 7 of byte i >> 3 set in the next ceil(N / 8)
 bytes of `bitmap` (1), or the next `count[t]` of `rows`, rising (2). At atom level such a molecule has one value an atom, in
 stored order, NaN where that atom has none; at bond level one a bond; at pair level one for each pair of atoms i <= j, sorted by
 (j, i). A task of bonds or pairs is two columns, 2 t: smaller to larger atom, or both ways, and 2 t + 1: larger to smaller. The
@@ -63,7 +63,7 @@ modulo 256. `eigenvectors` are int8.
 History: draft 1, 2026-11: first. Draft 2, 2026-11: structure as tokens; labels as f2, tables and differences; zstd blocks
 cut; encodings. Draft 3, 2026-11: labels of bonds and pairs; identifiers; no members without tasks. Draft 4, 2026-11: shards as
 before; in the index max_graph_labels and its molecule, row groups of 16,384 rows, checksums of pages. Draft 5, 2026-12: arrays
-of encodings are named as columns.
+of encodings are named as columns; the manifest is a sealed document like all our JSON (`shards.store.documents`).
 """
 
 from collections.abc import Mapping
@@ -73,7 +73,7 @@ import numpy as np
 
 from molstream.kernels.codec.labels import SparseLabels
 from molstream.kernels.packing.triples import LabelRows, list_labels
-from molstream.shards.columns import COLUMN_GROUPS, Widths
+from molstream.shards.columns import COLUMN_GROUPS, ColumnWidths
 from molstream.shards.errors import FormatError
 from molstream.shards.format.arrays import decode_arrays
 from molstream.shards.format.codings import (
@@ -113,7 +113,7 @@ def decode_block(
     contents: dict[str, bytes],
     *,
     num_molecules: int,
-    widths: Widths,
+    widths: ColumnWidths,
     tasks: Mapping[Level, np.ndarray] = MappingProxyType({}),
     place: Place | None = None,
 ) -> Molecules:

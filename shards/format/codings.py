@@ -15,7 +15,7 @@ import numpy as np
 from molstream.kernels.codec.bytes import transpose
 from molstream.kernels.codec.labels import SparseLabels, densify_labels, plane_offsets, sparsify_labels
 from molstream.kernels.codec.tokens import Tokens, decode_tokens, encode_tokens
-from molstream.shards.columns import COLUMN_GROUPS, COLUMNS, Column, ColumnGroup, Row, Widths
+from molstream.shards.columns import COLUMN_GROUPS, COLUMNS, Column, ColumnGroup, ColumnWidths, Row
 from molstream.shards.errors import FormatError
 from molstream.shards.format.arrays import DTYPES, Content, decode_arrays, encode_arrays, narrow
 from molstream.shards.molecules import Molecules, offsets
@@ -46,7 +46,7 @@ class Block:
 
     sizes: Molecules
     """The block's molecules, without columns."""
-    widths: Widths
+    widths: ColumnWidths
     tasks: Mapping[Level, np.ndarray] = field(default_factory=lambda: MappingProxyType({}))
     """Label columns of a level that are wanted, in this order; all if a level is not here."""
     place: Place = field(default_factory=Place)
@@ -118,7 +118,7 @@ class Labels:
 
     def arrays(self, group: ColumnGroup) -> dict[str, str]:
         return {
-            "encoding": "u1",
+            "presence": "u1",
             "count": "u4",
             "coding": "u1",
             "planes": "u1",
@@ -159,8 +159,8 @@ class Labels:
 
 def check_num_columns(sparse: SparseLabels, expected: int) -> None:
     """Raises FormatError for labels of another number of columns."""
-    if sparse.encoding.size != expected:
-        raise FormatError(f"labels of {sparse.encoding.size} columns, the manifest lists {expected}")
+    if sparse.presence.size != expected:
+        raise FormatError(f"labels of {sparse.presence.size} columns, the manifest lists {expected}")
 
 
 class Texts:

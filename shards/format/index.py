@@ -11,14 +11,12 @@ and reads its footer, and a column is read when it is first asked for. The price
 
 import hashlib
 import io
-import os
 import threading
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,8 +25,10 @@ import pyarrow.parquet as pq
 from molstream.shards.columns import COLUMN_GROUPS, groups_of
 from molstream.shards.errors import ChecksumError, FormatError
 from molstream.shards.molecules import Molecules, offsets, pair_counts
+from molstream.shards.store.reading import MemoryFile, Stamp, Store, StoredFile, hash_all
+from molstream.shards.store.tables import GROUP_ROWS, open_parquet, parquet_writer
+from molstream.shards.store.writing import Sink
 
-GROUP_ROWS = 16_384
 BATCH_ROWS = 1024
 """Rows that are decoded at a time: what reading a column takes beside the column."""
 _COUNTS = {
@@ -112,13 +112,13 @@ def encode_table(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
-def write_index(file: BinaryIO, groups: Iterable[str], tables: Iterable[pa.Table]) -> None:
+def write_index(sink: Sink | io.BytesIO, groups: Iterable[str], tables: Iterable[pa.Table]) -> None:
     """Write index rows that come in several tables, holding not much more than a row group of them in memory."""
     schema = schema_of(groups)
-    options: dict = {"compression": "zstd", "write_statistics": False, "write_page_checksum": True}
+    options: dict = {"write_statistics": False, "write_page_checksum": True}
     # most of the other columns hardly repeat a number
     options["use_dictionary"] = ["split", *(f"{name}.list.element" for name in _HISTOGRAM)]
-    with pq.ParquetWriter(file, schema, **options) as writer:
+    with parquet_writer(sink, schema, **options) as writer:
         waiting: list[pa.Table] = []
         for table in tables:
             waiting.append(table)
@@ -147,9 +147,8 @@ def _groups_of(names: Iterable[str]) -> tuple[str, ...]:
 class _File:
     """The bytes of an index, its footer in memory. Every read opens the file and closes it."""
 
-    def __init__(self, source: Path | bytes, stamp: tuple[int, int] | None):
-        self.source, self.stamp = source, stamp
-        self.where = "index.parquet" if isinstance(source, bytes) else str(source)
+    def __init__(self, open_file: Callable[[], StoredFile], where: str, stamp: Stamp | None):
+        self.open, self.where, self.stamp = open_file, where, stamp
         self.footer: Any = None
         with self.parquet() as parquet:
             # without its metadata, a copy of the footer
@@ -159,17 +158,11 @@ class _File:
     @contextmanager
     def parquet(self) -> Iterator[pq.ParquetFile]:
         """The open file. Raises FormatError for whatever Arrow finds wrong inside the `with` block."""
-        try:
-            with io.BytesIO(self.source) if isinstance(self.source, bytes) else self.source.open("rb") as file:
-                if self.stamp is not None and _stamp(file) != self.stamp:
-                    raise FormatError(f"{self.where}: changed since it was opened; open the set again")
-                # pre_buffer reads in threads, ahead of what is asked for
-                with pq.ParquetFile(file, metadata=self.footer, pre_buffer=False, page_checksum_verification=True) as parquet:
-                    yield parquet
-        except FormatError:
-            raise
-        except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
-            raise FormatError(f"{self.where}: not readable as Parquet: {error}") from error
+        with self.open() as file:
+            if self.stamp is not None and file.stamp() != self.stamp:
+                raise FormatError(f"{self.where}: changed since it was opened; open the set again")
+            with open_parquet(file, footer=self.footer, check_pages=True) as parquet:
+                yield parquet
 
     def iter_parts(self, *names: str) -> Iterator[list[pa.Array]]:
         """Columns without nulls, `BATCH_ROWS` rows at a time."""
@@ -207,13 +200,7 @@ class _File:
             raise FormatError(f"{self.where}: column {name} {what}")
 
 
-def _stamp(file: BinaryIO) -> tuple[int, int]:
-    """Tells a file from one that was written later under its name. Without the inode, which some network file systems make up."""
-    status = os.fstat(file.fileno())
-    return status.st_size, status.st_mtime_ns
-
-
-class Columns(Mapping[str, np.ndarray]):
+class IndexColumns(Mapping[str, np.ndarray]):
     """Columns by name, each read when it is first asked for, then kept. Never written to."""
 
     def __init__(self, file: _File, names: Iterable[str]):
@@ -282,9 +269,9 @@ class Index:
     Whatever reads a column raises FormatError if it is damaged, or if the file is no longer the one that was opened.
     """
 
-    def __init__(self, source: Path | bytes, *, stamp: tuple[int, int] | None = None):
+    def __init__(self, open_file: Callable[[], StoredFile], *, where: str, stamp: Stamp | None = None):
         """See `open` and `parse`."""
-        self._file = file = _File(source, stamp)
+        self._file = file = _File(open_file, where, stamp)
         self.groups = _groups_of(file.names)
         """Column groups it lists, in the order of their members."""
         schema = schema_of(self.groups)
@@ -293,31 +280,31 @@ class Index:
         for name in schema.names:
             found, expected = file.schema.field(name).type, schema.field(name).type
             file.require(found == expected, name, f"is {found}, expected {expected}")
-        self.counts = Columns(file, _COUNTS)
+        self.counts = IndexColumns(file, _COUNTS)
         """shard, block, num_molecules, num_atoms, num_bonds, max_atoms, max_atoms_id, max_bonds, max_bonds_id, max_graph_labels,
         max_graph_labels_id: each (K). What is stored as int64 comes as int32 if all numbers fit."""
-        self.members = Columns(file, [f"{group}_{field}" for group in self.groups for field in _MEMBER])
+        self.members = IndexColumns(file, [f"{group}_{field}" for group in self.groups for field in _MEMBER])
         """'{group}_offset', '{group}_bytes', '{group}_crc32': each (K), the same."""
-        self._hashes = Columns(file, ["content_sha256"])
+        self._hashes = IndexColumns(file, ["content_sha256"])
         self._splits: tuple[np.ndarray, tuple[str, ...]] | None = None
         self._lock = threading.Lock()
 
     @classmethod
-    def open(cls, path: Path, *, sha256: str) -> "Index":
+    def open(cls, store: Store, name: str, *, sha256: str) -> "Index":
         """Hash a file and read its footer. Raises ChecksumError if it is another file, FormatError if it is no index."""
-        digest = hashlib.sha256()
-        with path.open("rb") as file:
-            stamp = _stamp(file)
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-        if digest.hexdigest() != sha256:
-            raise ChecksumError(f"{path}: not the index this manifest was written with; restore both or build again")
-        return cls(path, stamp=stamp)
+        with store.open(name) as file:
+            stamp, found = file.stamp(), hash_all(file)
+        if found != sha256:
+            raise ChecksumError(
+                f"{store.locate(name)}: not the index this manifest was written with; restore both or build again"
+            )
+        return cls(lambda: store.open(name), where=store.locate(name), stamp=stamp)
 
     @classmethod
     def parse(cls, data: bytes) -> "Index":
         """The same of a file's bytes, whatever their hash. Raises FormatError."""
-        return cls(data)
+        where = "index.parquet"
+        return cls(lambda: MemoryFile(data, where), where=where)
 
     def __len__(self) -> int:
         return self._file.footer.num_rows

@@ -4,10 +4,12 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from typing import ClassVar
 
-from molstream.shards.errors import ChecksumError, FormatError
 from molstream.shards.format.block import FORMAT_VERSION
 from molstream.shards.schema import Feature
+from molstream.shards.store.documents import Document
+from molstream.shards.store.fields import Count
 from molstream.shards.tasks import Task, TaskSet
 
 MANIFEST = "manifest.json"
@@ -22,7 +24,7 @@ BUILDING = ".building"
 class Statistics:
     """One task over the training split, of the stored values, in raw units."""
 
-    count: int
+    count: Count
     mean: float
     std: float
     min: float | None
@@ -34,9 +36,9 @@ class Statistics:
 class Dropped:
     """Labels of one task that are in the input and stored as absent."""
 
-    infinite: int
+    infinite: Count
     """Infinite, or too large for float32."""
-    nan: int
+    nan: Count
     """Not null, but not a number."""
 
 
@@ -45,11 +47,11 @@ class JoinedTable:
     """One table of a joined set."""
 
     name: str
-    rows: int
+    rows: Count
     """That could be molecules."""
-    molecules: int
+    molecules: Count
     """Different ones."""
-    duplicates: int
+    duplicates: Count
     """Rows that repeat a molecule of this table."""
 
 
@@ -60,18 +62,22 @@ class Join:
     by: str
     """Identity of a molecule: 'smiles' or 'inchi'."""
     tables: tuple[JoinedTable, ...]
-    conflicts: dict[str, int]
+    conflicts: dict[str, Count]
     """By task: labels that differ from that of an earlier row of the molecule, which stayed."""
-    across_splits: int
+    across_splits: Count
     """Rows that a table or file puts into another split than their molecule's first row, whose split counts."""
-    unmatched: int
+    unmatched: Count
     """Ways to write a molecule of one InChI whose atoms do not match: molecules of their own."""
     mapping_sha256: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Manifest:
+class Manifest(Document):
     """Everything about a shard set but its blocks."""
+
+    KIND: ClassVar[str] = "shard set"
+    VERSION: ClassVar[int] = FORMAT_VERSION
+    REMEDY: ClassVar[str] = "restore it or build the set again"
 
     fingerprint: str
     """SHA-256 over tasks, features and decoded blocks: what cursors and checkpoints carry."""
@@ -85,15 +91,15 @@ class Manifest:
     """Arrays of each column group and their dtypes."""
     statistics: dict[str, Statistics]
     """By task."""
-    splits: dict[str, dict[str, int]]
+    splits: dict[str, dict[str, Count]]
     """By split: shards, blocks, molecules, atoms, bonds, bytes."""
-    labels: dict[str, dict[str, int]]
+    labels: dict[str, dict[str, Count]]
     """By task: how many labels each split holds."""
     dropped_labels: dict[str, Dropped]
     """By task, where there were any; of all rows, rejected ones too."""
-    rejects: dict[str, int]
+    rejects: dict[str, Count]
     """By reason: rows that are not in the set; rejects.parquet names them."""
-    histograms: dict[str, dict[str, int]]
+    histograms: dict[str, dict[str, Count]]
     """Molecules by number of atoms and of bonds, atoms by element (atomic number), bonds by type."""
     join: Join | None
     """What joining tables did; None for one table as it is."""
@@ -103,48 +109,6 @@ class Manifest:
     def tasks_of(self, level: str) -> tuple[Task, ...]:
         """Tasks of one level, in the order of the label columns."""
         return tuple(task for task in self.tasks if task.level == level)
-
-    def encode(self) -> bytes:
-        """Manifest -> JSON bytes, the same for the same content; the last field is the SHA-256 of all bytes before it."""
-        head = {"format": "molstream", "format_version": FORMAT_VERSION, "draft": True}
-        body = json.dumps(head | asdict(self), indent=1).removesuffix("\n}").encode()
-        return body + _seal(body)
-
-    @classmethod
-    def parse(cls, data: bytes) -> "Manifest":
-        """JSON bytes -> manifest. Raises FormatError."""
-        try:
-            fields = json.loads(data)
-            if fields.pop("format") != "molstream":
-                raise FormatError(f"{MANIFEST}: not a molstream shard set")
-            version = fields.pop("format_version")
-            if version != FORMAT_VERSION:
-                raise FormatError(
-                    f"{MANIFEST}: format version {version}, this molstream reads {FORMAT_VERSION}; use the one that built it"
-                )
-            del fields["manifest_sha256"]
-            body = data[: -len(_seal(b""))]
-            if data != body + _seal(body):
-                raise ChecksumError(f"{MANIFEST}: damaged or edited (its hash differs); restore it or build the set again")
-            fields.pop("draft")
-            fields["tasks"] = tuple(Task(**t) for t in fields["tasks"])
-            fields["task_sets"] = tuple(TaskSet(**s | {"tasks": tuple(s["tasks"])}) for s in fields["task_sets"])
-            for key in ("atom_features", "bond_features"):
-                fields[key] = tuple(Feature(**f) for f in fields[key])
-            fields["statistics"] = {name: Statistics(**s) for name, s in fields["statistics"].items()}
-            if (join := fields["join"]) is not None:
-                fields["join"] = Join(**join | {"tables": tuple(JoinedTable(**t) for t in join["tables"])})
-            fields["dropped_labels"] = {name: Dropped(**d) for name, d in fields["dropped_labels"].items()}
-            return cls(**fields)
-        except FormatError:
-            raise
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise FormatError(f"{MANIFEST}: damaged or of another draft: {type(error).__name__}: {error}") from error
-
-
-def _seal(body: bytes) -> bytes:
-    """The end of the file: a field with the hash of what is before it, of constant length."""
-    return f',\n "manifest_sha256": "{hashlib.sha256(body).hexdigest()}"\n}}\n'.encode()
 
 
 def fingerprint(

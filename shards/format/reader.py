@@ -11,8 +11,8 @@ from types import MappingProxyType
 import numpy as np
 
 from molstream.kernels.packing.triples import LabelRows
-from molstream.shards.columns import Widths
-from molstream.shards.errors import ChecksumError, FormatError, InputError
+from molstream.shards.columns import ColumnWidths
+from molstream.shards.errors import ChecksumError, FormatError, InputError, MissingError, StorageError
 from molstream.shards.format.archive import TAR_BLOCK, TAR_END, member_name, shard_name, tar_header
 from molstream.shards.format.arrays import decompress
 from molstream.shards.format.block import decode_block, decode_label_rows, decode_sizes
@@ -20,6 +20,7 @@ from molstream.shards.format.codings import Place
 from molstream.shards.format.index import Index
 from molstream.shards.format.manifest import BUILDING, INDEX, MANIFEST, Manifest
 from molstream.shards.molecules import Molecules
+from molstream.shards.store.reading import Folder
 from molstream.shards.tasks import LEVELS, Level
 
 MAX_GAP = 64 * 1024
@@ -35,18 +36,17 @@ class ShardSet:
         Reads the manifest, and of the index its hash and footer; see `shards.format.index`.
         """
         self.path = Path(path)
+        self.store = Folder(self.path)
         if not self.path.is_dir():
             raise InputError(f"{self.path}: no such folder, expected a shard set made by `molstream build`")
-        if not (self.path / MANIFEST).is_file():
-            why = "incomplete build: it was stopped before its manifest" if (self.path / BUILDING).exists() else "no shard set"
+        if not self.store.exists(MANIFEST):
+            why = "incomplete build: it was stopped before its manifest" if self.store.exists(BUILDING) else "no shard set"
             raise FormatError(f"{self.path}: {why} ({MANIFEST} is missing); build it with `molstream build`")
-        try:
-            self.manifest = Manifest.parse((self.path / MANIFEST).read_bytes())
-        except FormatError as error:
-            raise type(error)(f"{self.path}: {error}") from error
-        if not (self.path / INDEX).is_file():
+        with self.store.open(MANIFEST) as file:
+            self.manifest = Manifest.read_from(file)
+        if not self.store.exists(INDEX):
             raise FormatError(f"{self.path}: {INDEX} is missing; restore it or build the set again")
-        self.index = Index.open(self.path / INDEX, sha256=self.manifest.index_sha256)
+        self.index = Index.open(self.store, INDEX, sha256=self.manifest.index_sha256)
         if self.index.groups != self.groups:
             raise FormatError(
                 f"{self.path}: the index lists the column groups {', '.join(self.index.groups)}, the manifest "
@@ -68,9 +68,9 @@ class ShardSet:
         return tuple(self.manifest.column_groups)
 
     @cached_property
-    def widths(self) -> Widths:
+    def widths(self) -> ColumnWidths:
         """What decoding needs of the manifest."""
-        return Widths(
+        return ColumnWidths(
             atom_codes=tuple(f.num_codes for f in self.manifest.atom_features),
             bond_codes=math.prod(f.num_codes for f in self.manifest.bond_features),
             num_tasks={level: len(self.manifest.tasks_of(level)) for level in LEVELS},
@@ -88,9 +88,13 @@ class ShardSet:
         counts = self.index.counts
         return f"{self.shard_path(block)}, block {counts['block'][block]}"
 
+    def shard_name(self, block: int) -> str:
+        """Name of the file that holds a block."""
+        return shard_name(self.index.split_of(block), int(self.index.counts["shard"][block]))
+
     def shard_path(self, block: int) -> Path:
         """File that holds a block."""
-        return self.path / shard_name(self.index.split_of(block), int(self.index.counts["shard"][block]))
+        return self.path / self.shard_name(block)
 
     def check_shards(self, split: str) -> None:
         """Refuse shards that are missing, cut short, or under another's name: by their size and their first 512 bytes.
@@ -108,15 +112,14 @@ class ShardSet:
             whole = int(members[f"{tail}_offset"][end]) + int(members[f"{tail}_bytes"][end])
             whole += -whole % TAR_BLOCK + len(TAR_END)
             try:
-                with path.open("rb", buffering=0) as file:
-                    found = os.fstat(file.fileno()).st_size
-                    header = _read_exactly(file.fileno(), offset - TAR_BLOCK, TAR_BLOCK)
-            except FileNotFoundError as error:
-                raise FormatError(f"{path}: missing, though the index lists it; restore it") from error
-            except OSError as error:
-                raise FormatError(f"{path}: cannot be read: {error.strerror or error}") from error
-            if found != whole:
-                raise FormatError(f"{path}: {found:,} bytes, by the index {whole:,}; restore it or build the set again")
+                with self.store.open(path.name) as file:
+                    if file.size() != whole:
+                        raise FormatError(
+                            f"{path}: {file.size():,} bytes, by the index {whole:,}; restore it or build the set again"
+                        )
+                    header = file.read(offset - TAR_BLOCK, TAR_BLOCK)
+            except MissingError as error:
+                raise MissingError(f"{path}: missing, though the index lists it; restore it") from error
             if header != tar_header(member, size):
                 raise FormatError(f"{path}: does not begin with {member}; restore it or build the set again")
 
@@ -127,19 +130,20 @@ class ShardSet:
         spans = [(g, int(members[f"{g}_offset"][block]), int(members[f"{g}_bytes"][block])) for g in wanted]
         out: dict[str, bytes] = {}
         try:
-            with self.shard_path(block).open("rb", buffering=0) as file:
+            with self.store.open(self.shard_name(block)) as file:
                 while spans:
                     run = [spans.pop(0)]
                     while spans and spans[0][1] - (run[-1][1] + run[-1][2]) <= MAX_GAP:
                         run.append(spans.pop(0))
                     first, last = run[0][1], run[-1][1] + run[-1][2]
-                    data = _read_exactly(file.fileno(), first, last - first)
+                    data = file.read(first, last - first)
                     for group, offset, size in run:
                         out[group] = data[offset - first : offset - first + size]
-        except FileNotFoundError as error:
-            raise FormatError(f"{self.shard_path(block)}: missing, though the index lists it; restore it") from error
-        except OSError as error:
-            raise FormatError(f"{self.locate(block)}: cannot be read: {error.strerror or error}") from error
+        except MissingError as error:
+            raise MissingError(f"{self.shard_path(block)}: missing, though the index lists it; restore it") from error
+        except (FormatError, StorageError) as error:
+            what = str(error).removeprefix(f"{self.shard_path(block)}: ")
+            raise type(error)(f"{self.locate(block)}: {what}") from error
         for group, data in out.items():
             expected = int(members[f"{group}_crc32"][block])
             if len(data) != members[f"{group}_bytes"][block] or zlib.crc32(data) != expected:
@@ -220,14 +224,3 @@ class ShardSet:
         """Blocks of a split (None: of all), in stored order."""
         for block in range(len(self.index)) if split is None else self.blocks(split):
             yield self.read_block(int(block), groups)
-
-
-def _read_exactly(descriptor: int, offset: int, size: int) -> bytes:
-    parts = []
-    while size:
-        part = os.pread(descriptor, size, offset)
-        if not part:
-            break
-        parts.append(part)
-        offset, size = offset + len(part), size - len(part)
-    return b"".join(parts)

@@ -13,7 +13,7 @@ from molstream.shards.tasks import LEVELS, Level
 
 
 @dataclass(slots=True)
-class Moments:
+class LabelMoments:
     """Moments of T columns of labels in float64."""
 
     count: np.ndarray
@@ -28,7 +28,7 @@ class Moments:
     """float64 (T): largest label, minus infinity where there is none."""
 
     @classmethod
-    def empty(cls, num_tasks: int) -> "Moments":
+    def empty(cls, num_tasks: int) -> "LabelMoments":
         """Moments of no labels at all."""
         return cls(
             np.zeros(num_tasks, np.int64),
@@ -39,25 +39,25 @@ class Moments:
         )
 
     @classmethod
-    def measure(cls, *levels: np.ndarray) -> "Moments":
+    def measure(cls, *levels: np.ndarray) -> "LabelMoments":
         """Of rows of labels, NaN where absent: (M, T) for each level; the tasks of all levels, one after another."""
         parts = [measure_columns(labels) for labels in levels]
         return cls(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
     @classmethod
-    def of(cls, molecules: Molecules, num_tasks: Mapping[Level, int]) -> "Moments":
+    def of(cls, molecules: Molecules, num_tasks: Mapping[Level, int]) -> "LabelMoments":
         """Of the labels of molecules, level by level; both directions of a bond or pair count, where both have a label."""
         return cls.measure(*flat_labels(molecules, num_tasks))
 
     @classmethod
-    def scatter(cls, part: "Moments", places: np.ndarray, num_tasks: int) -> "Moments":
+    def scatter(cls, part: "LabelMoments", places: np.ndarray, num_tasks: int) -> "LabelMoments":
         """Moments of some tasks as those of `num_tasks`, of which they are number `places`."""
         out = cls.empty(num_tasks)
         for f in fields(cls):
             getattr(out, f.name)[places] = getattr(part, f.name)
         return out
 
-    def merge(self, other: "Moments") -> None:
+    def merge(self, other: "LabelMoments") -> None:
         """Merge in the moments of other rows (Chan, Golub and LeVeque 1983, equation 2.1)."""
         total = np.maximum(self.count + other.count, 1)
         delta = np.where(other.count > 0, other.mean - self.mean, 0)
@@ -77,7 +77,7 @@ class Moments:
         return np.stack([getattr(self, f.name).astype(np.float64) for f in fields(self)]).tobytes()
 
     @classmethod
-    def decode(cls, data: bytes) -> "Moments":
+    def decode(cls, data: bytes) -> "LabelMoments":
         """Inverse of `encode`."""
         columns = np.frombuffer(data, np.float64).reshape(len(fields(cls)), -1)
         return cls(columns[0].astype(np.int64), *columns[1:])

@@ -11,8 +11,8 @@ from molstream.shards.format import index
 from molstream.shards.format.archive import TAR_BLOCK, TAR_END, member_name, tar_header
 from molstream.shards.format.manifest import MAPPING, REJECTS, fingerprint
 from molstream.shards.format.reader import ShardSet
-from molstream.shards.format.statistics import Moments, count_structure, merge_histograms
-from molstream.shards.format.writer import hash_file
+from molstream.shards.format.statistics import LabelMoments, count_structure, merge_histograms
+from molstream.shards.store.reading import hash_all
 from molstream.shards.tasks import LEVELS
 
 
@@ -54,7 +54,7 @@ class _Verifier:
         list(shard_set.index.counts.values()), list(shard_set.index.members.values())
         self.num_tasks = {level: len(shard_set.manifest.tasks_of(level)) for level in LEVELS}
         self.histograms: dict[str, dict[str, int]] = {}
-        self.moments = {split: Moments.empty(len(shard_set.manifest.tasks)) for split in shard_set.manifest.splits}
+        self.moments = {split: LabelMoments.empty(len(shard_set.manifest.tasks)) for split in shard_set.manifest.splits}
         self.totals = {split: np.zeros(4, np.int64) for split in shard_set.manifest.splits}
 
     def check_archive(self, blocks: list[int]) -> None:
@@ -62,8 +62,10 @@ class _Verifier:
         path, counts = self.shard_set.shard_path(blocks[0]), self.shard_set.index.counts
         members = self.shard_set.index.members
         self.report.shards += 1
+        at = 0
         try:
-            with path.open("rb") as file:
+            with self.shard_set.store.open(path.name) as file:
+                self.report.bytes += file.size()
                 for block in blocks:
                     split, number, k = (
                         self.shard_set.index.split_of(block),
@@ -73,18 +75,16 @@ class _Verifier:
                     for group in self.shard_set.groups:
                         offset, size = (int(members[f"{group}_{f}"][block]) for f in ("offset", "bytes"))
                         header = tar_header(member_name(split, number, k, group), size)
-                        at = file.tell()
-                        if at + len(header) != offset or file.read(len(header)) != header:
+                        if at + len(header) != offset or file.read(at, len(header)) != header:
                             self._problem(f"{self.shard_set.locate(block)}, member {group}: tar header damaged")
-                        file.seek(offset + size)
-                        if file.read(-size % TAR_BLOCK).strip(b"\0"):
+                        at = offset + size
+                        if file.read(at, -size % TAR_BLOCK).strip(b"\0"):
                             self._problem(f"{self.shard_set.locate(block)}, member {group}: padding is not zero")
-                tail = file.read(len(TAR_END) + 1)
-                if tail != TAR_END:
+                        at += -size % TAR_BLOCK
+                if file.size() - at != len(TAR_END) or file.read(at, len(TAR_END)) != TAR_END:
                     self._problem(f"{path}: does not end after its last member as it should")
-                self.report.bytes += file.seek(0, 2)
-        except OSError as error:
-            self._problem(f"{path}: {error.strerror or error}")
+        except ShardError as error:
+            self._problem(str(error))
 
     def check_block(self, block: int) -> None:
         """Checksums, lengths, content hash and index row of one block."""
@@ -92,7 +92,7 @@ class _Verifier:
         try:
             contents = shard_set.read_contents(block)
             molecules = shard_set.decode(block, contents)
-        except (ShardError, OSError) as error:
+        except ShardError as error:
             self._problem(str(error))
             return
         if index.hash_contents(contents) != self.hashes[block].tobytes():
@@ -105,7 +105,7 @@ class _Verifier:
         for name, value in row.items():
             if stored[name] != value:
                 self._problem(f"{shard_set.locate(block)}: {name} is {value}, the index says {stored[name]}")
-        self.moments[split].merge(Moments.of(molecules, self.num_tasks))
+        self.moments[split].merge(LabelMoments.of(molecules, self.num_tasks))
         self.totals[split] += [1, len(molecules), molecules.atom_ptr[-1], molecules.bond_ptr[-1]]
         self.histograms = merge_histograms([self.histograms, count_structure(molecules)])
         self.report.blocks += 1
@@ -116,9 +116,12 @@ class _Verifier:
         manifest = self.shard_set.manifest
         beside = {REJECTS: manifest.rejects_sha256} | ({MAPPING: manifest.join.mapping_sha256} if manifest.join else {})
         for name, digest in beside.items():
-            path = self.shard_set.path / name
-            if not path.is_file() or hash_file(path) != digest:
-                self._problem(f"{path}: missing or damaged")
+            try:
+                with self.shard_set.store.open(name) as file:
+                    if hash_all(file) != digest:
+                        self._problem(f"{file.where}: damaged")
+            except ShardError as error:
+                self._problem(str(error))
         if manifest.histograms != self.histograms:
             self._problem("manifest.json: histograms of atoms, bonds, elements or bond types are not those of the shards")
         for split, totals in self.totals.items():

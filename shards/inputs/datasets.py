@@ -1,5 +1,5 @@
-"""Data sets: which columns of a table are labels, of what, and of what kind. The paper's (arXiv 2310.04292) by name, any other
-table by what the call says."""
+"""Data sets: which columns of a table are labels, of which level and kind. Those of the paper (arXiv 2310.04292) have names; the
+call describes any other table."""
 
 import re
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from molstream.shards.errors import InputError, SchemaError
 from molstream.shards.tasks import KINDS, LEVELS, Kind, Level, Task, TaskSet
 
 SMILES_COLUMNS = ("smiles", "ordered_smiles", "canonical_smiles", "SMILES", "Smiles")
-"""Names a SMILES column is looked for under."""
+"""Names under which a SMILES column is looked for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,23 +28,23 @@ class TaskRule:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dataset:
-    """How one table is read."""
+    """The columns of one table that are read, and their meaning."""
 
     name: str
     """The preset."""
     smiles_column: str
     id_column: str
-    """The user's own names of molecules; empty: none."""
+    """Column of the user's own identifiers; empty: none."""
     columns: tuple[str, ...]
-    """The input's column of each task."""
+    """Input column of each task."""
     tasks: tuple[Task, ...]
-    """Level by level, in the order of LEVELS."""
+    """Tasks level by level, in the order of LEVELS."""
     task_sets: tuple[TaskSet, ...]
     merge_classes: bool = False
     """Classes 0 to 4 become clip(x - 1, 0, 2)."""
 
     def num_tasks(self, level: Level) -> int:
-        """Label columns of one level."""
+        """Number of label columns of one level."""
         return sum(task.level == level for task in self.tasks)
 
     @property
@@ -55,14 +55,14 @@ class Dataset:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TableSpec:
-    """What the call says about a table. Without its paths: it is part of what a shard set remembers."""
+    """What the call says about a table, except its paths, since a shard set keeps this."""
 
     dataset: str = "pm6"
-    """A preset, or 'table' for one's own."""
+    """A preset, or 'table' for any other table."""
     name: str = ""
-    """Where several tables are joined: goes before the names of its tasks and task sets, with a dot."""
+    """Name of a table that is joined; with a dot it goes before the names of its tasks and task sets."""
     smiles_column: str = ""
-    """Empty: what the preset says, or the first of SMILES_COLUMNS that is there."""
+    """Empty: that of the preset, or the first of SMILES_COLUMNS that the table has."""
     id_column: str = ""
     graph_columns: tuple[str, ...] = ()
     atom_columns: tuple[str, ...] = ()
@@ -70,7 +70,7 @@ class TableSpec:
     pair_columns: tuple[str, ...] = ()
     """Columns or patterns that are labels, for the data set 'table'."""
     task_kinds: tuple[tuple[str, Kind, int], ...] = ()
-    """(pattern, kind, number of classes); the first that fits a column counts, others are regression."""
+    """(pattern, kind, number of classes). The first that matches a column counts; columns without a match are regression."""
 
     def __post_init__(self) -> None:
         if self.dataset not in DATASETS:
@@ -211,14 +211,14 @@ DATASETS: dict[str, _Preset] = {
     "zinc": _Preset(smiles_columns=("SMILES",), rules=_rules({"SA": "1", "logp": "1", "score": "1"}, task_set="zinc")),
     "table": _Preset(),
 }
-"""By the name that `--dataset` takes. l1000 has classes 0 to 4, l1000_3 the published files of classes 0 to 2, l1000_5to3 makes
-these of classes 0 to 4."""
+"""Presets by their names for `--dataset`. l1000 has classes 0 to 4; l1000_3 is for the published files of classes 0 to 2, and
+l1000_5to3 makes these classes of 0 to 4."""
 
 
 def resolve_dataset(spec: TableSpec, where: str, names: Sequence[str]) -> Dataset:
-    """Which of a table's columns `names` are read, and as what. `where`: the file, for messages.
+    """Find which of a table's columns `names` are read, and their meaning. `where`: the file, for messages.
 
-    Raises SchemaError when columns of a preset are missing, InputError when what the call says does not fit the table.
+    Raises SchemaError when columns of a preset are missing, InputError when the call does not fit the table.
     """
     preset = DATASETS[spec.dataset]
     rules = preset.rules or _own_rules(spec, where, names)
@@ -230,7 +230,7 @@ def resolve_dataset(spec: TableSpec, where: str, names: Sequence[str]) -> Datase
             if name in found and found[name].level != rule.level:
                 raise InputError(
                     f"{where}: column {name} is asked for as {found[name].level}-level and as {rule.level}-level labels; "
-                    f"expected one level a column"
+                    f"expected one level per column"
                 )
             found.setdefault(name, rule)
         if not matches:
@@ -249,7 +249,7 @@ def resolve_dataset(spec: TableSpec, where: str, names: Sequence[str]) -> Datase
     if twice := [name for name in (smiles, spec.id_column, *found) if list(names).count(name) > 1]:
         raise SchemaError(f"{where}: columns that are there more than once: {list_names(twice)}")
     if both := [name for name in (smiles, spec.id_column) if name in found]:
-        raise InputError(f"{where}: column {both[0]} is asked for as labels too; expected one use a column")
+        raise InputError(f"{where}: column {both[0]} is asked for as labels too; expected one use per column")
     return _dataset(spec, preset, smiles, found)
 
 
@@ -259,7 +259,7 @@ def _smiles_column(spec: TableSpec, preset: _Preset, names: Sequence[str]) -> st
 
 
 def _own_rules(spec: TableSpec, where: str, names: Sequence[str]) -> tuple[TaskRule, ...]:
-    """A rule a column of the data set 'table', or one that matches nothing, to be reported."""
+    """One rule per column of the data set 'table'; a pattern that matches nothing stays a rule, so that it is reported."""
     rules, used = [], set()
     for level in LEVELS:
         for pattern in spec.rules(level):
@@ -317,13 +317,13 @@ def _dataset(spec: TableSpec, preset: _Preset, smiles: str, found: dict[str, Tas
 
 
 def preset_dataset(name: str) -> Dataset:
-    """A preset without wildcards, as of a table that has just its columns."""
+    """The data set of a preset without wildcards, as for a table that has exactly its columns."""
     rules = DATASETS[name].rules
     return resolve_dataset(TableSpec(dataset=name), name, [DATASETS[name].smiles_columns[0], *(r.columns for r in rules)])
 
 
 def merge_tasks(datasets: Sequence[Dataset]) -> tuple[tuple[Task, ...], tuple[TaskSet, ...]]:
-    """Tasks and task sets of a set made of several tables, level by level. Raises InputError where names collide."""
+    """Tasks and task sets of several joined tables, level by level. Raises InputError if names collide."""
     tasks = tuple(t for level in LEVELS for d in datasets for t in d.tasks if t.level == level)
     task_sets = tuple(s for d in datasets for s in d.task_sets)
     for what, names in (("task", [t.name for t in tasks]), ("task set", [s.name for s in task_sets])):
@@ -354,5 +354,5 @@ def parse_task_kinds(texts: Sequence[str]) -> tuple[tuple[str, Kind, int], ...]:
 
 
 def list_names(names: Sequence[str], limit: int = 6) -> str:
-    """The first few, and how many more."""
+    """The first few names, and the number of the others."""
     return ", ".join(names[:limit]) + (f", ... ({len(names) - limit} more)" if len(names) > limit else "")

@@ -1,6 +1,5 @@
 """Columns of an input table -> arrays: numbers, classes, lists, from Arrow or from text. Errors name the row."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,13 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from molstream.shards.errors import SchemaError
+from molstream.shards.errors import FormatError, SchemaError
 from molstream.shards.inputs.datasets import Dataset
 from molstream.shards.molecules import offsets
+from molstream.shards.store.documents import parse_json
 from molstream.shards.tasks import LEVELS, Level, Task
 
 MISSING = pa.array(["", "NA", "N/A", "null", "NULL", "None"], pa.large_string())
-"""Texts that say that there is no label; NaN says that it is not a number."""
+"""Texts that mean an absent label; NaN is a label that is not a number, and is counted."""
 MISSING_LISTS = frozenset([*MISSING.to_pylist(), "NaN", "nan"])
 
 
@@ -24,32 +24,32 @@ class Lists:
     """One column of lists of a batch of rows: labels of atoms, bonds or pairs."""
 
     values: np.ndarray
-    """float32, NaN where null, infinite or not a number."""
+    """float32; NaN where the input is null, infinite or not a number."""
     ptr: np.ndarray
     """int64 (N + 1); a null list is empty."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rows:
-    """A batch of N input rows; a label that is no finite float32 is absent."""
+    """A batch of N input rows; a label that is not a finite float32 is absent."""
 
     first_row: int
-    """Global row number of the first."""
+    """Global row number of the first row."""
     smiles: list[str | None]
     identifiers: list[str | None] | None = None
-    """The user's own names, if a column of them is read."""
+    """The user's own identifiers, if such a column is read."""
     graph: np.ndarray
     """float32 (N, T), NaN where absent."""
     lists: dict[Level, list[Lists]] = field(default_factory=dict)
     """Columns of the other levels, in the order of their tasks."""
     infinite: np.ndarray
-    """int64 (T of all levels): labels of each task that were infinite, or are in float32."""
+    """int64 (T of all levels): number of labels of each task that are infinite in the input or in float32."""
     nan: np.ndarray
-    """int64 (T of all levels): labels that were not null but not a number."""
+    """int64 (T of all levels): number of labels that are NaN in the input but not null."""
 
 
 def check_columns(url: str, schema: pa.Schema, dataset: Dataset) -> None:
-    """Hold the types of a table's columns against what they are read as. Raises SchemaError."""
+    """Check that the types of a table's columns fit their use. Raises SchemaError."""
     expected = {dataset.smiles_column: "text"} | ({dataset.id_column: "text or whole numbers"} if dataset.id_column else {})
     for name, task in zip(dataset.columns, dataset.tasks, strict=True):
         expected[name] = "numbers" if task.level == "graph" else "lists of numbers, or their JSON text"
@@ -128,7 +128,7 @@ class _Column:
         return self._check_classes(values, np.arange(len(values))), infinite, nan
 
     def lists(self) -> tuple[Lists, int, int]:
-        """The same for a column of lists."""
+        """The same as `numbers` for a column of lists."""
         array = self._parse_lists(self.array) if _is_text(self.array.type) else self.array
         array = array.cast(pa.large_list(array.type.value_type if pa.types.is_nested(array.type) else pa.float32()))
         sizes = array.value_lengths().fill_null(0).to_numpy()
@@ -153,13 +153,13 @@ class _Column:
         if self.task.kind == "binary" and text.lower() in ("true", "false"):
             return float(text.lower() == "true")
         try:
-            # not what Python alone takes for a number, like 1_000
+            # 1_000 is a number in Python only
             return float("" if "_" in text else text)
         except ValueError:
             raise SchemaError(f"{self._at(row)}: {_short(text)}, expected a number, or nothing where there is no label") from None
 
     def _parse_lists(self, array: pa.Array) -> pa.Array:
-        # one at a time: as Python's numbers they take several times the memory
+        # one at a time, because Python's numbers take several times the memory
         parts, sizes = [], []
         for row, text in enumerate(_trim(array)):
             cell = text.as_py()
@@ -171,8 +171,8 @@ class _Column:
 
     def _parse_list(self, row: int, text: str) -> list[float | None]:
         try:
-            found = json.loads(text)
-        except (ValueError, RecursionError):
+            found = parse_json(text, nan=True)
+        except FormatError:
             found = None
         if not isinstance(found, list) or not all(v is None or isinstance(v, (int, float)) for v in found):
             raise SchemaError(f"{self._at(row)}: {_short(text)}, expected a JSON list of numbers, like [0.5, null, 1e-3]")
@@ -180,7 +180,7 @@ class _Column:
         return [None if v is None else math.copysign(math.inf, v > 0 or -1) if abs(v) > 1e308 else float(v) for v in found]
 
     def _check_classes(self, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Classes are whole numbers in their range."""
+        """Refuse classes that are not whole numbers in their range."""
         if not self.task.num_classes:
             return values
         most = 4 if self.merge_classes else self.task.num_classes - 1
@@ -196,7 +196,7 @@ class _Column:
 
 
 def _floats(array: pa.Array) -> tuple[np.ndarray, int, int]:
-    """Numbers -> float32 with NaN for whatever is no finite float32, and how many of these were infinite and NaN."""
+    """Numbers -> float32, with NaN for any that is not a finite float32, and how many of these were infinite and NaN."""
     if pa.types.is_boolean(array.type):
         array = array.cast(pa.uint8())
     elif pa.types.is_decimal(array.type):
@@ -218,6 +218,6 @@ def _short(text: str) -> str:
 
 
 def text_batch(columns: Mapping[str, int], rows: list[list[str | None]]) -> pa.RecordBatch:
-    """Columns of text of rows of a text table; `columns`: name -> place in a row."""
+    """Rows of a text table as columns of text; `columns`: name -> place in a row."""
     arrays = [pa.array([row[place] for row in rows], pa.large_string()) for place in columns.values()]
     return pa.RecordBatch.from_arrays(arrays, names=list(columns))

@@ -1,4 +1,4 @@
-"""Input tables: Parquet, CSV or TSV with a header, or text with a SMILES a line; their rows, a bounded number at a time."""
+"""Input tables: Parquet, CSV or TSV with a header, or text with one SMILES per line; their rows, a bounded number at a time."""
 
 import csv
 import glob
@@ -23,29 +23,29 @@ from molstream.shards.inputs.rows import Rows, check_columns, decode_rows, text_
 
 T = TypeVar("T")
 MAX_LINE = 1 << 27
-"""Characters of the longest line of a text table: a list of the pairs of a large molecule is long."""
+"""Most characters in a line of a text table. It is large because the list of pairs of a large molecule is long."""
 
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """One table of the input."""
+    """One file of the input."""
 
     url: str
     num_rows: int
     num_bytes: int
     sha256: str
     group_rows: tuple[int, ...]
-    """Rows of each row group; a text table is one."""
+    """Rows of each row group; a text table counts as one."""
     table: int = 0
-    """Which of the tables that are joined it belongs to."""
+    """Number of the joined table that the file belongs to."""
 
     @property
     def name(self) -> str:
-        """The last part of the path: what the manifest keeps."""
+        """The last part of the path, which the manifest keeps."""
         return re.split(r"[/\\]", self.url)[-1]
 
     def describe(self) -> dict:
-        """What identifies the content."""
+        """The fields that identify the content, as JSON types."""
         return {"name": self.name, "rows": self.num_rows, "bytes": self.num_bytes, "sha256": self.sha256, "table": self.table}
 
 
@@ -55,7 +55,7 @@ def natural_key(text: str) -> list:
 
 
 def resolve_inputs(patterns: list[str]) -> list[str]:
-    """Files behind paths, globs and URLs, in natural order within a glob. Raises InputError for what matches nothing."""
+    """Files behind paths, globs and URLs, in natural order within a glob. Raises InputError if one matches nothing."""
     urls: list[str] = []
     for pattern in patterns:
         if "://" in pattern:
@@ -85,8 +85,8 @@ def check_input(
 ) -> tuple[InputFile, Dataset]:
     """Check that a table has the columns it should have, count its rows, hash its bytes.
 
-    `dataset`: what an earlier file of the same table was found to have; this one must have the same. Raises InputError when the
-    file is missing or what the call says does not fit it, SchemaError when it is unreadable, lacks columns or has other types.
+    `dataset`: the data set of an earlier file of the same table; this file must have the same columns. Raises InputError when the
+    file is missing or the call does not fit it, SchemaError when it is unreadable, lacks columns or has other types.
     """
     try:
         if not is_text(url):
@@ -139,7 +139,7 @@ LINES, FIELDS, PARQUET = (".smi", ".smiles", ".txt"), (".csv", ".tsv"), (".parqu
 
 
 def is_text(url: str) -> bool:
-    """By the file's name; what is no text is taken for Parquet."""
+    """Whether the file's name says that it is text; any other file is taken for Parquet."""
     return url.lower().removesuffix(".gz").endswith(LINES + FIELDS)
 
 
@@ -154,7 +154,7 @@ def _unreadable(url: str, error: Exception) -> SchemaError | InputError:
 
 @contextmanager
 def _open_text(url: str) -> Iterator[tuple[list[str], Iterator[list[str | None]]]]:
-    """Column names and rows of a text table. A blank line is a row; a field that is not there is None.
+    """Column names and rows of a text table. A blank line is a row; a missing field is None.
 
     Raises SchemaError for a row with more fields than the header.
     """
@@ -171,12 +171,12 @@ def _open_text(url: str) -> Iterator[tuple[list[str], Iterator[list[str | None]]
                 names = [name.strip() for name in next(reader, [])]
                 yield names, _pad(url, reader, len(names))
     finally:
-        # it is the whole process's
+        # the limit holds for the whole process
         csv.field_size_limit(before)
 
 
 def _iter_lines(url: str, file: Any) -> Iterator[str]:
-    """Lines, of which none can be as long as a hostile file likes."""
+    """Lines of limited length, so that a hostile file cannot fill the memory."""
     while line := file.readline(MAX_LINE):
         if len(line) == MAX_LINE:
             raise SchemaError(f"{url}: a line of more than {MAX_LINE:,} characters")
@@ -192,7 +192,7 @@ def _pad(url: str, reader: Any, width: int) -> Iterator[list[str | None]]:
 
 @dataclass(frozen=True, slots=True)
 class RowRange:
-    """Consecutive rows of one input file: what one task reads."""
+    """Consecutive rows of one input file, which one work item reads."""
 
     file: int
     """Number of the file."""
@@ -207,12 +207,12 @@ class RowRange:
 
 
 RANGE_ROWS = 131_072
-"""Rows a range, about; less for small inputs, so that several workers have something to do."""
+"""Approximate rows per range; fewer for small inputs, so that several workers have work."""
 MIN_RANGE_ROWS = 8_192
 
 
 def cut_ranges(files: list[InputFile]) -> list[RowRange]:
-    """All rows of all files as ranges: small row groups together, large ones in parts. A function of the row groups alone."""
+    """Cut all rows of all files into ranges: small row groups together, large ones in parts. Row groups alone decide."""
     target = min(RANGE_ROWS, max(MIN_RANGE_ROWS, sum(f.num_rows for f in files) // 64))
     ranges: list[RowRange] = []
     first_row = 0
@@ -238,7 +238,7 @@ def cut_ranges(files: list[InputFile]) -> list[RowRange]:
 
 
 READ_BUFFER_BYTES = 256 * 1024
-"""Read-ahead a column: without it pyarrow holds a whole row group, compressed, in memory."""
+"""Read-ahead per column; without it pyarrow holds a whole compressed row group in memory."""
 
 
 class TableReader:
@@ -246,7 +246,7 @@ class TableReader:
     that gets ranges in rising order decodes a row group once, however many ranges it is cut into. Not for several threads."""
 
     def __init__(self, datasets: tuple[Dataset, ...], *, batch_rows: int):
-        """`datasets`: of each table."""
+        """`datasets`: one per table."""
         self.datasets, self.batch_rows = datasets, batch_rows
         self._groups: tuple[str, int, int] | None = None
         self._opened = ExitStack()
@@ -255,7 +255,7 @@ class TableReader:
         self._at = 0
 
     def iter_rows(self, source: InputFile, rows: RowRange) -> Iterator[Rows]:
-        """Rows of a range of a file, in order, at most `batch_rows` at a time. Raises SchemaError where it breaks off."""
+        """Rows of a range of a file, in order, at most `batch_rows` at a time. Raises SchemaError if the file ends early."""
         first_row, left = rows.first_row, rows.num_rows
         try:
             self._seek(source, rows)
@@ -268,7 +268,7 @@ class TableReader:
         except _UNREADABLE as error:
             self.close()
             if isinstance(error, OSError) and error.errno is not None:
-                # no fault of the content, so what is finished stays
+                # the content is not at fault, so finished work stays
                 text = f"cannot be read at or after row {first_row}: {error.strerror or error}; run again to go on from here"
                 raise StorageError(f"{source.url}: {text}") from error
             text = (str(error) or type(error).__name__).splitlines()[0]
@@ -304,7 +304,7 @@ class TableReader:
         return part
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._groups, self._batches, self._rest = None, iter(()), None
         self._opened.close()
 
@@ -316,7 +316,7 @@ class TableReader:
 
 
 def iter_smiles(url: str, *, column: str | None = None, batch_rows: int = 8192) -> Iterator[list[str | None]]:
-    """SMILES of a table, a batch of rows at a time: Parquet, CSV or TSV with a header (also .gz), or text with one SMILES a line.
+    """SMILES of a table, batch by batch: Parquet, CSV or TSV with a header (also .gz), or text with one SMILES per line.
 
     A blank line of a text table is a row. Raises InputError for a missing file or column, SchemaError for an unreadable table.
     """
@@ -332,7 +332,9 @@ def iter_smiles(url: str, *, column: str | None = None, batch_rows: int = 8192) 
         else:
             with _open_text(url) as (names, rows):
                 if column and names == ["smiles"] and column != "smiles":
-                    raise InputError(f"{url}: a text file of one SMILES a line has no column {column}; leave out --smiles-column")
+                    raise InputError(
+                        f"{url}: a text file of one SMILES per line has no column {column}; leave out --smiles-column"
+                    )
                 place = names.index(_smiles_column(url, names, column))
                 yield from _batches((row[place] for row in rows), batch_rows)
     except FileNotFoundError as error:

@@ -1,6 +1,6 @@
-"""Rows to splits: one byte for each row of a data set, written once.
+"""Rows to splits: one byte per row of a data set, written once.
 
-One decision: two splits that share a row, and a split that has one twice, are errors where the split is read, not a leak that is
+One decision: two splits that share a row, and a split that has a row twice, are errors when the file is read, not a leak that is
 found later. The price: a row cannot be in two splits on purpose.
 """
 
@@ -23,17 +23,17 @@ _ALIASES = {"valid": "val", "validation": "val"}
 
 
 @dataclass(frozen=True, slots=True)
-class SplitFile:
-    """Which split each row belongs to."""
+class RowSplits:
+    """The split of each row."""
 
     names: tuple[str, ...]
-    """In the order of the file; `train` is one of them."""
+    """Names of the splits in the order of the file; `train` is one of them."""
     assignment: np.ndarray
     """uint8 (num_rows): index into `names`, or NO_SPLIT."""
 
 
-class Assignment:
-    """Splits and their rows, as far as they are read. `where` is the file's name in messages; what is wrong is a SchemaError."""
+class SplitAssigner:
+    """Splits and their rows, as far as they are read. `where` is the file's name in messages. Faults are SchemaErrors."""
 
     def __init__(self, where: str, num_rows: int):
         self.where, self.num_rows = where, num_rows
@@ -45,7 +45,7 @@ class Assignment:
         raise SchemaError(f"{self.where}: {message}") from cause
 
     def add(self, name: Any) -> int:
-        """The number of a split that the file announces: once."""
+        """The number of a split that the file announces, which it may do once."""
         if name in self._codes:
             self.fail(f"split {show(name)} is there twice")
         if not isinstance(name, str) or not name.strip():
@@ -55,7 +55,7 @@ class Assignment:
         return self.code(name)
 
     def code(self, name: str) -> int:
-        """The number of a split by its name, in the order in which they come; NO_SPLIT for a blank."""
+        """The number of a split by its name, in the order of first occurrence; NO_SPLIT for a blank."""
         if name not in self._codes:
             self._codes[name] = self._new_code(name.strip())
         return self._codes[name]
@@ -74,7 +74,7 @@ class Assignment:
         return len(self.names) - 1
 
     def put(self, rows: np.ndarray, codes: int | np.ndarray) -> None:
-        """Rows (any numbers, checked here) go to the split, or each to its own."""
+        """Put rows (any numbers; they are checked here) into one split, or each into its own."""
         if rows.ndim != 1:
             self.fail(f"{self.title(codes, 0)}: an array of shape {rows.shape}, expected one dimension of row numbers")
         if rows.dtype.kind not in "iu" and rows.dtype != np.float64:
@@ -115,7 +115,7 @@ class Assignment:
                 self._refuse_outside(self.title(code, 0), int(row))
 
     def put_next(self, codes: np.ndarray, first: int) -> int:
-        """Rows from `first` on, in order; returns the one after."""
+        """Give splits to the rows from `first` on, in order; returns the row after the last."""
         if first + codes.size > self.num_rows:
             self.fail(f"names splits for more than the {self.num_rows} rows of the data set")
         self.assignment[first : first + codes.size] = codes
@@ -133,14 +133,14 @@ class Assignment:
         code = codes if isinstance(codes, int) else int(codes[k])
         return f"split {self.names[code]}" if code != NO_SPLIT else "no split"
 
-    def finish(self) -> SplitFile:
+    def finish(self) -> RowSplits:
         if "train" not in self.names:
             self.fail(f"no split is called train; found {', '.join(self.names) or 'none'}")
         if not (self.assignment == self.names.index("train")).any():
             self.fail("split train has no rows")
-        return SplitFile(tuple(self.names), self.assignment)
+        return RowSplits(tuple(self.names), self.assignment)
 
 
 def _describe(value: object) -> str:
-    """A value for a message; of a container only its type, since its text may have no end."""
+    """A value for a message; for a container only its type, since its text may have no end."""
     return show(repr(value)) if isinstance(value, str | int | float | np.generic | None) else f"a {type(value).__name__}"

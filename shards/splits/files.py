@@ -1,24 +1,23 @@
-"""Split files: which row of a data set belongs to which split, as the data set's authors published it.
+"""Split files: the split of each row of a data set, as its authors published it.
 
-One decision: every format is read piece by piece into one `Assignment`, a byte for each row, which refuses a row that comes twice
-over. The price: nothing is read that says it in another way, such as by SMILES or as a mask.
+One decision: every format is read piece by piece into one `SplitAssigner`, a byte per row, which refuses a row that occurs
+twice. The price: splits that are given in another way, such as by SMILES or as a mask, cannot be read.
 
     .pt        torch.save of {split: row numbers}, lists, arrays or tensors; needs torch, runs nothing (`torchfile.py`)
     .npz       an array of row numbers for each split, under its name
     .npy       for each row in order its split: a name, or 0, 1, 2 for train, val, test
     .json      {split: [row numbers]}, up to 64 MiB
-    .csv       a column of row numbers for each split, the shorter ones filled up with blanks or nulls; or a column `split` of
-    .csv.gz    names: for each row in order, or with a column `row` of row numbers for any rows in any order
+    .csv       one column of row numbers per split, the shorter ones filled up with blanks or nulls; or a column `split` of
+    .csv.gz    names: one per row in order, or with a column `row` of row numbers for any rows in any order
     .parquet   the same
 
-Row numbers count from 0 over all tables of the input in their order. A blank or null name is a row in no split. Names are ASCII
-words that begin with a letter; `valid` and `validation` are `val`.
+Row numbers count from 0 over all tables of the input in their order. A row with a blank or null name is in no split. Names are
+ASCII words that begin with a letter; `valid` and `validation` are `val`.
 """
 
 import codecs
 import csv
 import gzip
-import json
 import re
 import struct
 import sys
@@ -33,19 +32,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from molstream.shards.errors import InputError, ShardError, show
-from molstream.shards.splits.assignment import CHUNK_ROWS, NO_SPLIT, Assignment, SplitFile
+from molstream.shards.errors import FormatError, InputError, ShardError, show
+from molstream.shards.splits.assignment import CHUNK_ROWS, NO_SPLIT, RowSplits, SplitAssigner
 from molstream.shards.splits.rules import SPLITS
 from molstream.shards.splits.torchfile import read_torch_file
+from molstream.shards.store.documents import parse_json
 
 MAX_JSON_BYTES = 64 << 20
-"""A number of a JSON file takes some 40 bytes while it is read."""
+"""Largest JSON file. Each of its numbers takes some 40 bytes while it is read."""
 MAX_LINE = 1 << 20
-"""Characters of a line of CSV."""
+"""Most characters in a line of CSV."""
 CSV_ROWS = 1 << 12
-"""Lines at a time: Python's garbage collector takes three times as long over many more."""
+"""Lines that are read at a time; with many more, Python's garbage collector takes three times as long."""
 MAX_NAME_BYTES = 4096
-"""Of a name in an array of names, padding and all."""
+"""Most bytes of a name in an array of names, padding included."""
 MAX_HEADER_BYTES = 10_000
 CHUNK_BYTES = 1 << 23
 
@@ -67,10 +67,10 @@ _UNREADABLE = (
     RuntimeError,
     ValueError,
 )
-"""What the readers of other people raise for a damaged file."""
+"""The errors that the libraries' readers raise for a damaged file."""
 
 
-def read_split_file(url: str, *, num_rows: int) -> SplitFile:
+def read_split_file(url: str, *, num_rows: int) -> RowSplits:
     """Read the split of a data set of `num_rows` rows from a path or URL; the formats are in the module's docstring.
 
     A split may be empty, but for train, and rows may be in none. Takes a byte for each row. A .pt file takes twice its own size
@@ -82,7 +82,7 @@ def read_split_file(url: str, *, num_rows: int) -> SplitFile:
     extension = next((e for e in _READERS if name.lower().endswith(e)), None)
     if extension is None:
         raise InputError(f"{url}: not a kind of split file that is known; expected one of {' '.join(_READERS)}")
-    splits = Assignment(url, num_rows)
+    splits = SplitAssigner(url, num_rows)
     try:
         opened = fsspec.open(url, "rb")
     except (ValueError, ImportError) as error:
@@ -104,11 +104,11 @@ def read_split_file(url: str, *, num_rows: int) -> SplitFile:
     return splits.finish()
 
 
-def _read_pt(file: Any, splits: Assignment) -> None:
+def _read_pt(file: Any, splits: SplitAssigner) -> None:
     _put_dict(read_torch_file(file, where=splits.where), splits)
 
 
-def _read_json(file: Any, splits: Assignment) -> None:
+def _read_json(file: Any, splits: SplitAssigner) -> None:
     data = file.read(MAX_JSON_BYTES + 1)
     if len(data) > MAX_JSON_BYTES:
         splits.fail(f"more than {MAX_JSON_BYTES >> 20} MiB of JSON, which takes far more to read; save it as .npz or .parquet")
@@ -121,14 +121,18 @@ def _read_json(file: Any, splits: Assignment) -> None:
             found[name] = value
         return found
 
-    _put_dict(json.loads(data, object_pairs_hook=unique), splits)
+    try:
+        found = parse_json(data, nan=True, pairs=unique)
+    except FormatError as error:
+        splits.fail(f"not a readable .json file: {show(str(error).removeprefix('not JSON: '))}", error)
+    _put_dict(found, splits)
 
 
-def _put_dict(found: Any, splits: Assignment) -> None:
+def _put_dict(found: Any, splits: SplitAssigner) -> None:
     if not isinstance(found, dict):
         splits.fail(f"holds a value of type {type(found).__name__}, expected a dict of split names and row numbers")
     while found:
-        # one by one, so that what is put down is also let go
+        # one by one, so that the memory of each is freed once it is put down
         name = next(iter(found))
         rows = found.pop(name)
         code = splits.add(name)
@@ -140,7 +144,7 @@ def _put_dict(found: Any, splits: Assignment) -> None:
             splits.fail(f"split {show(name)}: a value of type {type(rows).__name__}, expected row numbers")
 
 
-def _read_npz(file: Any, splits: Assignment) -> None:
+def _read_npz(file: Any, splits: SplitAssigner) -> None:
     archive = zipfile.ZipFile(file)
     for entry in archive.infolist():
         code = splits.add(entry.filename.removesuffix(".npy"))
@@ -157,7 +161,7 @@ def _read_npz(file: Any, splits: Assignment) -> None:
                 splits.put(part, code)
 
 
-def _read_npy(file: Any, splits: Assignment) -> None:
+def _read_npy(file: Any, splits: SplitAssigner) -> None:
     shape, dtype = _read_npy_header(file, splits)
     if len(shape) != 1:
         splits.fail(f"an array of shape {shape}, expected one dimension of {splits.num_rows} rows")
@@ -180,7 +184,7 @@ def _read_npy(file: Any, splits: Assignment) -> None:
         first = splits.put_next(codes, first)
 
 
-def _codes_of_names(names: np.ndarray, splits: Assignment) -> np.ndarray:
+def _codes_of_names(names: np.ndarray, splits: SplitAssigner) -> np.ndarray:
     if names.dtype.kind == "U" and (names.view(f"{names.dtype.byteorder}u4") > sys.maxunicode).any():
         splits.fail("names of characters that are none")
     codes, left = np.empty(names.size, np.uint8), np.ones(names.size, bool)
@@ -192,8 +196,8 @@ def _codes_of_names(names: np.ndarray, splits: Assignment) -> np.ndarray:
     return codes
 
 
-def _read_npy_header(stream: Any, splits: Assignment) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type of an array of numbers or text. Not NumPy's own reader, which evaluates the header as Python."""
+def _read_npy_header(stream: Any, splits: SplitAssigner) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of an array of numbers or text. NumPy's own reader is not used, as it evaluates the header as Python."""
     head = stream.read(8)
     size = int.from_bytes(stream.read(2 if head[6:7] == b"\x01" else 4), "little")
     header = stream.read(size).decode("latin-1") if size <= MAX_HEADER_BYTES else ""
@@ -211,7 +215,7 @@ def _read_npy_header(stream: Any, splits: Assignment) -> tuple[tuple[int, ...], 
     return tuple(int(n) for n in re.findall("[0-9]+", match[2])), dtype
 
 
-def _iter_npy(stream: Any, size: int, dtype: np.dtype, splits: Assignment) -> Iterator[np.ndarray]:
+def _iter_npy(stream: Any, size: int, dtype: np.dtype, splits: SplitAssigner) -> Iterator[np.ndarray]:
     while size:
         num = min(size, max(1, CHUNK_BYTES // dtype.itemsize))
         data = b""
@@ -223,12 +227,12 @@ def _iter_npy(stream: Any, size: int, dtype: np.dtype, splits: Assignment) -> It
         size -= num
 
 
-def _read_csv_gz(file: Any, splits: Assignment) -> None:
+def _read_csv_gz(file: Any, splits: SplitAssigner) -> None:
     with gzip.GzipFile(fileobj=file) as unpacked:
         _read_csv(unpacked, splits)
 
 
-def _read_csv(file: Any, splits: Assignment) -> None:
+def _read_csv(file: Any, splits: SplitAssigner) -> None:
     reader = csv.reader(_iter_lines(file, splits), strict=True)
     names = [name.strip() for name in next(reader, [])]
     codes, first = _add_columns(names, splits), 0
@@ -249,8 +253,8 @@ def _read_csv(file: Any, splits: Assignment) -> None:
         splits.check_length(first)
 
 
-def _add_columns(names: list[str], splits: Assignment) -> dict[str, int]:
-    """Splits by their columns; none if the rows name their split."""
+def _add_columns(names: list[str], splits: SplitAssigner) -> dict[str, int]:
+    """Codes of splits by their columns; empty if the rows name their splits."""
     if "split" in names:
         if sorted(names) not in (["split"], ["row", "split"]):
             splits.fail(f"columns {show(', '.join(names))}: beside a column split there may be one called row, and no other")
@@ -258,8 +262,8 @@ def _add_columns(names: list[str], splits: Assignment) -> dict[str, int]:
     return {name: splits.add(name) for name in names}
 
 
-def _iter_lines(file: Any, splits: Assignment) -> Iterator[str]:
-    """Lines of text, of which none can be as long as a hostile file likes, nor a field go over several."""
+def _iter_lines(file: Any, splits: SplitAssigner) -> Iterator[str]:
+    """Lines of text of limited length, so that a hostile file cannot fill the memory. No field may span several lines."""
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
     number, rest, data = 0, "", b"."
     while data:
@@ -273,8 +277,8 @@ def _iter_lines(file: Any, splits: Assignment) -> Iterator[str]:
             yield line
 
 
-def _iter_columns(reader: Any, names: list[str], splits: Assignment) -> Iterator[dict[str, tuple[str, ...]]]:
-    """Some lines at a time; empty ones are left out."""
+def _iter_columns(reader: Any, names: list[str], splits: SplitAssigner) -> Iterator[dict[str, tuple[str, ...]]]:
+    """Columns of some lines at a time; empty lines are left out."""
     lines: list[list[str]] = []
     for line in reader:
         if len(line) not in (0, len(names)):
@@ -288,8 +292,8 @@ def _iter_columns(reader: Any, names: list[str], splits: Assignment) -> Iterator
         yield dict(zip(names, zip(*lines, strict=True), strict=True))
 
 
-def _parse_row_numbers(texts: tuple[str, ...], codes: int | np.ndarray, splits: Assignment) -> np.ndarray:
-    """Whole numbers, int64, without the blanks; '3.0' is one too, since pandas writes that where it fills up a column."""
+def _parse_row_numbers(texts: tuple[str, ...], codes: int | np.ndarray, splits: SplitAssigner) -> np.ndarray:
+    """Whole numbers, int64, without the blanks. '3.0' is one too, since pandas writes that when it fills up a column."""
     filled = [text for text in texts if text]
     joined = "".join(filled)
     if not (joined.isascii() and joined.isdecimal() and max(map(len, filled)) <= 18):
@@ -301,7 +305,7 @@ def _parse_row_numbers(texts: tuple[str, ...], codes: int | np.ndarray, splits: 
     return np.array([int(text) for text in filled], np.int64)
 
 
-def _read_parquet(file: Any, splits: Assignment) -> None:
+def _read_parquet(file: Any, splits: SplitAssigner) -> None:
     parquet = pq.ParquetFile(file, pre_buffer=False)
     names, first = list(parquet.schema_arrow.names), 0
     codes = _add_columns(names, splits)
@@ -337,12 +341,12 @@ def _read_parquet(file: Any, splits: Assignment) -> None:
 
 
 def _row_numbers(column: pa.Array) -> np.ndarray:
-    """Without what is null, or NaN, which pandas writes in its place."""
+    """The row numbers of a column, without nulls and without the NaN that pandas writes for them."""
     rows = np.empty(0, np.int64) if pa.types.is_null(column.type) else column.drop_null().to_numpy(zero_copy_only=False)
     return rows[~np.isnan(rows)] if rows.dtype.kind == "f" else rows
 
 
-_READERS: dict[str, Callable[[Any, Assignment], None]] = {
+_READERS: dict[str, Callable[[Any, SplitAssigner], None]] = {
     ".pt": _read_pt,
     ".npz": _read_npz,
     ".npy": _read_npy,

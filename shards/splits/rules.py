@@ -1,5 +1,5 @@
-"""Which split a molecule belongs to: by a hash of its skeleton or scaffold, so that isomers and duplicates stay on one side, or
-by its row, as a seeded shuffle or a file says."""
+"""The split of a molecule: by a hash of its skeleton or scaffold, so that isomers and duplicates stay on one side, or by its row,
+as a seeded shuffle or a file decides."""
 
 import math
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from molstream.shards.molecules import Molecules
 from molstream.shards.schema import BOND_STEREO
 
 SPLITS = ("train", "val", "test")
-"""Where fractions decide."""
+"""The splits where fractions decide."""
 RULES = ("skeleton", "scaffold", "position")
-"""What `--splits` takes besides a file."""
+"""The values of `--splits` besides a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class SplitFractions:
     def shuffle(self, num_rows: int, *, seed: int) -> np.ndarray:
         """Split number of each row, uint8 (num_rows): rows in the order of Python's `random.shuffle` are first train, then val,
         then test; val and test are rounded down. With fractions 98,1,1 and seed 42 this is the published split of PM6_83M."""
-        # a millionth of a row, so that 29 % of 100 rows are 29
+        # plus a millionth of a row, so that 29 % of 100 rows are 29
         val, test = (math.floor(num_rows * share + 1e-6) for share in (self.val, self.test))
         order = python_shuffle(num_rows, seed=seed)
         out = np.zeros(num_rows, np.uint8)
@@ -59,15 +59,15 @@ class SplitFractions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Splits:
-    """The splits of a set and how molecules get into them."""
+    """The splits of a set and the rule that assigns molecules to them."""
 
     rule: str
-    """'skeleton' or 'scaffold': by hash; 'rows': by a byte a row, in a file of the build."""
+    """'skeleton' or 'scaffold': by hash; 'rows': by one byte per row, in a file of the build."""
     names: tuple[str, ...]
     shares: tuple[float, ...]
-    """Of the rows, about."""
+    """Approximate share of the rows in each split."""
     rows_sha256: str = ""
-    """Of the bytes."""
+    """SHA-256 of the bytes per row."""
 
     def by_hash(self, molecules: Molecules, fractions: SplitFractions, *, key: int) -> np.ndarray:
         """Split number of each molecule, uint8 (N)."""

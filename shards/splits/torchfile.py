@@ -55,9 +55,9 @@ def read_torch_file(file: BinaryIO, *, where: str) -> Any:
             return value.take(where) if isinstance(value, _Array) else value
         try:
             array = value.detach().numpy()
-            # a tensor that reaches beyond its storage is given a larger one, of whatever lies in memory
+            # a file may ask for a new tensor of any size, of whatever lies in memory
             if value.untyped_storage().nbytes() not in storage_bytes:
-                raise SchemaError(f"{where}: a tensor of shape {tuple(value.shape)} that is larger than what was saved")
+                raise SchemaError(f"{where}: a tensor of shape {tuple(value.shape)} whose numbers are not in the file; {_ADVICE}")
         except (TypeError, RuntimeError) as error:
             kind = f"{value.layout} of {value.dtype}".replace("torch.", "")
             raise SchemaError(f"{where}: a tensor, {kind}, that is no array of NumPy's; convert it and save it again") from error
@@ -120,13 +120,13 @@ def _copy_checked(file: BinaryIO, where: str) -> tuple[io.BytesIO, set[int]]:
 
 
 def _check_entries(archive: zipfile.ZipFile, num_bytes: int, where: str) -> dict[str, zipfile.ZipInfo]:
-    """Entries by name: each name once, each as long as the bytes it takes, all together no longer than the file."""
+    """Entries by name: each name once, none compressed, all together no longer than the file."""
     entries: dict[str, zipfile.ZipInfo] = {}
     for entry in archive.infolist():
         name = show(entry.filename)
         if entry.filename in entries:
             raise SchemaError(f"{where}: zip entry {name} is there twice")
-        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size or entry.flag_bits & 1:
+        if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
             raise SchemaError(
                 f"{where}: zip entry {name} is compressed or encrypted, which torch.save never does; unpack it and save it again"
             )

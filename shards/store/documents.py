@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from molstream.shards.errors import ChecksumError, FormatError
+from molstream.shards.errors import ChecksumError, FormatError, ShardError
 from molstream.shards.store.fields import from_json, to_json
 from molstream.shards.store.reading import StoredFile, open_file, read_all
 from molstream.shards.store.writing import Written, write_bytes
@@ -47,7 +47,7 @@ class Document:
     def parse(cls: type[D], data: bytes, *, where: str) -> D:
         """Inverse of `encode`; `where` is the file's name. Raises FormatError."""
         try:
-            return from_json(cls, _unseal(data, kind=cls.KIND, version=cls.VERSION))
+            return from_json(cls, unseal_json(data, kind=cls.KIND, version=cls.VERSION))
         except FormatError as error:
             raise type(error)(f"{where}: {error}; {cls.REMEDY}") from error
 
@@ -88,7 +88,8 @@ def parse_json(text: str | bytes, *, nan: bool = False, pairs: Callable[[list[tu
     """
     try:
         return json.loads(text, parse_constant=None if nan else _refuse, object_pairs_hook=pairs)
-    except FormatError:
+    except ShardError:
+        # what `pairs` refuses
         raise
     except RecursionError as error:
         raise FormatError("not JSON: lists or objects nested too deep") from error
@@ -108,8 +109,8 @@ def _seal(body: bytes) -> bytes:
     return f',\n "seal": "{hashlib.sha256(body).hexdigest()}"\n}}\n'.encode()
 
 
-def _unseal(data: bytes, *, kind: str, version: int) -> dict:
-    """The fields of a document, if it is whole, of this kind and of this version."""
+def unseal_json(data: bytes, *, kind: str, version: int) -> dict:
+    """Inverse of `seal_json`. Raises FormatError for what is not whole, or of another kind or version."""
     try:
         found = parse_json(data)
     except FormatError as error:

@@ -1,13 +1,14 @@
 """JSON values <-> dataclasses, by their types: what a file claims is held against what its reader expects, field by field.
 
 Known types: bool, int, float, str, None, Any (any JSON), unions, Literal, lists, tuples, mappings with text for names,
-dataclasses, and Annotated with `Between`. Numbers are finite; a field that is missing or one too many is an error, defaults or not.
+dataclasses, and Annotated with `Between`. Numbers are finite; a field without a default that is missing is an error, as is one
+too many.
 """
 
 import math
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -119,11 +120,11 @@ def _parse_dataclass(kind: Any, value: Any, at: str) -> Any:
     if not isinstance(value, dict):
         _fail(value, at, "a mapping")
     hints = _hints(kind)
-    if missing := [name for name in hints if name not in value]:
+    if missing := [f.name for f in fields(kind) if f.name not in value and f.default is f.default_factory is MISSING]:
         raise FormatError(f"field {_below(at, missing[0])} is missing")
     if surplus := [name for name in value if name not in hints]:
         raise FormatError(f"field {_below(at, surplus[0])} is one that no reader expects")
-    found = {name: _parse(hint, value[name], _below(at, name)) for name, hint in hints.items()}
+    found = {name: _parse(hints[name], item, _below(at, name)) for name, item in value.items()}
     try:
         return kind(**found)
     except ValueError as error:

@@ -14,6 +14,7 @@ class Lock:
 
     def __init__(self, path: Path, *, folder: Path, work: str):
         """`work` says who else may hold it: 'another build is writing to it'. Raises OutputError where somebody does."""
+        self._path = path
         self._file: Any = None
         try:
             while self._file is None:
@@ -43,6 +44,11 @@ class Lock:
         """Let go of it."""
         if self._file is not None:
             self._file.close()
+
+    def remove(self) -> None:
+        """Let go of it and leave no file. Who waits for it makes another."""
+        self._path.unlink(missing_ok=True)
+        self.close()
 
     def __enter__(self) -> "Lock":
         return self

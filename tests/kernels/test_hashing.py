@@ -1,7 +1,6 @@
 """Hashes decide splits and order: they equal their twin, and their bits never change."""
 
 import numpy as np
-import pytest
 import twins.hashing
 import twins.skeletons
 from hypothesis import given, settings
@@ -71,12 +70,6 @@ def test_hash_of_numbers_equals_its_twin(key, values):
     assert hash_u64(key, np.array(values, np.int64)).tolist() == twins.hashing.hash_u64(key, values)
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64, np.uint64])
-def test_hash_of_numbers_does_not_depend_on_their_dtype(dtype):
-    values = np.arange(100)
-    np.testing.assert_array_equal(hash_u64(3, values.astype(dtype)), hash_u64(3, values))
-
-
 def test_hash_of_numbers_never_changes():
     assert hash_u64(0, np.array([0, 1, 2, -1])).tolist() == [
         0xA706DD2F4D197E6F,
@@ -124,19 +117,6 @@ def test_skeleton_hash_never_changes():
     assert skeleton([8], []) == 0x7E0605552FBD9776
 
 
-@given(molecule=molecules(), data=st.data())
-@settings(deadline=None, max_examples=60)
-def test_skeleton_hash_minds_neither_numbering_nor_listing(molecule, data):
-    elements, bonds = molecule
-    new_place = data.draw(st.permutations(range(len(elements))))
-    renumbered = [0] * len(elements)
-    for old, new in enumerate(new_place):
-        renumbered[new] = elements[old]
-    flips = data.draw(st.lists(st.booleans(), min_size=len(bonds), max_size=len(bonds)))
-    listed = [(new_place[v], new_place[u]) if flip else (new_place[u], new_place[v]) for (u, v), flip in zip(bonds, flips)]
-    assert skeleton(renumbered, data.draw(st.permutations(listed))) == skeleton(elements, bonds)
-
-
 @given(molecule=molecules(hydrogens=False), data=st.data())
 @settings(deadline=None, max_examples=60)
 def test_skeleton_hash_ignores_hydrogens_beside_heavy_atoms(molecule, data):
@@ -154,10 +134,3 @@ def test_skeleton_hash_tells_skeletons_and_keys_apart():
     hashes = {name: skeleton(*molecule) for name, molecule in DIFFERENT.items()}
     assert len(set(hashes.values())) == len(DIFFERENT)
     assert len({skeleton(*PROPANE, key=key) for key in range(100)}) == 100
-
-
-def test_skeleton_hash_of_a_molecule_does_not_depend_on_its_neighbours_in_the_block():
-    batch = list(DIFFERENT.values())
-    together = hash_skeletons(*arrays_of(batch)).tolist()
-    assert together == [skeleton(*molecule) for molecule in batch]
-    assert hash_skeletons(*arrays_of(batch[::-1])).tolist() == together[::-1]

@@ -136,7 +136,7 @@ def test_a_label_that_half_precision_cannot_hold_is_refused():
 
 def test_each_task_takes_the_encoding_of_fewest_bytes():
     sparse, ptr, labels = three_encodings()
-    assert sparse.encoding.tolist() == [DENSE, BITMAP, ROWS, ROWS]
+    assert sparse.presence.tolist() == [DENSE, BITMAP, ROWS, ROWS]
     assert sparse.count.tolist() == [100, 34, 2, 0]
     assert sparse.rows.tolist() == [7, 41]
     assert sparse.bitmap.size == 13
@@ -270,15 +270,15 @@ INCONSISTENT = {
     "a row twice": (change("rows", 1, 7), "contradicts its count"),
     "a row out of range": (change("rows", 1, 100), "contradicts its count"),
     "a row far out of range": (change("rows", 1, 2**32 - 1), "contradicts its count"),
-    "unknown encoding": (change("encoding", 1, 3), "unknown label encoding 3"),
-    "bitmap said to be dense": (change("encoding", 1, DENSE), "presence bitmaps hold"),
-    "dense said to be rows": (change("encoding", 0, ROWS), "row lists hold"),
-    "encoding of floats": (
-        lambda s: s._replace(encoding=np.array([0, 1, 1.5, np.nan], np.float32), rows=s.rows[:0]),
-        "array encoding is float32, expected uint8",
+    "unknown presence": (change("presence", 1, 3), "unknown label presence 3"),
+    "bitmap said to be dense": (change("presence", 1, DENSE), "presence bitmaps hold"),
+    "dense said to be rows": (change("presence", 0, ROWS), "row lists hold"),
+    "presence of floats": (
+        lambda s: s._replace(presence=np.array([0, 1, 1.5, np.nan], np.float32), rows=s.rows[:0]),
+        "array presence is float32, expected uint8",
     ),
     "counts that wrap around": (
-        lambda s: s._replace(encoding=np.full(4, ROWS, np.uint8), count=np.full(4, 2**63, np.uint64), rows=s.rows[:0]),
+        lambda s: s._replace(presence=np.full(4, ROWS, np.uint8), count=np.full(4, 2**63, np.uint64), rows=s.rows[:0]),
         "count is uint64, expected uint32",
     ),
     "signed counts": (retype("count", np.int32), "count is int32, expected uint32"),
@@ -341,11 +341,11 @@ def test_arbitrary_damage_is_refused_or_changes_values_only_where_it_may(case, d
     damaged = SparseLabels(**arrays)
     try:
         expect = twins.labels.densify_labels(damaged, ptr)
-        good = damaged.encoding.max(initial=0) <= ROWS
+        good = damaged.presence.max(initial=0) <= ROWS
     except (ValueError, KeyError):
         good = False
     if good:
         assert same_floats(densify_labels(damaged, ptr), expect)
     else:
-        with pytest.raises(ValueError, match=r"encoding|coding|bitmap|row|values?|table|task"):
+        with pytest.raises(ValueError, match=r"presence|coding|bitmap|row|values?|table|task"):
             densify_labels(damaged, ptr)

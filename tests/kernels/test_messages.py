@@ -121,15 +121,6 @@ def test_parts_of_the_atoms_are_about_as_much_work():
     assert rows.max() < 1.02 * rows.mean()
 
 
-def test_gradients_equal_finite_differences():
-    generator = np.random.default_rng(1)
-    edges = random_edges(generator, atoms=7, bonds=9, padding=2)
-    x, table = (torch.from_numpy(generator.normal(size=(n, 3))).requires_grad_() for n in (7, NUM_CODES))
-    assert torch.autograd.gradcheck(lambda x, table: sum_messages(x, edges, table), (x, table))
-    assert torch.autograd.gradcheck(lambda x: sum_messages(x, edges), (x,))
-    assert torch.autograd.gradgradcheck(lambda x: sum_messages(x, edges) ** 2, (x,))
-
-
 def test_gradients_of_gradients_of_messages_are_refused():
     edges, x, table, _ = large_case(torch.float64, hidden=2)
     (grad,) = torch.autograd.grad((sum_messages(x.requires_grad_(), edges, table) ** 2).sum(), x, create_graph=True)

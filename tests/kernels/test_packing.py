@@ -195,22 +195,6 @@ def test_packing_depends_on_nothing_but_its_inputs():
             np.testing.assert_array_equal(again[1], first[1])
 
 
-def test_large_molecules_take_a_pack_each_and_no_more():
-    for sizes, packs in (([9] * 100, 100), ([10] * 5 + [1], 6), ([10, 9, 9], 3), ([2, 3], 2)):
-        capacity = Capacity(AMPLE, 10 if max(sizes) > 3 else 3, AMPLE)
-        none = np.zeros(len(sizes), int)
-        assert num_packs(np.array(sizes), none, capacity=capacity) == packs
-        packed = pack_molecules(np.array(sizes), none, np.arange(len(sizes)), num_packs=packs, capacity=capacity)
-        check_packs(*packed, sizes, none, capacity)
-    # nor do molecules that fill a pack with edges
-    bonds = np.array([25, 25, 1])
-    capacity = Capacity(AMPLE, AMPLE, 50)
-    assert num_packs(np.ones(3, int), bonds, capacity=capacity) == 3
-    check_packs(
-        *pack_molecules(np.ones(3, int), bonds, np.arange(3), num_packs=3, capacity=capacity), np.ones(3), bonds, capacity
-    )
-
-
 def test_a_molecule_without_room_is_named_with_its_size_and_the_budget():
     with pytest.raises(
         PackingError, match=r"a molecule of 3 atoms and 14 directed edges finds no room in 2 packs of .* 12 edges"

@@ -59,13 +59,6 @@ def test_permutations_never_change():
     assert shuffled(10, key=1).tolist() == [1, 2, 5, 8, 6, 4, 0, 7, 9, 3]
 
 
-def test_first_place_is_even_over_keys():
-    # chi-squared with 9 degrees of freedom stays below 33.7 in 9,999 of 10,000 cases; keys are fixed, so it does or does not
-    for method in (permutation, shuffled):
-        seen = np.bincount([method(10, key=twins.hashing.mix64(key))[0] for key in range(5000)], minlength=10)
-        assert ((seen - 500) ** 2 / 500).sum() < 33.7, method
-
-
 @pytest.mark.parametrize(("start", "stop"), [(-1, 3), (4, 3), (0, 11), (11, None)])
 def test_a_slice_outside_is_refused(start, stop):
     with pytest.raises(ValueError, match=r"slice .* is not inside \[0, 10\)"):
@@ -84,11 +77,6 @@ def test_python_shuffle_is_what_python_shuffles(n, seed):
     shuffle = python_shuffle(n, seed=seed)
     assert shuffle.dtype == np.uint32
     assert shuffle.tolist() == numbers == twins.permutation.python_shuffle(n, seed=seed)
-
-
-def test_python_shuffle_is_what_python_shuffles_around_powers_of_two():
-    for n in (*range(20), *(2**k + d for k in range(5, 15) for d in (-1, 0, 1)), 100_003):
-        assert python_shuffle(n, seed=42).tolist() == twins.permutation.python_shuffle(n, seed=42), n
 
 
 def test_python_shuffle_never_changes():

@@ -210,34 +210,6 @@ def test_numbering_of_real_molecules_does_not_count(real, seed):
     np.testing.assert_array_equal(hash_columns(renumbered), hash_columns(real))
 
 
-def test_substituents_at_single_bonds_do_not_count(real):
-    rng, wheres = np.random.default_rng(0), []
-    has_ring = np.flatnonzero(np.maximum.reduceat(real.atom_codes[:, RING], real.atom_ptr[:-1]))
-    before = hash_columns(real)
-    for m in has_ring[:100].tolist():
-        (a, b), (c, d) = real.atom_ptr[m : m + 2], real.bond_ptr[m : m + 2]
-        where = rng.integers(b - a)
-        wheres.append(real.atom_codes[a + where, RING])
-        chain = [[where, b - a], [b - a, b - a + 1]]
-        grown = hash_scaffolds(
-            np.array([0, b - a + 2]),
-            np.array([0, d - c + 2]),
-            np.concatenate([real.atom_codes[a:b], [[6, 2, 5, 0, 4, 0, 0], [8, 1, 5, 0, 2, 0, 0]]]),
-            np.concatenate([real.bond_atoms[c:d], chain]),
-            np.concatenate([real.bond_codes[c:d], [schema.encode_bond(0, 0, 0), schema.encode_bond(1, 0, 0)]]),
-            num_stereo=NUM_STEREO,
-        )
-        assert grown == before[m], real.smiles[m]
-    assert set(wheres) == {0, 1}
-
-
-def test_hash_of_a_molecule_does_not_depend_on_those_beside_it(real):
-    smiles = real.smiles.tolist()
-    together = hash_columns(real).tolist()
-    assert hash_smiles(*smiles[::-1]) == together[::-1]
-    assert [hash_smiles(text)[0] for text in smiles[:50]] == together[:50]
-
-
 def test_stereo_degree_and_valence_do_not_count(real):
     kind, ring = real.bond_codes // (2 * NUM_STEREO), real.bond_codes % 2
     rng = np.random.default_rng(0)

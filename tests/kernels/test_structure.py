@@ -63,7 +63,7 @@ def scan_of(maps: list[list[int]]) -> structure.Scan:
     )
 
 
-def decode(binaries: list[bytes], orders: list[str], maps: list[list[int]], max_atoms: int = 1000) -> structure.Columns:
+def decode(binaries: list[bytes], orders: list[str], maps: list[list[int]], max_atoms: int = 1000) -> structure.StructureColumns:
     rows = np.arange(len(binaries))
     return structure.decode_molecules(binaries, orders, rows, scan_of(maps), limits=LIMITS, max_atoms=max_atoms)
 

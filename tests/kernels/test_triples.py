@@ -32,7 +32,7 @@ def assert_same_rows(got, expect):
 
 @st.composite
 def dense_labels(draw):
-    """Labels (N, T) that data sets have, so that `sparsify_labels` takes every encoding and coding."""
+    """Labels (N, T) that data sets have, so that `sparsify_labels` takes every presence and coding."""
     num_molecules, num_tasks = draw(st.sampled_from([0, 1, 7, 8, 9, 64, 300])), draw(st.integers(0, 7))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     labels = rng.normal(size=(num_molecules, num_tasks)).astype(np.float32)
@@ -59,16 +59,16 @@ def dense_labels(draw):
 
 
 def make_labels(rng, num_molecules, num_tasks, dtype):
-    """Well-formed labels as nobody writes them: any encoding of any presence, any coding, any numbers, NaN among the values."""
+    """Well-formed labels as nobody writes them: any presence of any presence, any coding, any numbers, NaN among the values."""
     width, places = np.dtype(dtype).itemsize, np.arange(num_molecules)
-    encoding, coding = rng.integers(0, 3, num_tasks), rng.integers(0, 3, num_tasks)
+    presence, coding = rng.integers(0, 3, num_tasks), rng.integers(0, 3, num_tasks)
     coding[:1] = coding[:1] % DELTA
     planes, argument, bitmap, rows, numbers = [], [], [], [], []
     for t in range(num_tasks):
         present = rng.random(num_molecules) < rng.choice(SHARES)
-        if encoding[t] == DENSE:
+        if presence[t] == DENSE:
             present[:] = True
-        elif encoding[t] == BITMAP:
+        elif presence[t] == BITMAP:
             own = np.packbits(present, bitorder="little")
             if bitmap and rng.random() < 0.3:
                 own = bitmap[rng.integers(0, len(bitmap))]
@@ -82,11 +82,11 @@ def make_labels(rng, num_molecules, num_tasks, dtype):
         argument.append({RAW: 0, TABLE: rng.choice([1, 2, 256]), DELTA: rng.integers(0, max(1, t))}[coding[t]])
         limit = argument[t] if coding[t] == TABLE else 256
         numbers.append(rng.integers(0, limit, (planes[t], present.sum())))
-        encoding[t] += 4 * present.sum()
+        presence[t] += 4 * present.sum()
     table = rng.integers(0, 256, (int(np.array(argument)[coding == TABLE].sum()) if num_tasks else 0) * width, np.uint8)
     return SparseLabels(
-        encoding=(encoding % 4).astype(np.uint8),
-        count=(encoding // 4).astype(np.uint32),
+        presence=(presence % 4).astype(np.uint8),
+        count=(presence // 4).astype(np.uint32),
         coding=coding.astype(np.uint8),
         planes=np.array(planes, np.uint8),
         argument=np.array(argument, np.uint32),
@@ -124,7 +124,7 @@ def test_listed_labels_are_the_dense_ones_that_are_no_nan(labels, dtype, data):
 @settings(deadline=None, max_examples=200)
 def test_listed_labels_equal_their_twin_and_what_the_dense_form_reads(case, selects, data):
     sparse, num_molecules = case
-    tasks = draw_tasks(data.draw, sparse.encoding.size) if selects else None
+    tasks = draw_tasks(data.draw, sparse.presence.size) if selects else None
     got, expect = list_labels(sparse, num_molecules, tasks=tasks), twins.triples.list_labels(sparse, num_molecules, tasks=tasks)
     dense = densify_labels(sparse, np.arange(num_molecules + 1))
     assert_same_rows(got, expected_rows(dense if tasks is None else dense[:, tasks]))
@@ -163,7 +163,7 @@ def chained_labels():
     """Task 1 is a difference to task 0 where that is absent, task 2 to task 1: rows and keys small enough to write out."""
     patterns = np.array([1.0, 2.0], np.float32).view(np.uint8).reshape(2, 4).T
     return SparseLabels(
-        encoding=np.array([ROWS, ROWS, BITMAP], np.uint8),
+        presence=np.array([ROWS, ROWS, BITMAP], np.uint8),
         count=np.array([2, 2, 2], np.uint32),
         coding=np.array([RAW, DELTA, DELTA], np.uint8),
         planes=np.array([4, 1, 1], np.uint8),
@@ -224,7 +224,7 @@ def outcome(function, *args, **kwargs):
 
 
 DAMAGE = {
-    "unknown encoding": ("encoding", 2, 3, "unknown label encoding 3"),
+    "unknown presence": ("presence", 2, 3, "unknown label presence 3"),
     "unknown coding": ("coding", 2, 3, "unknown label coding 3"),
     "a count more": ("count", 2, 3, "contradicts its count"),
     "a count of rows far out": ("count", 0, 2**32 - 1, "row lists hold 4 rows, expected 4294967297"),
@@ -260,7 +260,7 @@ def test_labels_that_contradict_themselves_are_refused(name):
 @pytest.mark.parametrize("tasks", [None, [1], [0]])
 def test_a_value_outside_its_table_is_refused_whether_selected_or_not(planes, tasks):
     sparse = SparseLabels(
-        encoding=np.array([ROWS, DENSE], np.uint8),
+        presence=np.array([ROWS, DENSE], np.uint8),
         count=np.array([1, 2], np.uint32),
         coding=np.array([TABLE, TABLE], np.uint8),
         planes=np.array([planes, 1], np.uint8),
@@ -298,7 +298,7 @@ def test_arbitrary_damage_is_refused_where_the_dense_form_refuses_it_and_read_al
             arrays[name] = array[: data.draw(st.integers(0, array.size))]
     damaged = SparseLabels(**arrays)
     dense, complaint = outcome(densify_labels, damaged, np.arange(num_molecules + 1))
-    tasks = draw_tasks(data.draw, damaged.encoding.size) if data.draw(st.booleans()) else np.arange(damaged.encoding.size)
+    tasks = draw_tasks(data.draw, damaged.presence.size) if data.draw(st.booleans()) else np.arange(damaged.presence.size)
     got, own_complaint = outcome(list_labels, damaged, num_molecules, tasks=tasks)
     assert own_complaint == complaint
     if complaint is None:
@@ -313,7 +313,7 @@ def thin_labels(num_molecules, num_tasks):
     rest = num_tasks - 1
     rows = (np.arange(rest) * 7919) % num_molecules
     return SparseLabels(
-        encoding=np.array([DENSE, *rest * [ROWS]], np.uint8),
+        presence=np.array([DENSE, *rest * [ROWS]], np.uint8),
         count=np.array([num_molecules, *rest * [1]], np.uint32),
         coding=np.array([RAW, *rest * [DELTA]], np.uint8),
         planes=np.array([4, *rest * [1]], np.uint8),

@@ -234,7 +234,9 @@ def test_a_joined_set_is_whole_and_has_a_mapping(joined, largemix, tmp_path):
     data = path.read_bytes()
     try:
         path.write_bytes(data[:-1])
-        assert verify(joined.shard_set).problems == [f"{path}: missing or damaged"]
+        assert verify(joined.shard_set).problems == [f"{path}: damaged"]
+        path.unlink()
+        assert verify(joined.shard_set).problems == [f"{path}: missing: no such file; restore it"]
     finally:
         path.write_bytes(data)
 
@@ -336,7 +338,8 @@ def test_a_join_that_is_stopped_among_its_partitions_goes_on_and_ends_with_the_s
     def stop(job, number, on_rows):
         if len(done) == finished:
             # some of it is written, under another name, as when the process is killed
-            job.merge_path(number).with_suffix(".spill.0123.part").write_bytes(b"half")
+            path = job.merge_path(number)
+            path.with_name(f".{path.name}.0123456789ab.part").write_bytes(b"half")
             raise KeyboardInterrupt
         done.append(number)
         return merge_partition(job, number, on_rows)
@@ -590,13 +593,6 @@ def test_joined_by_smiles_each_form_is_a_molecule(forms, tmp_path):
     assert shard_set.manifest.join.unmatched == 0
 
 
-def test_forms_join_alike_however_rows_are_cut_and_batched(forms, form_sets, tmp_path, folder_bytes, small_ranges, monkeypatch):
-    small_ranges(3)
-    monkeypatch.setattr("molstream.shards.build.map.BATCH_ROWS", 2)
-    cut = build_forms(forms.files, forms.specs, tmp_path / "cut")
-    assert folder_bytes(cut.path) == folder_bytes(form_sets[0].path)
-
-
 def test_a_label_of_another_form_that_differs_is_a_conflict_at_its_place_only(tmp_path):
     a, b = FORMS[0]
     wrong = {name: values.copy() for name, values in labels_of(b).items()}
@@ -772,16 +768,6 @@ def test_a_centre_whose_cip_label_depends_on_the_form_matches():
     match = match_atoms(one, other)
     assert match is not None
     assert is_same_graph(Chem.MolFromSmiles(one), Chem.MolFromSmiles(other), match)
-
-
-def test_a_molecule_of_more_symmetries_than_are_tried_still_matches():
-    text = "C(C(C)(C)C)(C(C)(C)C)(C(C)(C)C)C(C)(C)C"
-    mol = Chem.MolFromSmiles(text)
-    matches = mol.GetSubstructMatches(mol, uniquify=False, maxMatches=5000)
-    assert len(matches) > 1000
-    match = match_atoms(Chem.CanonSmiles(text), text)
-    assert is_same_graph(Chem.MolFromSmiles(Chem.CanonSmiles(text)), mol, match)
-    assert match_atoms(Chem.CanonSmiles(text), text).tolist() == match.tolist()
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 
 from molstream.shards.build.build import BuildOptions, WorkOptions, build
 from molstream.shards.build.spill import Spill
-from molstream.shards.columns import Widths
+from molstream.shards.columns import ColumnWidths
 from molstream.shards.errors import FormatError, InputError, LimitError, SchemaError, StorageError
 from molstream.shards.format.arrays import compress
 from molstream.shards.format.block import decode_block, encode_block
@@ -85,10 +85,10 @@ def test_finished_work_outlives_a_disk_that_fails_for_a_while(sample_table, tmp_
 def test_spills_that_are_cut_into_other_partitions_are_not_used(sample_table, tmp_path, monkeypatch, folder_bytes):
     out, options = tmp_path / "set", BuildOptions(shard_molecules=60)
     # a version that counts partitions in another way and says nothing of it
-    monkeypatch.setattr("molstream.shards.build.plan.Plan.map_id", "0123456789abcdef")
+    monkeypatch.setattr("molstream.shards.build.plan.BuildPlan.map_id", "0123456789abcdef")
     monkeypatch.setattr("molstream.shards.build.output.Output._compare", lambda *args: None)
     with monkeypatch.context() as other:
-        other.setattr("molstream.shards.build.plan.Plan.shards_of", lambda plan, split: 2)
+        other.setattr("molstream.shards.build.plan.BuildPlan.shards_of", lambda plan, split: 2)
         with pytest.raises(KeyboardInterrupt):
             build([str(sample_table)], out, options, stop_before_writing)
         assert {Spill(p).num_partitions for p in (out / ".building").glob("*.spill")} == {6}
@@ -130,7 +130,7 @@ def test_labels_that_would_take_all_memory_are_refused_before_they_are_made(monk
     contents = encode_block(molecules)
     monkeypatch.setattr("molstream.shards.format.codings.MAX_DENSE_BYTES", 19)
     with pytest.raises(FormatError, match=r"member graph_labels: labels of shape \(1, 5\), more than 19 bytes"):
-        decode_block(contents, num_molecules=1, widths=Widths(atom_codes=(9,) * 7, bond_codes=9, num_tasks={"graph": 5}))
+        decode_block(contents, num_molecules=1, widths=ColumnWidths(atom_codes=(9,) * 7, bond_codes=9, num_tasks={"graph": 5}))
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.smi", "a.csv.gz"])

@@ -1,5 +1,4 @@
 import hashlib
-import json
 import random
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -8,8 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from molstream.shards.build.build import BuildOptions, build
 from molstream.shards.errors import ChecksumError, FormatError, InputError
@@ -17,6 +14,7 @@ from molstream.shards.format.arrays import decode_arrays, encode_arrays
 from molstream.shards.format.block import encode_block
 from molstream.shards.format.codings import arrays_of
 from molstream.shards.format.reader import ShardSet
+from molstream.shards.store.documents import seal_json
 
 
 @pytest.fixture(scope="module")
@@ -26,14 +24,6 @@ def tiny_set(tmp_path_factory, sample_table) -> ShardSet:
     pq.write_table(pq.read_table(sample_table).slice(0, 12), folder / "in.parquet")
     build([str(folder / "in.parquet")], folder / "set", BuildOptions(block_molecules=3))
     return ShardSet(folder / "set")
-
-
-@pytest.fixture(scope="module")
-def damaged_set(tmp_path_factory, sample_set) -> ShardSet:
-    """A copy of the sample set for tests that damage a shard and put it right again."""
-    path = tmp_path_factory.mktemp("damaged") / "set"
-    shutil.copytree(sample_set.path, path)
-    return ShardSet(path)
 
 
 @pytest.fixture
@@ -112,25 +102,6 @@ def test_every_damaged_byte_of_a_member_is_detected_and_named(tiny_set):
     assert len(tiny_set.read_block(0)) == 3
 
 
-@given(st.data())
-def test_any_flipped_bit_of_a_member_is_detected_and_named(damaged_set, data):
-    index = damaged_set.index
-    block = data.draw(st.integers(0, len(index) - 1))
-    group = data.draw(st.sampled_from(damaged_set.groups))
-    offset, size = (int(index.members[f"{group}_{f}"][block]) for f in ("offset", "bytes"))
-    at, bit = data.draw(st.integers(offset, offset + size - 1)), data.draw(st.integers(0, 7))
-    path = damaged_set.shard_path(block)
-    flip(path, at, bit)
-    try:
-        with pytest.raises(ChecksumError, match=rf"{path}, block {index.counts['block'][block]}, member {group}: damaged"):
-            damaged_set.read_block(block)
-        if group != "sizes":
-            # the other members can still be read
-            damaged_set.read_block(block, tuple(g for g in damaged_set.groups if g != group))
-    finally:
-        flip(path, at, bit)
-
-
 def test_a_shard_cut_anywhere_fails_for_the_blocks_it_lost_and_for_no_other(tiny_set):
     path = tiny_set.shard_path(0)
     data = path.read_bytes()
@@ -143,7 +114,7 @@ def test_a_shard_cut_anywhere_fails_for_the_blocks_it_lost_and_for_no_other(tiny
                 if end <= size:
                     assert len(tiny_set.read_block(block)) == tiny_set.index.counts["num_molecules"][block]
                 else:
-                    with pytest.raises(ChecksumError, match=rf"{path}, block {block}, member \w+: damaged"):
+                    with pytest.raises(FormatError, match=rf"{path}, block {block}: [0-9,]+ bytes .*: cut short or damaged"):
                         tiny_set.read_block(block)
     finally:
         path.write_bytes(data)
@@ -175,9 +146,8 @@ def test_a_missing_index_is_named(copied_set):
 
 
 def test_a_newer_set_is_refused_with_its_place_and_version(copied_set):
-    fields = json.loads((copied_set / "manifest.json").read_text()) | {"format_version": 7}
-    (copied_set / "manifest.json").write_text(json.dumps(fields))
-    with pytest.raises(FormatError, match=rf"{copied_set}: manifest\.json: format version 7, this molstream reads 5"):
+    (copied_set / "manifest.json").write_bytes(seal_json({}, kind="shard set", version=7))
+    with pytest.raises(FormatError, match=rf"{copied_set}/manifest\.json: shard set version 7, this molstream reads 5"):
         ShardSet(copied_set)
 
 

@@ -147,7 +147,6 @@ print(json.dumps(failed))
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_a_full_disk_in_any_phase_is_one_line_and_can_be_gone_on_from(sample_table, tmp_path):
     import json
 
@@ -276,7 +275,7 @@ def test_too_many_rejects_stop_the_build_which_can_be_gone_on_from(pm6_table, tm
     assert len(by_id(ShardSet(tmp_path / "out"))) == 30
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_rejects_are_added_up_over_ranges_and_runs(pm6_table, tmp_path, monkeypatch, workers):
     monkeypatch.setattr("molstream.shards.inputs.tables.RANGE_ROWS", 10)
     monkeypatch.setattr("molstream.shards.inputs.tables.MIN_RANGE_ROWS", 10)
@@ -290,6 +289,13 @@ def test_rejects_are_added_up_over_ranges_and_runs(pm6_table, tmp_path, monkeypa
     assert sum(ShardSet(tmp_path / "out").manifest.rejects.values()) == 6
 
 
+def flip(path, draw):
+    """Flip one bit of a file."""
+    data = bytearray(path.read_bytes())
+    data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
+    path.write_bytes(data)
+
+
 def test_unfinished_work_that_is_damaged_or_gone_is_done_again(sample_table, sample_set, tmp_path, sample_options, folder_bytes):
     out, draw = tmp_path / "out", random.Random(3)
 
@@ -297,7 +303,8 @@ def test_unfinished_work_that_is_damaged_or_gone_is_done_again(sample_table, sam
         if phase == "write" and done == total:
             raise KeyboardInterrupt
 
-    for harm in ("cut a spill file", "remove a shard", "remove facts", "leave parts"):
+    harms = ("cut a spill file", "remove a shard", "remove facts", "leave parts", "flip a shard", "flip facts", "flip a table")
+    for harm in (*harms, "flip the plan"):
         with pytest.raises(KeyboardInterrupt):
             build([str(sample_table)], out, sample_options(), stop)
         spills, shards, facts = (sorted(out.rglob(f"*.{kind}")) for kind in ("spill", "tar", "facts"))
@@ -308,9 +315,12 @@ def test_unfinished_work_that_is_damaged_or_gone_is_done_again(sample_table, sam
             draw.choice(shards).unlink()
         elif harm == "remove facts":
             draw.choice(facts).unlink()
+        elif harm.startswith("flip"):
+            tables, plans = sorted(out.rglob("*.facts.parquet")), [out / ".building" / "plan.json"]
+            flip(draw.choice({"a shard": shards, "facts": facts, "a table": tables, "the plan": plans}[harm[5:]]), draw)
         else:
-            (out / "train-00000.tar.0123456789ab.part").write_bytes(b"half")
-            (out / ".building" / "train-00001.tar.0123456789ab.part").write_bytes(b"half")
+            (out / ".train-00000.tar.0123456789ab.part").write_bytes(b"half")
+            (out / ".building" / ".train-00001.tar.0123456789ab.part").write_bytes(b"half")
         build([str(sample_table)], out, sample_options())
         assert folder_bytes(out) == folder_bytes(sample_set.path), harm
         for path in out.iterdir():

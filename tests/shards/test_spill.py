@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from molstream.shards.build.options import BuildOptions
-from molstream.shards.build.plan import Plan
+from molstream.shards.build.plan import BuildPlan
 from molstream.shards.build.spill import REJECT_SCHEMA, PieceLayout, Spill, write_spill
 from molstream.shards.columns import COLUMNS, groups_of
 from molstream.shards.errors import FormatError
@@ -207,7 +207,7 @@ def test_small_row_groups_are_read_together_and_large_ones_in_parts():
 def test_every_molecule_has_a_partition_of_its_split(num_rows, seed):
     options = BuildOptions(shard_molecules=5_000, split_fractions=SplitFractions.parse("8,1,1"))
     splits = Splits(rule="skeleton", names=SPLITS, shares=(0.8, 0.1, 0.1))
-    plan = Plan((InputFile("a.parquet", num_rows, 0, "", (num_rows,)),), (), options, splits, {}, (), (), ())
+    plan = BuildPlan((InputFile("a.parquet", num_rows, 0, "", (num_rows,)),), (), options, splits, {}, (), (), ())
     rng = np.random.default_rng(seed)
     split = rng.integers(0, 3, 200)
     partition = plan.partition_of(split, rng.integers(0, 2**64, 200, np.uint64))

@@ -199,15 +199,6 @@ def test_rows_are_split_by_position_in_exactly_the_order_of_pythons_shuffle(look
     assert verify(shard_set).problems == []
 
 
-def test_lists_that_do_not_fit_move_no_position_either(looks, build_look):
-    look = looks["pcqm4m"]
-    options = {"tables": (TableSpec(dataset="pcqm4m"),), "atom_labels": "f32", "split_fractions": fractions("2,1,1")}
-    shard_set = build_look(look, splits="position", seed=42, **options)
-    expected = shuffled(look.num_rows, (0.25, 0.25), 42)
-    assert look.unusable
-    assert ids_of(shard_set) == {split: set(rows) & set(look.usable) for split, rows in expected.items()}
-
-
 def test_position_splits_are_the_same_bytes_with_one_worker_and_with_two(looks, build_look, folder_bytes, monkeypatch):
     monkeypatch.setattr("molstream.shards.inputs.tables.RANGE_ROWS", 25)
     monkeypatch.setattr("molstream.shards.inputs.tables.MIN_RANGE_ROWS", 25)
@@ -277,23 +268,6 @@ def test_a_published_split_file_gives_exactly_its_splits_in_whatever_container_i
             assert said == first.provenance["splits"]
 
 
-def test_four_splits_are_read_verified_and_counted_like_three(looks, build_look, tmp_path):
-    look = looks["pcba"]
-    splits = lk.plan_splits("pcba", look.num_rows)
-    assert list(splits) == ["train", "val", "test", "test_seen"]
-    shard_set = build_look(look, split_file=lk.write_splits(tmp_path, look), tables=(TableSpec(dataset="pcba"),))
-    assert shard_set.splits == ("train", "val", "test", "test_seen")
-    assert verify(shard_set).problems == []
-    found = {int(i) for block in shard_set.iter_blocks("test_seen") for i in block.ids}
-    assert found == set(splits["test_seen"])
-    assert (shard_set.path / "test_seen-00000.tar").is_file()
-    manifest = shard_set.manifest
-    assert {split: totals["molecules"] for split, totals in manifest.splits.items()} == {s: len(r) for s, r in splits.items()}
-    task = manifest.tasks[5]
-    for split, rows in splits.items():
-        assert manifest.labels[task.name][split] == np.isfinite(look.graph[task.name][list(rows)]).sum()
-
-
 # rows in no split
 
 
@@ -332,15 +306,6 @@ def test_a_limit_on_rejects_is_about_faults_alone_and_names_one(partly, build_lo
     with pytest.raises(LimitError, match=r"[123] of 60 rows rejected so far, .*SMILES 'restricted': not a SMILES") as caught:
         build_look(look, split_file=path, fraction=0.0)
     assert "in no split" not in str(caught.value)
-
-
-def test_a_table_without_faults_may_be_left_out_in_part_with_no_reject_allowed(looks, build_look, tmp_path):
-    look = looks["zinc"]
-    path = tmp_path / "one.json"
-    path.write_text('{"train": [3], "val": []}')
-    shard_set = build_look(look, split_file=path, fraction=0.0)
-    assert ids_of(shard_set) == {"train": {3}}
-    assert shard_set.manifest.rejects == {"in no split": look.num_rows - 1}
 
 
 def test_how_rows_are_cut_changes_no_byte_where_a_file_leaves_some_out(partly, build_look, folder_bytes, monkeypatch):

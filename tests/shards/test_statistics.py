@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from molstream.shards.format.statistics import HISTOGRAMS, Moments, count_structure, flat_labels, merge_histograms
+from molstream.shards.format.statistics import HISTOGRAMS, LabelMoments, count_structure, flat_labels, merge_histograms
 from molstream.shards.molecules import Molecules
 from molstream.shards.schema import BOND_TYPES, encode_bond
 
@@ -26,9 +26,9 @@ def plain(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 @given(st.lists(LABELS, min_size=1, max_size=5))
 def test_parts_merged_in_order_have_the_moments_of_the_whole(parts):
-    moments = Moments.empty(3)
+    moments = LabelMoments.empty(3)
     for part in parts:
-        moments.merge(Moments.measure(part))
+        moments.merge(LabelMoments.measure(part))
     whole = np.concatenate(parts)
     count, mean, std = plain(whole)
     assert moments.count.tolist() == count.tolist()
@@ -39,30 +39,30 @@ def test_parts_merged_in_order_have_the_moments_of_the_whole(parts):
     for k, column in enumerate(whole.T):
         real = column[~np.isnan(column)]
         assert (moments.low[k], moments.high[k]) == ((real.min(), real.max()) if real.size else (np.inf, -np.inf))
-    again = Moments.decode(moments.encode())
-    assert all(np.array_equal(getattr(again, f.name), getattr(moments, f.name)) for f in fields(Moments))
+    again = LabelMoments.decode(moments.encode())
+    assert all(np.array_equal(getattr(again, f.name), getattr(moments, f.name)) for f in fields(LabelMoments))
 
 
 @given(st.floats(-1e6, 1e6, width=32), st.lists(st.integers(0, 50), min_size=1, max_size=5))
 def test_equal_labels_have_no_spread_at_all(value, sizes):
-    moments = Moments.empty(1)
+    moments = LabelMoments.empty(1)
     for size in sizes:
-        moments.merge(Moments.measure(np.full((size, 1), value, np.float32)))
+        moments.merge(LabelMoments.measure(np.full((size, 1), value, np.float32)))
     assert moments.std.tolist() == [1]
     assert moments.mean.tolist() == [value if sum(sizes) else 0]
 
 
 def test_a_large_offset_does_not_eat_the_spread():
     values = np.random.default_rng(0).normal(1e4, 0.25, (10_000, 1)).astype(np.float32)
-    moments = Moments.empty(1)
+    moments = LabelMoments.empty(1)
     for part in np.array_split(values, 17):
-        moments.merge(Moments.measure(part))
+        moments.merge(LabelMoments.measure(part))
     assert moments.std[0] == pytest.approx(values.astype(np.float64).std(), rel=1e-12)
 
 
 def test_a_task_without_labels_or_without_spread_has_std_one():
-    moments = Moments.empty(3)
-    moments.merge(Moments.measure(np.array([[np.nan, 5, 1], [np.nan, 5, 3]], np.float32)))
+    moments = LabelMoments.empty(3)
+    moments.merge(LabelMoments.measure(np.array([[np.nan, 5, 1], [np.nan, 5, 3]], np.float32)))
     assert moments.count.tolist() == [0, 2, 2]
     assert moments.mean.tolist() == [0, 5, 2]
     assert moments.std.tolist() == [1, 1, 1]
@@ -70,8 +70,8 @@ def test_a_task_without_labels_or_without_spread_has_std_one():
 
 
 def test_a_block_counts_graph_tasks_first_and_atom_tasks_after():
-    moments = Moments.empty(3)
-    moments.merge(Moments.measure(np.array([[1, np.nan]], np.float32), np.array([[4], [6], [np.nan]], np.float32)))
+    moments = LabelMoments.empty(3)
+    moments.merge(LabelMoments.measure(np.array([[1, np.nan]], np.float32), np.array([[4], [6], [np.nan]], np.float32)))
     assert moments.count.tolist() == [1, 0, 2]
     assert moments.mean.tolist() == [1, 0, 5]
     assert moments.std.tolist() == [1, 1, 1]
@@ -95,7 +95,7 @@ def two_molecules() -> Molecules:
 
 def test_tasks_are_counted_level_by_level_and_both_directions_of_a_bond_or_pair():
     num_tasks = {"graph": 1, "atom": 2, "bond": 2, "pair": 1}
-    moments = Moments.of(two_molecules(), num_tasks)
+    moments = LabelMoments.of(two_molecules(), num_tasks)
     assert moments.count.tolist() == [1, 2, 1, 1, 2, 3]
     assert moments.mean.tolist() == [1, 3, 6, 5, 0, 4]
     assert moments.std.tolist() == [1, 1, 1, 1, 8, pytest.approx(np.std([3, 9, 0]))]
@@ -103,13 +103,13 @@ def test_tasks_are_counted_level_by_level_and_both_directions_of_a_bond_or_pair(
     assert moments.high.tolist() == [1, 4, 6, 5, 8, 9]
     # a level whose column is not there has its tasks all the same
     molecules = two_molecules().replace(atom_labels=None, pair_labels=None)
-    assert Moments.of(molecules, num_tasks).count.tolist() == [1, 0, 0, 1, 2, 0]
+    assert LabelMoments.of(molecules, num_tasks).count.tolist() == [1, 0, 0, 1, 2, 0]
     assert [x.shape for x in flat_labels(molecules, num_tasks)] == [(2, 1), (0, 2), (2, 2), (0, 1)]
 
 
 def test_moments_of_one_table_are_put_among_those_of_all():
-    part = Moments.measure(np.array([[1, 5], [3, 5]], np.float32))
-    whole = Moments.scatter(part, np.array([3, 1]), 4)
+    part = LabelMoments.measure(np.array([[1, 5], [3, 5]], np.float32))
+    whole = LabelMoments.scatter(part, np.array([3, 1]), 4)
     assert whole.count.tolist() == [0, 2, 0, 2]
     assert whole.mean.tolist() == [0, 5, 0, 2]
     assert whole.std.tolist() == [1, 1, 1, 1]
@@ -142,6 +142,6 @@ def test_histograms_are_counts_that_add_up_in_one_order():
 
 
 def test_the_largest_floats_do_not_overflow():
-    moments = Moments.empty(1)
-    moments.merge(Moments.measure(np.array([[3.4e38], [-3.4e38]], np.float32)))
+    moments = LabelMoments.empty(1)
+    moments.merge(LabelMoments.measure(np.array([[3.4e38], [-3.4e38]], np.float32)))
     assert np.isfinite(moments.std).all()

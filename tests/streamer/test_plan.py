@@ -36,25 +36,6 @@ def test_lanes_end_within_one_pack_of_each_other(made_sets, shape, lanes, window
     assert plan.num_masked_packs == lanes * plan.num_steps - plan.num_packs
 
 
-@pytest.mark.parametrize("window", [1, 40, 10_000])
-def test_every_pack_of_every_window_is_in_one_lane(made_sets, window):
-    plan = Plan.make(made_sets["many"], config_for(made_sets["many"], num_lanes=5, window_molecules=window), 3)
-    slots = [s for lane in range(5) for s in plan.iter_lane(lane) if s is not None]
-    expected = {(w, p) for w in range(plan.num_windows) for p in range(plan.window_packs[w])}
-    assert len(slots) == len(expected)
-    assert {(s.window, s.pack) for s in slots} == expected
-    assert sorted(np.concatenate([plan.window_blocks(w) for w in range(plan.num_windows)])) == list(range(len(plan.blocks)))
-
-
-def test_a_lane_can_be_entered_anywhere(made_sets):
-    plan = Plan.make(made_sets["many"], config_for(made_sets["many"], num_lanes=3, window_molecules=40), 0)
-    for lane in range(3):
-        whole = list(plan.iter_lane(lane))
-        assert len(whole) == plan.num_steps
-        for start in range(plan.num_steps + 1):
-            assert list(plan.iter_lane(lane, start)) == whole[start:]
-
-
 def test_the_number_of_packs_comes_from_the_index_and_holds_for_the_payload(made_sets):
     shard_set = made_sets["tails"]
     config = config_for(shard_set, window_molecules=60)

@@ -32,6 +32,13 @@ def loader_for(shard_set: ShardSet, lanes: int = 3, **options) -> Loader:
     return Loader(shard_set, config, **options)
 
 
+@pytest.fixture(scope="module")
+def long_s(made_sets) -> float:
+    """Long beside the making of a step on this machine as it is now."""
+    facts = run(loader_for(made_sets["many"])).read()
+    return max(0.02, 20 * facts["seconds"] / facts["steps"])
+
+
 @pytest.mark.parametrize("threads", [1, 2, 4])
 @pytest.mark.parametrize("encodings", [(), ("rw16", "lap8")])
 def test_fractions_are_fractions_and_stages_are_parts_of_the_threads_time(made_sets, threads, encodings):
@@ -70,27 +77,27 @@ def test_bytes_read_in_an_epoch_are_those_of_the_index_and_twice_in_two(sample_s
     assert loader.stages.bytes_decompressed > loader.stages.bytes_read
 
 
-def test_a_loop_that_is_slow_waits_little_and_one_that_is_fast_waits_long(made_sets, monkeypatch):
-    slow_loop = run(loader_for(made_sets["many"]), steps=8, pause=0.05).read()
+def test_a_loop_that_is_slow_waits_little_and_one_that_is_fast_waits_long(made_sets, monkeypatch, long_s):
+    slow_loop = run(loader_for(made_sets["many"]), steps=8, pause=long_s).read()
     assert slow_loop["data_wait_fraction"] < 0.5
     assert slow_loop["queue_fraction"] > 0.5
     read = ShardSet.read_members
 
     def slowly(self, block, groups):
-        time.sleep(0.01)
+        time.sleep(long_s)
         return read(self, block, groups)
 
     monkeypatch.setattr(ShardSet, "read_members", slowly)
-    slow_disk = run(loader_for(made_sets["many"])).read()
+    slow_disk = run(loader_for(made_sets["many"]), steps=4).read()
     assert slow_disk["data_wait_fraction"] > 0.5
     assert slow_disk["read_fraction"] > max(slow_disk[f"{stage}_fraction"] for stage in STAGES[1:])
 
 
-def test_steps_that_are_ready_are_counted_up_to_what_is_read_ahead(made_sets):
+def test_steps_that_are_ready_are_counted_up_to_what_is_read_ahead(made_sets, long_s):
     loader = loader_for(made_sets["many"])
     iterator = iter(loader)
     next(iterator)
-    time.sleep(0.3)
+    time.sleep(NUM_STEPS_AHEAD * long_s)
     assert next(iterator).num_ready == NUM_STEPS_AHEAD
     rest = list(iterator)
     # of the last steps there are fewer after them
@@ -98,9 +105,9 @@ def test_steps_that_are_ready_are_counted_up_to_what_is_read_ahead(made_sets):
     assert all(0 <= step.num_ready <= NUM_STEPS_AHEAD for step in rest)
 
 
-def test_queue_fraction_counts_the_steps_ahead_and_not_the_one_asked_for(made_sets):
+def test_queue_fraction_counts_the_steps_ahead_and_not_the_one_asked_for(made_sets, long_s):
     """It is a share of NUM_STEPS_AHEAD, so it can be no more than 1, however much is ready."""
-    facts = run(loader_for(made_sets["many"]), steps=8, pause=0.03).read()
+    facts = run(loader_for(made_sets["many"]), steps=8, pause=long_s).read()
     assert 0.5 < facts["queue_fraction"] <= 1
 
 

@@ -25,6 +25,8 @@ from molstream.streamer.stats import rss_bytes
 from molstream.streamer.window import Window
 
 ROOT = Path(__file__).parents[2]
+HANGS_S = 500
+"""What has not happened after so long hangs."""
 
 
 def loader_for(shard_set: ShardSet, *, atoms: int = 256, **options) -> Loader:
@@ -43,11 +45,10 @@ def held() -> tuple[int, int, int]:
 
 
 def settle(before: tuple[int, int, int]) -> tuple[int, int, int]:
-    """What is held once it is no more than before, or after a second: the kernel's end of a thread comes after Python's."""
+    """What is held once it is no more than before, or after a while: the kernel's end of a thread comes after Python's."""
     assert held()[0] == 0
-    for _ in range(100):
-        if all(a <= b for a, b in zip(held(), before, strict=True)):
-            break
+    end = time.monotonic() + 60
+    while any(a > b for a, b in zip(held(), before, strict=True)) and time.monotonic() < end:
         time.sleep(0.01)
     return held()
 
@@ -253,8 +254,8 @@ def test_an_iterator_in_a_cycle_may_be_collected_by_a_thread_of_its_own(made_set
     def collect(self, block, groups):
         # slow, so that there is something left to read when it is let go of
         time.sleep(0.03)
-        if armed.is_set():
-            go.wait(10)
+        if armed.is_set() and not collected.is_set():
+            go.wait(HANGS_S)
             gc.collect()
             collected.set()
         return read(self, block, groups)
@@ -269,12 +270,11 @@ def test_an_iterator_in_a_cycle_may_be_collected_by_a_thread_of_its_own(made_set
         cycle.append(cycle)
         del iterator, cycle
         go.set()
-        assert collected.wait(10)
+        assert collected.wait(HANGS_S)
     finally:
         gc.enable()
-    for _ in range(200):
-        if not held()[0]:
-            break
+    end = time.monotonic() + HANGS_S
+    while held()[0] and time.monotonic() < end:
         time.sleep(0.05)
     assert not held()[0]
 
@@ -341,7 +341,7 @@ def test_a_pickled_loader_streams_the_same_from_where_it_stood(made_sets):
 def script(tmp_path, made_sets):
     """script(code) -> a Python process with the loader `make()` of the set "many", slow where told."""
 
-    def run(code: str, *, wait: bool = True, timeout: float = 60) -> subprocess.Popen | str:
+    def run(code: str, *, wait: bool = True) -> subprocess.Popen | str:
         head = f"""
 import hashlib, json, multiprocessing, os, signal, sys, threading, time
 from molstream import Budget, Loader, ShardSet, StreamConfig, StreamError
@@ -369,10 +369,10 @@ def ours():
         if not wait:
             return process
         try:
-            out, err = process.communicate(timeout=timeout)
+            out, err = process.communicate(timeout=HANGS_S)
         except subprocess.TimeoutExpired:
             process.kill()
-            pytest.fail(f"still running after {timeout} s: {process.communicate()}")
+            pytest.fail(f"still running after {HANGS_S} s: {process.communicate()}")
         assert (process.returncode, err) == (0, ""), err
         return out
 
@@ -468,51 +468,61 @@ def test_ctrl_c_while_waiting_ends_the_threads_and_loses_nothing(script, made_se
     process = script(
         """
 read = ShardSet.read_members
-slow = threading.Event()
+held, interrupted = threading.Event(), threading.Event()
 def wait(self, block, groups):
-    if slow.is_set():
+    if held.is_set():
         os.write(1, b"waiting\\n")
-        # long beside the time a signal takes on a busy machine
-        time.sleep(0.3)
+        interrupted.wait()
     return read(self, block, groups)
 ShardSet.read_members = wait
+
+def handle(*args):
+    interrupted.set()
+    signal.default_int_handler(*args)
+signal.signal(signal.SIGINT, handle)
+
+def handed_out(loader):
+    # an interrupt comes between steps, however slow the machine is
+    for step in loader:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        got.extend(ids_of([step]))
+        if step.step == 1:
+            held.set()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 loader = make()
 got = []
 try:
-    for step in loader:
-        got += ids_of([step])
-        if step.step == 1:
-            slow.set()
+    handed_out(loader)
 except KeyboardInterrupt:
-    slow.clear()
+    held.clear()
     print(json.dumps([ours(), len(os.listdir("/proc/self/task"))]), flush=True)
 got += ids_of(loader)
 print(json.dumps(got), flush=True)
-slow.set()
-for step in loader:
-    pass
+interrupted.clear()
+handed_out(loader)
 """,
         wait=False,
     )
 
-    def interrupt() -> float:
+    def interrupt() -> None:
         assert process.stdout.readline() == "waiting\n"
-        time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        return time.monotonic()
+
+    def said() -> list:
+        while (line := process.stdout.readline()) == "waiting\n":
+            pass
+        return json.loads(line)
 
     try:
         interrupt()
-        while (line := process.stdout.readline()) == "waiting\n":
-            pass
-        ours, tasks = json.loads(line)
+        ours, tasks = said()
         assert ours == 0
         assert tasks < 8
-        assert json.loads(process.stdout.readline()) == ids_of(loader_for(made_sets["many"]))
+        assert said() == ids_of(loader_for(made_sets["many"]))
         # and unhandled it ends the process
         interrupt()
-        _, err = process.communicate(timeout=300)
+        _, err = process.communicate(timeout=HANGS_S)
         assert process.returncode == -signal.SIGINT
         assert err.splitlines()[-1].startswith("KeyboardInterrupt")
         assert "Exception ignored" not in err

@@ -106,12 +106,6 @@ def test_shapes_are_fixed_and_padding_is_marked(wide_set):
     assert (sizes["graph_labels_GT"], sizes["num_graph_labels_T"]) == ((budget.graphs, 0), (420,))
 
 
-def test_dense_batches_have_no_lists(wide_set):
-    batch = next(iter(loader_for(wide_set, Budget.suggest(wide_set, atoms=512)))).batches[0]
-    assert batch.label_graph_L is batch.label_task_L is batch.label_value_L is None
-    assert batch.dense_graph_labels() is batch.graph_labels_GT
-
-
 def test_listed_labels_fit_on_any_world_size_and_after_a_resume(wide_set):
     budget = suggest(wide_set, 256)
     whole = [(s.step, lane, b.ids.tolist()) for s in loader_for(wide_set, budget) for lane, b in zip(s.lanes, s.batches)]
@@ -197,18 +191,6 @@ def test_a_cursor_is_bound_to_the_selection_only_where_labels_are_listed(wide_se
         loader_for(wide_set, budget, tasks=("a", *(f"a{k:03d}" for k in range(418, -1, -2)))).load_state_dict(state)
     with pytest.raises(CursorError, match=r"cursor of another stream: budget "):
         loader_for(wide_set, dense).load_state_dict(loader_for(wide_set, listed).state_dict())
-
-
-def test_a_cursor_stays_small_with_hundreds_of_listed_tasks(wide_set):
-    assert len(loader_for(wide_set, suggest(wide_set)).cursor.encode()) < 800
-
-
-def test_atom_labels_are_no_matter_of_listed_graph_labels(wide_set):
-    """They take no room in a pack, so another selection of them moves nothing."""
-    budget = suggest(wide_set)
-    graph = tuple(t.name for t in wide_set.manifest.tasks_of("graph"))
-    state = loader_for(wide_set, budget).state_dict()
-    loader_for(wide_set, budget, tasks=graph).load_state_dict(state)
 
 
 def test_a_set_without_graph_labels_can_be_asked_for_lists(random_set):

@@ -304,15 +304,6 @@ def test_cat_prints_identifiers_bonds_and_all_levels_in_their_order(records, loo
     assert any("β" in record["identifier"] for record in records.values())
 
 
-def test_cat_prints_graph_labels_as_the_input_has_them_and_leaves_absent_ones_out(records, looks):
-    order = ["y_1", "y_2", "tox_a", "grade"]
-    for row, record in records.items():
-        expected = {name: float(looks.own.graph[name][row]) for name in order if not np.isnan(looks.own.graph[name][row])}
-        assert record["graph"] == expected
-        assert list(record["graph"]) == list(expected)
-    assert min(len(record["graph"]) for record in records.values()) < 4
-
-
 def test_cat_prints_lists_in_the_order_of_the_printed_smiles(records, looks):
     """All lists are what their rules make of the printed molecule: bonds in the order of `bonds`, pairs row by row."""
     partly = {row for trap, rows in looks.own.traps.items() if trap.endswith(("_list", "_value")) for row in rows}
@@ -360,24 +351,6 @@ def test_cat_prints_null_for_a_value_that_is_absent_and_nothing_for_a_list_that_
         assert record["pair"]["flow"].count(None) == 1
 
 
-def test_cat_prints_molecules_of_one_atom(records, looks):
-    small = [row for row in looks.own.traps["no_bonds"] if row in records and len(records[row]["smiles"]) == 1]
-    assert len(small) == 3
-    for row in small:
-        record, mol = records[row], Chem.MolFromSmiles(records[row]["smiles"])
-        assert record["bonds"] == []
-        assert record["bond"] == {}
-        assert record["pair"] == {"flow": lk.flow_label(mol).tolist()}
-        assert record["atom"]["charge_1"] == lk.atom_label(mol, "charge_1").tolist()
-
-
-def test_cat_leaves_out_what_a_set_has_not(looks, four_splits, succeed):
-    records = [json.loads(line) for line in succeed("cat", four_splits[0], "--limit", 3).lines]
-    assert all(list(record) == ["id", "smiles", "graph", "atom"] for record in records)
-    assert all(record["atom"] == {} for record in records)
-    assert all(set(record["graph"].values()) <= {0.0, 1.0} for record in records)
-
-
 def test_cat_prints_the_labels_of_all_tables_of_a_join(looks, largemix, succeed):
     key = next(iter(looks.pcqm4m.same_molecules().keys() & looks.pcba.same_molecules().keys()))
     first = looks.pcqm4m.molecule_keys.index(key)
@@ -393,12 +366,3 @@ def test_cat_prints_the_labels_of_all_tables_of_a_join(looks, largemix, succeed)
 
 
 # what reads them
-
-
-def test_such_sets_are_streamed_verified_and_looked_at_all_the_same(own_set, largemix, succeed, tmp_path):
-    for folder, name in ((own_set, "own"), (largemix.path, "largemix")):
-        ledger = tmp_path / f"{name}.parquet"
-        succeed("stream", folder, "--lanes", 1, "--ledger", ledger)
-        assert sorted(pq.read_table(ledger)["id"].to_pylist()) == sorted(split_ids(folder)["train"])
-        assert succeed("verify", folder).code == 0
-        assert str(folder) in succeed("inspect", folder).out

@@ -134,16 +134,6 @@ def test_debug_lets_the_error_through_wherever_it_stands(argv):
         main.main(list(argv))
 
 
-def test_a_traceback_is_shown_with_debug_only(start):
-    for argv, shown in ((("cat", "/nowhere"), False), (("cat", "/nowhere", "--debug"), True)):
-        process = start(*argv)
-        _, err = process.communicate(timeout=60)
-        assert process.returncode == (1 if shown else 2)
-        assert ("Traceback" in err) == shown
-        assert "/nowhere: no such folder" in err
-        assert shown or err.count("\n") == 1
-
-
 def test_our_own_mistakes_keep_their_traceback(monkeypatch, shard_set):
     monkeypatch.setattr("molstream.shards.format.reader.ShardSet.__init__", lambda self, path: {}["no such key"])
     with pytest.raises(KeyError, match="no such key"):
@@ -159,13 +149,13 @@ def test_an_interrupt_ends_in_one_line_and_130(molstream, monkeypatch, shard_set
     assert (done.code, done.err) == (130, "molstream: stopped\n")
 
 
-@pytest.mark.parametrize("argv", ["--help", "", "cat SET", "cat SET --limit 1", "inspect SET", "verify SET --json"])
+@pytest.mark.parametrize("argv", ["--help", "cat SET"])
 def test_a_reader_that_goes_away_is_no_error(start, shard_set, argv):
     # the pipe has no reader from the start, so the first write fails
     process = start(*(str(shard_set) if word == "SET" else word for word in argv.split()))
     process.stdout.close()
     err = process.stderr.read()
-    assert (process.wait(60), err) == (0, "")
+    assert (process.wait(), err) == (0, "")
 
 
 def test_a_file_that_cannot_be_written_is_named(molstream, shard_set, tmp_path):
@@ -176,7 +166,7 @@ def test_a_file_that_cannot_be_written_is_named(molstream, shard_set, tmp_path):
 
 def test_output_to_a_pipe_has_no_colours_and_no_bars(start, shard_set):
     process = start("verify", shard_set)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate()
     assert "\x1b" not in out + err
     assert err == ""
 

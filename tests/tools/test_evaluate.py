@@ -38,19 +38,12 @@ def test_a_checkpoint_can_be_named_instead_of_its_run(succeed, shard_set, run):
     assert ", step 10, " in succeed("eval", shard_set, "--checkpoint", before).lines[0]
 
 
-def test_threads_change_nothing(succeed, shard_set, run):
-    assert len({succeed("eval", shard_set, "--checkpoint", run, "--threads", n).out for n in (1, 3)}) == 1
-
-
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(succeed, shard_set, copy_run, flip):
-    flip(list_checkpoints(copy_run)[0] / "model.safetensors", -5)
-    assert ", step 10, " in succeed("eval", shard_set, "--checkpoint", copy_run).lines[0]
-
-
-def test_the_checkpoint_that_was_skipped_is_named(succeed, shard_set, copy_run, flip):
     newest = list_checkpoints(copy_run)[0]
     flip(newest / "model.safetensors", -5)
-    assert str(newest) in succeed("eval", shard_set, "--checkpoint", copy_run).err
+    done = succeed("eval", shard_set, "--checkpoint", copy_run)
+    assert ", step 10, " in done.lines[0]
+    assert str(newest) in done.err
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json", "hashes.json"])
@@ -239,11 +232,8 @@ def test_a_file_that_cannot_be_is_refused_before_the_work(
             {},
             "the model predicts graph, graph_binary, graph_ordinal3, graph_multiclass4, atom, bond, pair, ",
         ),
-        ("--graph-columns y", {}, "the data has graph"),
-        ("--atom-columns charge", {}, "the data has atom"),
         ("", {}, "the data has no task sets"),
         ("ALL", {"y": "z"}, "task set graph has tasks 1 (y ...) in the model, 1 (z ...) in the data"),
-        ("ALL", {"distance": "steps"}, "task set pair has tasks 1 (distance ...) in the model, 1 (steps ...) in the data"),
         ("ALL grade=ordinal:5", {}, "the data has graph, graph_binary, graph_ordinal5, "),
     ],
 )
@@ -267,7 +257,7 @@ def test_a_set_that_lacks_what_the_model_predicts_is_refused(
 
 def test_a_set_with_other_classes_is_refused(molstream, kinds_set, kinds_run, tmp_path):
     other = shutil.copytree(kinds_set, tmp_path / "set")
-    manifest = Manifest.parse((kinds_set / "manifest.json").read_bytes())
+    manifest = Manifest.read(kinds_set / "manifest.json")
     assert manifest.task_sets[2].name == "graph_ordinal3"
     for what, value in (("num_classes", 7), ("kind", "multiclass")):
         sets = tuple(replace(s, **{what: value}) if s.name == "graph_ordinal3" else s for s in manifest.task_sets)

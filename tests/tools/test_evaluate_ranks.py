@@ -33,9 +33,10 @@ def check_same(found: dict, expected: dict) -> None:
 SLOW = pytest.mark.slow
 
 
+@SLOW
 @pytest.mark.parametrize(
     ("processes", "data", "split"),
-    [(2, "kinds", "train"), pytest.param(3, "pm6", "train", marks=SLOW), pytest.param(3, "kinds", "test", marks=SLOW)],
+    [(2, "kinds", "train"), (3, "pm6", "train"), (3, "kinds", "test")],
 )
 def test_several_processes_say_what_one_says_and_say_it_once(request, torchrun, succeed, tmp_path, processes, data, split):
     shard_set, run = map(request.getfixturevalue, {"kinds": ("kinds_set", "kinds_run"), "pm6": ("shard_set", "run")}[data])

@@ -34,7 +34,7 @@ def test_the_set_has_every_kind_and_every_level(kinds_set):
     }
 
 
-@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("layer", [pytest.param(name, marks=[pytest.mark.slow] * (name != "mpnn")) for name in LAYERS])
 @pytest.mark.parametrize("encodings", [pytest.param("", marks=pytest.mark.slow), "rw16,lap8"])
 def test_a_set_of_every_kind_and_level_trains_evaluates_and_embeds(succeed, kinds_set, tmp_path, layer, encodings):
     run, opened = tmp_path / "run", ShardSet(kinds_set)

@@ -1,15 +1,10 @@
 """molstream inspect: whole names, the numbers of the manifest, budgets that work."""
 
 import json
-import shutil
-import subprocess
-from collections import Counter
 from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
-from rdkit import Chem
 
 from molstream.shards.format.manifest import Manifest
 from molstream.shards.format.reader import ShardSet
@@ -57,30 +52,9 @@ def test_a_suggested_budget_can_be_given_to_stream(succeed, shard_set):
 
 
 def test_rejected_rows_are_counted(succeed, copy_set):
-    manifest = Manifest.parse((copy_set / "manifest.json").read_bytes())
+    manifest = Manifest.read(copy_set / "manifest.json")
     (copy_set / "manifest.json").write_bytes(replace(manifest, rejects={"empty SMILES": 3}).encode())
     assert "Rejected rows: 3 (rejects.parquet)" in succeed("inspect", copy_set).out
-
-
-def test_histograms_and_ranges_are_those_of_the_molecules(succeed, shard_set, molecules):
-    facts = succeed("inspect", shard_set, "--json").json
-    mols = [Chem.MolFromSmiles(m["smiles"]) for m in molecules.values()]
-    histograms = facts["histograms"]
-    assert histograms["atoms"] == {str(k): n for k, n in sorted(Counter(m.GetNumAtoms() for m in mols).items())}
-    assert histograms["bonds"] == {str(k): n for k, n in sorted(Counter(m.GetNumBonds() for m in mols).items())}
-    assert histograms["elements"] == Counter(a.GetSymbol() for m in mols for a in m.GetAtoms())
-    assert histograms["bond_types"] == Counter(b.GetBondType().name.lower() for m in mols for b in m.GetBonds())
-    train = {int(i) for block in ShardSet(shard_set).iter_blocks("train", ("ids",)) for i in block.ids}
-    for task in facts["task_sets"][0]["tasks"]:
-        values = [m["graph"][task["name"]] for i, m in molecules.items() if i in train and task["name"] in m["graph"]]
-        assert (task["min"], task["max"]) == (min(values), max(values))
-
-
-def test_every_source_has_its_coverage(succeed, shard_set):
-    facts = succeed("inspect", shard_set, "--json").json
-    (source,) = facts["sources"]
-    assert (source["source"], source["tasks"], source["labels"]) == ("pm6", 69, facts["labels"])
-    assert source["covered_fraction"] == facts["labels"] / (62 * facts["molecules"] + 7 * facts["atoms"])
 
 
 def test_a_set_of_thousands_of_tasks_prints_some_and_has_all_in_json_and_html(succeed, tmp_path):
@@ -95,20 +69,6 @@ def test_a_set_of_thousands_of_tasks_prints_some_and_has_all_in_json_and_html(su
     assert [t["name"] for t in done.json["task_sets"][0]["tasks"]] == names
     page = (tmp_path / "page.html").read_text()
     assert all(f">{name}<" in page for name in names)
-
-
-def test_the_page_of_a_real_set_opens_in_a_browser(succeed, shard_set, tmp_path):
-    page = tmp_path / "page.html"
-    succeed("inspect", shard_set, "--html", page)
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("no chromium (Debian's package) to open the page in")
-    options = ["--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-    command = [chromium, *options, "--dump-dom", page.as_uri()]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-    assert shown.count("<svg") >= 5
-    for task in ShardSet(shard_set).manifest.tasks:
-        assert task.name in shown
 
 
 def test_a_page_that_cannot_be_written_is_one_line(molstream, shard_set, tmp_path):

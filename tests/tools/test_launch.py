@@ -27,7 +27,7 @@ def losses_of(out: Path) -> dict[int, float]:
 
 
 def wait_for_step(process, out: Path, step: int) -> None:
-    deadline = time.monotonic() + 80
+    deadline = time.monotonic() + 500
     while not ((out / "log.jsonl").exists() and max(losses_of(out), default=0) >= step):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
@@ -62,14 +62,14 @@ def test_a_run_killed_at_four_processes_goes_on_at_three_with_the_same_losses(st
     wait_for_step(process, out, 10)
     victim = ranks_of(process)[2]
     victim.send_signal(signal.SIGKILL)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=500)
     assert process.returncode == 1, err
     assert [line for line in err.splitlines() if "error" in line] == [
         "molstream: error: process 2 of 4 was ended by SIGKILL; go on with the same command and --resume"
     ]
     assert "Traceback" not in err
     process = start(*call, 3)
-    printed, err = process.communicate(timeout=100)
+    printed, err = process.communicate(timeout=500)
     assert process.returncode == 0, err
     assert "device  3 processes, cpu" in err
     assert err.count("resumed at step") == 1
@@ -86,7 +86,7 @@ def test_a_signal_to_the_launcher_or_to_all_stops_all_with_a_checkpoint(start, s
     # a terminal sends Ctrl-C to all of a group
     for each in [*ranks_of(process), process] if number == signal.SIGINT else [process]:
         each.send_signal(number)
-    printed, err = process.communicate(timeout=60)
+    printed, err = process.communicate(timeout=500)
     assert process.returncode == 130, err
     assert err.count("stopping after this step") == 1
     assert "Traceback" not in err
@@ -96,7 +96,7 @@ def test_a_signal_to_the_launcher_or_to_all_stops_all_with_a_checkpoint(start, s
     assert first == f"stopped at step {step} of 60, checkpoint written; go on with"
     assert again.endswith(f"pretrain {shard_set} --out {out} --resume --processes 2")
     process = start("pretrain", shard_set, "--out", out, "--resume", "--processes", 4)
-    _, err = process.communicate(timeout=100)
+    _, err = process.communicate(timeout=500)
     assert process.returncode == 0, err
     check_losses(out, alone)
 
@@ -108,7 +108,7 @@ def test_processes_end_with_the_launcher(start, shard_set, tmp_path):
     wait_for_step(process, out, 3)
     ranks = ranks_of(process)
     process.kill()
-    gone, alive = psutil.wait_procs(ranks, timeout=60)
+    gone, alive = psutil.wait_procs(ranks, timeout=500)
     assert len(gone) == 2
     assert not alive
     assert load_checkpoint(out).step >= 3
@@ -133,7 +133,7 @@ def test_torchrun_and_accelerate_launch_are_joined(torchrun, shard_set, tmp_path
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=500,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -172,7 +172,7 @@ def test_tasks_that_srun_would_start_find_each_other(shard_set, tmp_path, alone)
         for rank in range(3)
     ]
     try:
-        printed = [process.communicate(timeout=100) for process in started]
+        printed = [process.communicate(timeout=500) for process in started]
     finally:
         for process in started:
             process.kill()
@@ -182,10 +182,11 @@ def test_tasks_that_srun_would_start_find_each_other(shard_set, tmp_path, alone)
     check_losses(tmp_path / "run", alone)
 
 
+@SLOW
 def test_more_processes_than_lanes_are_one_line_and_leave_nothing(start, shard_set, tmp_path):
     options = ("--recipe", "smoke", "--set", "num_lanes=1", "--processes", 2)
     process = start("pretrain", shard_set, "--out", tmp_path / "run", *options)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=500)
     assert (process.returncode, out) == (2, "")
     assert err == (
         "molstream: error: 2 processes, expected at most 1, the lanes of recipe smoke, of which each gives a pack a step; start "

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import signal
 import time
 
@@ -113,8 +114,9 @@ def test_resuming_a_run_without_naming_its_shard_set_says_that_it_is_missing(mol
     assert not (copy_run / "shards").exists()
 
 
-def test_a_damaged_config_is_named(molstream, shard_set, copy_run):
+def test_a_damaged_config_without_a_checkpoint_is_named(molstream, shard_set, copy_run):
     (copy_run / "config.json").write_text("{")
+    shutil.rmtree(copy_run / "checkpoints")
     done = molstream("pretrain", shard_set, "--out", copy_run, "--resume")
     assert done.code == 2
     assert "config.json: damaged" in done.error
@@ -133,13 +135,13 @@ def test_a_damaged_newest_checkpoint_is_skipped_with_a_word_and_the_one_before_g
 def test_a_stopped_run_exits_130_with_a_checkpoint_and_the_command_it_prints_finishes_it(start, succeed, shard_set, tmp_path):
     out = tmp_path / "a run"
     process = start("pretrain", shard_set, "--out", out, "--recipe", "smoke", "--steps", 60)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 500
     while not ((out / "log.jsonl").exists() and (out / "log.jsonl").stat().st_size):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    printed, err = process.communicate(timeout=60)
+    printed, err = process.communicate(timeout=500)
     assert process.returncode == 130, err
     assert "stopping after this step; Ctrl-C to stop at once" in err
     assert "Traceback" not in err
@@ -156,27 +158,6 @@ def test_a_stopped_run_exits_130_with_a_checkpoint_and_the_command_it_prints_fin
     assert (out / "run.png").read_bytes() != plot
     steps = [line["step"] for line in map(json.loads, (out / "log.jsonl").read_text().splitlines()) if line["kind"] == "train"]
     assert steps == sorted(set(steps)), "a log line came twice"
-
-
-def test_damaged_data_is_named(molstream, copy_set, flip, tmp_path):
-    opened = ShardSet(copy_set)
-    flip(copy_set / "train-00000.tar", int(opened.index.members["graph_labels_offset"][opened.blocks("train")[0]]) + 50)
-    done = molstream("pretrain", copy_set, "--out", tmp_path / "run", "--recipe", "smoke", "--steps", 2)
-    assert done.code == 1
-    assert "train-00000.tar, block 0, member graph_labels: damaged" in done.error
-
-
-def test_a_set_of_joined_tables_with_names_trains(succeed, tmp_path):
-    tables = []
-    for k, name in enumerate("ab"):
-        rows = [f"{'C' * (1 + (k + j) % 13)}{'O' * (j % 4)}N,{j / 7:.3f}" for j in range(60)]
-        (tmp_path / f"{name}.csv").write_text("smiles,y\n" + "\n".join(rows) + "\n")
-        tables += ["--table", f"{name}:table={tmp_path / name}.csv"]
-    succeed("build", "--out", tmp_path / "set", *tables, "--graph-columns", "y", "--split-fractions", "70,15,15")
-    succeed("pretrain", tmp_path / "set", "--out", tmp_path / "run", "--recipe", "smoke", "--steps", 2)
-    done = succeed("eval", tmp_path / "set", "--checkpoint", tmp_path / "run", "--split", "val")
-    assert "a.graph (1 graph tasks)" in done.out
-    assert "b.graph (1 graph tasks)" in done.out
 
 
 def test_a_set_without_labels_is_refused(molstream, succeed, tmp_path):

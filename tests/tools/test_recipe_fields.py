@@ -57,33 +57,16 @@ def test_the_last_of_several_values_of_a_field_counts_and_lists_can_be_emptied(s
     ("assignments", "expected"),
     [
         (["hiden=16"], "--set hiden=16: a recipe has no field 'hiden'; near it: hidden"),
-        (["learningrate=1"], "has no field 'learningrate'; near it: learning_rate"),
         (["name=mine"], "a recipe has no field 'name'; near it: atoms_a_pack, bond_hidden, "),
-        (["=16"], "a recipe has no field ''; near it: "),
         (["hidden"], "--set hidden: expected FIELD=VALUE, like learning_rate=3e-4"),
-        (["hidden=wide"], "--set hidden=wide: got 'wide', expected a whole number"),
         (["hidden=1.5"], "--set hidden=1.5: got '1.5', expected a whole number"),
-        (["hidden="], "--set hidden=: got '', expected a whole number"),
         (["dropout=some"], "--set dropout=some: got 'some', expected a number"),
         (["residual=maybe"], "--set residual=maybe: got 'maybe', expected true or false"),
-        (["layer=gat"], "recipe smoke: layer is 'gat', expected one of gcn, gin, gine, gated, mpnn"),
-        (["encodings=rw16,lap9"], "encodings is ('rw16', 'lap9'), expected some of rw16, lap8"),
-        (["head_hiddens=8"], "--set head_hiddens=8: got '8', expected name:value,name:value"),
         (["head_hiddens=:8"], "expected name:value,name:value"),
         (["head_hiddens=g62:wide"], "--set head_hiddens=g62:wide: got 'wide', expected a whole number"),
-        (["head_hiddens=g62:0"], "head_hiddens is {'g62': 0}, expected widths of at least 1"),
         (["hidden=0"], "hidden is 0, expected at least 1"),
-        (["dropout=1"], "dropout is 1.0, expected a share in [0, 1)"),
-        (["learning_rate=0"], "learning_rate is 0.0, expected more than 0"),
-        (["learning_rate=nan"], "learning_rate is nan, expected a finite number"),
-        (["num_epochs=inf"], "num_epochs is inf, expected a finite number"),
-        (["num_steps=0"], "num_steps is 0, expected at least 1, or num_epochs above 0"),
-        (["seed=-1"], "seed is -1, expected at least 0"),
-        ([f"seed={2**63}"], f"seed is {2**63}, expected less than 2^63"),
         (["layer=mpnn", "virtual_node=true"], "virtual_node is True, expected False with mpnn, which has one built in"),
-        (["losses=g62:mape"], "losses is {'g62': 'mape'}, expected of each task set one of mae, mse, huber, bce, "),
         (["losses=g62:bce"], "recipe smoke: losses say bce for g62, whose tasks are regression; expected mae, mse, huber"),
-        (["losses=g63:mse"], "recipe smoke: losses or head_hiddens name g63, trained are g62, n7"),
         (["task_sets=n7", "losses=g62:mse"], "losses or head_hiddens name g62, trained are n7"),
         (
             ["task_sets=g62,pcba,n4"],
@@ -93,14 +76,10 @@ def test_the_last_of_several_values_of_a_field_counts_and_lists_can_be_emptied(s
         (["atoms_a_pack=100000000"], "budget of "),
     ],
 )
-@pytest.mark.parametrize("there", [False, True])
 def test_a_value_that_cannot_be_is_refused_in_one_line_and_nothing_is_left_behind(
-    molstream, shard_set, tmp_path, everything_in, there, assignments, expected
+    molstream, shard_set, tmp_path, everything_in, assignments, expected
 ):
-    """`there`: the folder of the run is, and is empty."""
     out = tmp_path / "run"
-    if there:
-        out.mkdir()
     before = everything_in(tmp_path)
     done = molstream("pretrain", shard_set, "--out", out, "--recipe", "smoke", "--steps", 2, *sets(*assignments))
     assert (done.code, done.out) == (2, "")
@@ -152,25 +131,15 @@ def test_a_run_does_not_go_on_with_other_fields_which_are_named(molstream, shard
     assert everything_in(tmp_path) == before
 
 
-def test_a_run_goes_on_with_the_fields_it_has_said_again(succeed, shard_set, copy_run):
-    done = succeed("pretrain", shard_set, "--out", copy_run, "--resume", *sets("hidden=32", "num_steps=12"))
-    assert "resumed at step 12" in done.err
-
-
 def test_a_length_in_epochs_is_written_in_steps(succeed, shard_set, tmp_path):
     done = succeed("pretrain", shard_set, "--out", tmp_path / "run", "--recipe", "smoke", *sets("num_epochs=1.5"))
-    an_epoch = int(re.search(r"(\d+) steps an epoch", done.err)[1])
+    steps_per_epoch = int(re.search(r"(\d+) steps per epoch", done.err)[1])
     recipe = written(tmp_path / "run")
-    assert (recipe["num_epochs"], recipe["num_steps"]) == (1.5, round(1.5 * an_epoch))
+    assert (recipe["num_epochs"], recipe["num_steps"]) == (1.5, round(1.5 * steps_per_epoch))
     assert json.loads((tmp_path / "run" / "results.json").read_text())["step"] == recipe["num_steps"]
     # and goes on as it is, in either words
     for words in ((), sets("num_epochs=1.5")):
         assert "resumed at step" in succeed("pretrain", shard_set, "--out", tmp_path / "run", "--resume", *words).err
-
-
-def test_a_small_part_of_an_epoch_is_a_step(succeed, shard_set, tmp_path):
-    succeed("pretrain", shard_set, "--out", tmp_path / "run", "--recipe", "smoke", *sets("num_epochs=1e-9"))
-    assert written(tmp_path / "run")["num_steps"] == 1
 
 
 @pytest.mark.parametrize("how", ["--steps", "--set"])
@@ -187,19 +156,8 @@ def test_steps_stand_above_the_epochs_of_a_recipe(succeed, shard_set, tmp_path, 
     assert math.isfinite(results["loss"])
 
 
-def test_a_recipe_for_one_task_set_trains_that_alone(succeed, shard_set, tmp_path):
-    assignments = sets("precision=f32", "num_steps=2", *TINY)
-    done = succeed("pretrain", shard_set, "--out", tmp_path / "run", "--recipe", "pm6-gin-n7", *assignments)
-    assert written(tmp_path / "run")["task_sets"] == ["n7"]
-    assert list(json.loads((tmp_path / "run" / "results.json").read_text())["tasks"]) == ["n7"]
-    assert "n7 (7 atom tasks)" in done.out
-    assert "g62" not in done.out
-    done = succeed("eval", shard_set, "--checkpoint", tmp_path / "run")
-    assert "n7 (7 atom tasks)" in done.out
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_the_fields_of_every_recipe_are_listed_with_value_and_meaning_without_a_folder(succeed, name, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", list(RECIPES)[::4])
+def test_the_fields_of_a_recipe_are_listed_with_value_and_meaning_without_a_folder(succeed, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = succeed("pretrain", "--fields", "--recipe", name)
     assert done.lines[0].strip() == f"recipe {name}"
@@ -213,14 +171,6 @@ def test_the_fields_of_every_recipe_are_listed_with_value_and_meaning_without_a_
         at = text.index(f" {field} ", at)
         assert meaning.split(".")[0][:30] in text[at:], field
     assert list(tmp_path.iterdir()) == []
-
-
-def test_fields_show_what_was_set(succeed):
-    lines = succeed("pretrain", "--fields", *sets("residual=false", "losses=g62:mse,n7:mae", "task_sets=a,b")).lines
-    rows = {words[0]: words[1] for line in lines if len(words := line.split()) > 1}
-    assert rows["residual"] == "false"
-    assert rows["losses"] == "g62:mse,n7:mae"
-    assert rows["task_sets"] == "a,b"
 
 
 def test_fields_refuse_what_a_run_would(molstream):

@@ -70,7 +70,7 @@ def test_a_stopped_stream_goes_on_where_it_was(stream, tmp_path, stops):
 def test_without_options_it_runs(succeed, shard_set):
     done = succeed("stream", shard_set)
     assert done.lines[0].startswith(f"{ShardSet(shard_set).manifest.splits['train']['molecules']} molecules, ")
-    assert "steps an epoch of 8 packs" in done.err
+    assert "steps per epoch of 8 packs" in done.err
 
 
 def test_a_budget_too_small_names_the_molecule_its_size_and_one_that_holds(molstream, succeed, shard_set):
@@ -87,12 +87,6 @@ def test_a_budget_too_small_names_the_molecule_its_size_and_one_that_holds(molst
     assert facts["molecule_sizes"]["max"] >= counts["max_atoms"][worst]
     suggested = done.error.split("--budget ")[1]
     assert succeed("stream", shard_set, "--budget", suggested, "--json").json["molecules"] == len(ids_of(shard_set, "train"))
-
-
-def test_too_few_edges_are_refused_too(molstream, shard_set):
-    done = molstream("stream", shard_set, "--budget", "64,512,16")
-    assert done.code == 2
-    assert "edges, usable are 16" in done.error
 
 
 @pytest.mark.parametrize(
@@ -218,16 +212,6 @@ def test_the_stream_says_where_its_time_goes(succeed, shard_set):
 
 
 @pytest.mark.parametrize(
-    ("argv", "groups"), [((), "graph_labels atom_labels"), (("--tasks", "graph_*"), "graph_labels"), (("--tasks", ""), "")]
-)
-def test_the_bytes_read_in_an_epoch_are_those_of_the_index(succeed, shard_set, argv, groups):
-    index, blocks = ShardSet(shard_set).index, ShardSet(shard_set).blocks("train")
-    facts = succeed("stream", shard_set, *SMALL, *argv, "--epochs", 2, "--json").json
-    members = ["sizes", "structure", *groups.split()]
-    assert facts["bytes_read"] == 2 * sum(int(index.members[f"{group}_bytes"][blocks].sum()) for group in members)
-
-
-@pytest.mark.parametrize(
     ("arguments", "expected"),
     [
         ("--tasks graph_S0_alpha_gop", "tasks: 'graph_S0_alpha_gop' names none of the 69 tasks; near it: graph_S0_alpha_gap, "),
@@ -303,7 +287,7 @@ def test_the_first_left_out_are_named_and_the_others_counted(stream, succeed, sh
     left_out = ledger.filter(pa.compute.equal(ledger["lane"], -1))["id"].to_pylist()
     assert facts["skipped_molecules"] == len(left_out) > 10
     done = succeed("stream", shard_set, *SMALL, *argv)
-    (line,) = [line for line in done.err.splitlines() if line.startswith("  left out, larger than a batch: ")]
-    named, more = line.removeprefix("  left out, larger than a batch: ").split(" and ")
+    (line,) = [line for line in done.err.splitlines() if line.startswith("  left out, larger than the budget: ")]
+    named, more = line.removeprefix("  left out, larger than the budget: ").split(" and ")
     assert list(map(int, named.split(", "))) == left_out[:10]
     assert more == f"{len(left_out) - 10:,} more (--ledger lists all, with lane -1)"

@@ -1,7 +1,6 @@
 """Elastic determinism: the ledger of a stream in one piece is that of its pieces, at any world sizes, threads and cuts."""
 
 import json
-from collections import Counter
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -10,8 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from molstream.shards.format.reader import ShardSet
 from molstream.streamer.config import Budget, StreamConfig
@@ -104,35 +101,16 @@ def check_joined(pieces: list[Piece], expected: Piece) -> None:
     assert got == expected.packs()
 
 
-@pytest.mark.parametrize("lanes", [8, 12])
-def test_an_epoch_ends_at_the_planned_step_with_every_molecule_once(whole, grid_set, lanes):
-    ids = Counter(i for block in ShardSet(grid_set).iter_blocks("train", ("ids",)) for i in block.ids.tolist())
-    plans = [plan_of(grid_set, lanes, epoch) for epoch in range(2)]
-    for plan in plans:
-        assert all(len(own) and len(shared) for own, shared in zip(plan.lane_windows, plan.lane_shared, strict=True))
-    packs = whole(lanes).packs()
-    for epoch, plan in enumerate(plans):
-        mine = {key: members for key, members in packs.items() if key[0] == epoch}
-        assert Counter(i for members in mine.values() for i in members) == ids
-        assert {step for _, step, _ in mine} == set(range(plan.num_steps))
-        assert len(mine) == plan.num_packs
-    (facts,) = whole(lanes).facts
-    assert facts["steps"] == sum(plan.num_steps for plan in plans)
-    assert facts["masked_packs"] == sum(plan.num_masked_packs for plan in plans)
-    assert facts["packs"] == lanes * facts["steps"]
-
-
-@pytest.mark.parametrize("lanes", [8, 12])
-@pytest.mark.parametrize("world", [2, 3, 4, 8])
+@pytest.mark.parametrize(("lanes", "world"), [(8, 3), (12, 8)])
 def test_any_world_size_gives_the_same_packs_and_masks_what_is_short(run_piece, whole, grid_set, lanes, world):
     piece = run_piece(lanes=lanes, world=world, threads=1 + world % 3)
     check_joined([piece], whole(lanes))
     plans = [plan_of(grid_set, lanes, epoch) for epoch in range(2)]
     steps, packs = sum(p.num_steps for p in plans), sum(p.num_packs for p in plans)
-    packs_a_step = -(-lanes // world)
-    assert [facts["packs"] for facts in piece.facts] == [steps * packs_a_step] * world
+    packs_per_step = -(-lanes // world)
+    assert [facts["packs"] for facts in piece.facts] == [steps * packs_per_step] * world
     # ranks with a lane less run masked packs in its place
-    assert sum(facts["masked_packs"] for facts in piece.facts) == world * steps * packs_a_step - packs
+    assert sum(facts["masked_packs"] for facts in piece.facts) == world * steps * packs_per_step - packs
     assert sum(facts["molecules"] for facts in piece.facts) == whole(lanes).facts[0]["molecules"]
 
 
@@ -173,47 +151,6 @@ def test_a_stream_in_pieces_at_other_world_sizes_is_the_stream_in_one(run_piece,
     assert json.loads(state)["epoch"] == 2
 
 
-def test_the_cuts_above_are_inside_the_last_windows(grid_set):
-    """Otherwise the name of the chain is a lie."""
-    for lanes in (8, 12):
-        plan = plan_of(grid_set, lanes)
-        slots = [next(iter(plan.iter_lane(lane, plan.num_steps - 3))) for lane in range(lanes)]
-        assert any(slot.pack > 0 for slot in slots if slot)
-        assert any(slot.window == plan.num_windows - 1 for lane in range(lanes) for slot in plan.iter_lane(lane, 2) if slot)
-        assert plan.num_steps > 8
-
-
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(
-    seed=st.integers(0, 2**63 - 1),
-    lanes=st.integers(1, 12),
-    cut=st.floats(0, 1),
-    after=st.integers(0, 3),
-    data=st.data(),
-)
-def test_two_resumes_anywhere_change_nothing(run_piece, grid_set, seed, lanes, cut, after, data):
-    expected = run_piece(lanes=lanes, world=1, seed=seed)
-    first = int(cut * 2 * plan_of(grid_set, lanes, seed=seed).num_steps)
-    state, pieces = None, []
-    for steps in (first, after, None):
-        world, threads = data.draw(st.integers(1, min(lanes, 4))), data.draw(st.integers(1, 4))
-        pieces.append(run_piece(lanes=lanes, world=world, state=state, steps=steps, threads=threads, seed=seed))
-        state = data.draw(st.sampled_from(pieces[-1].states))
-    check_joined(pieces, expected)
-
-
-@pytest.mark.parametrize("lanes", [8, 12])
-def test_the_number_of_steps_is_known_before_anything_is_read(succeed, grid_set, lanes, monkeypatch):
-    def refuse(*args):
-        raise AssertionError("payload was read")
-
-    monkeypatch.setattr(ShardSet, "read_members", refuse)
-    argv = ["--lanes", lanes, "--budget", BUDGET, "--window-molecules", WINDOW, "--seed", 3, "--max-steps", 0, "--json"]
-    facts = succeed("stream", grid_set, *argv).json
-    assert (facts["steps"], facts["bytes_read"]) == (0, 0)
-    assert facts["steps_an_epoch"] == plan_of(grid_set, lanes).num_steps
-
-
 @pytest.mark.parametrize("world", [1, 3])
 def test_molecules_left_out_come_once_an_epoch_over_all_ranks_and_pieces(succeed, grid_set, tmp_path, world):
     """Those with 24 atoms and more do not fit; cut inside windows whose first pack, which reports them, has gone."""
@@ -240,7 +177,7 @@ def test_molecules_left_out_come_once_an_epoch_over_all_ranks_and_pieces(succeed
             mine = np.count_nonzero(table["lane"].to_numpy() == -1)
             assert done.json["skipped_molecules"] == mine
             assert done.json["molecules"] == table.num_rows - mine
-            assert ("left out, larger than a batch: " in done.err) == (mine > 0)
+            assert ("left out, larger than the budget: " in done.err) == (mine > 0)
             skipped += mine
     for epoch in range(2):
         assert sorted(i for e, lane, i in rows if e == epoch and lane == -1) == too_large

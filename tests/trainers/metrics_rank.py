@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from molstream.shards.store.fields import from_json
 from molstream.trainers.metrics.metrics import Metrics
 from molstream.trainers.spec import DataSpec
 
@@ -19,7 +20,7 @@ from molstream.trainers.spec import DataSpec
 def main(folder: Path, rank: int) -> None:
     """Add this rank's packs of each round, merge, write metrics and a digest of the state."""
     torch.set_num_threads(1)
-    spec = DataSpec.from_json(json.loads((folder / "spec.json").read_text()))
+    spec = from_json(DataSpec, json.loads((folder / "spec.json").read_text()))
     rounds = json.loads((folder / "rounds.json").read_text())
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=len(rounds[0]))
     out = []

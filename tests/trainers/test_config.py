@@ -7,6 +7,7 @@ import torch
 
 from molstream.shards.inputs.datasets import preset_dataset
 from molstream.shards.schema import ATOM_FEATURES, BOND_FEATURES
+from molstream.shards.store.fields import from_json
 from molstream.trainers.config import Recipe, describe_fields
 from molstream.trainers.models.network import Network
 from molstream.trainers.recipes import RECIPES, get_recipe, smoke
@@ -85,7 +86,7 @@ def test_presets_have_about_as_many_parameters_as_the_papers(name, least, most):
 def test_every_recipe_is_valid_and_carries_its_name(name):
     recipe = get_recipe(name)
     assert recipe.name == name
-    assert Recipe.from_json(recipe.to_json()) == recipe
+    assert from_json(Recipe, recipe.to_json()) == recipe
 
 
 def test_pm6_recipes_are_for_both_task_sets_and_for_each_alone():

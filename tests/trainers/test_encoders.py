@@ -12,7 +12,7 @@ from molstream.trainers.models.encoders import (
     BondTable,
     FeatureEncoder,
     LaplacianEncoder,
-    WalkEncoder,
+    RwseEncoder,
     group_and_period,
 )
 
@@ -24,32 +24,6 @@ def batch(sample_set):
     """A pack with both encodings."""
     config = StreamConfig(budget=Budget.suggest(sample_set, atoms=512), num_lanes=1)
     return next(iter(Loader(sample_set, config, encodings=("rw16", "lap8")))).batches[0]
-
-
-@pytest.mark.parametrize(
-    ("element", "expected"),
-    [
-        (0, (0, 0)),
-        (1, (1, 1)),
-        (2, (18, 1)),
-        (3, (1, 2)),
-        (6, (14, 2)),
-        (9, (17, 2)),
-        (13, (13, 3)),
-        (21, (3, 4)),
-        (35, (17, 4)),
-        (54, (18, 5)),
-        (57, (3, 6)),
-        (71, (3, 6)),
-        (72, (4, 6)),
-        (79, (11, 6)),
-        (86, (18, 6)),
-        (103, (3, 7)),
-        (118, (18, 7)),
-    ],
-)
-def test_groups_and_periods_are_those_of_the_table(element, expected):
-    assert group_and_period(element) == expected
 
 
 def test_groups_and_periods_are_those_of_rdkit():
@@ -80,7 +54,7 @@ def test_the_bond_table_reads_mixed_radix_codes():
 
 
 def test_walks_reach_the_network_as_probabilities(batch):
-    encoder = WalkEncoder().eval()
+    encoder = RwseEncoder().eval()
     expected = torch.from_numpy(dequantize_walk(batch.columns["rwse_AK"].numpy()))
     assert torch.allclose(encoder(batch), encoder.mlp(expected), atol=1e-5)
     assert 0.2 < expected[:, 1].max() <= 1

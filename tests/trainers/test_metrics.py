@@ -21,6 +21,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
+from molstream.shards.store.fields import to_json
 from molstream.trainers.metrics.histograms import NUM_BINS, NUM_ENDS
 from molstream.trainers.metrics.metrics import CLASSES, REGRESSION, Metrics, TaskMetrics, summarize
 from molstream.trainers.spec import DataSpec, HeadSpec
@@ -208,19 +209,13 @@ CASES = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 @pytest.mark.parametrize("case", CASES)
 def test_auroc_and_average_precision_are_those_of_sklearn_to_a_thousandth(case, seed):
     rng = np.random.default_rng((seed, CASES.index(case)))
     for rows, prevalence in (
-        (200, 0.03),
-        (1_000, 0.5),
-        (5_000, 0.001),
-        (5_000, 0.2),
-        (30_000, 0.01),
-        (100_000, 0.001),
-        (100_000, 0.5),
-    ):
+        (200, 0.03), (1_000, 0.5), (5_000, 0.001), (30_000, 0.01), (100_000, 0.5),
+    ):  # fmt: skip
         s, y = scores_of(case, rng, rows, prevalence)
         task = one_task("toxic", s, y, packs=1 + rows // 10_000)
         # what fits in the ends is exact, and so are cases of ties alone
@@ -243,7 +238,7 @@ def test_ties_across_ends_and_bins_are_one_tie(num_ends_tied):
 
 
 @pytest.mark.parametrize("side", [1, -1])
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(2))
 def test_scores_cut_off_at_a_value_are_told_from_those_beside_it(seed, side):
     rng = np.random.default_rng(seed)
     y = rng.random(100_000) < 0.01
@@ -384,21 +379,6 @@ def test_a_label_that_is_no_class_of_its_task_leaves_it_without_metrics(label):
         assert set(tasks[0].values.values()) == {None}
 
 
-def test_state_does_not_grow_with_packs():
-    metrics = Metrics(spec_of())
-    rng = np.random.default_rng(8)
-    metrics.add(*made(rng, 10))
-    first = metrics.num_bytes
-    held = {name for name, x in vars(metrics).items() if isinstance(x, (list, dict))}
-    sizes = {name: len(getattr(metrics, name)) for name in held}
-    for _ in range(30):
-        metrics.add(*made(rng, 200))
-    assert metrics.num_bytes == first
-    assert sizes == {name: len(getattr(metrics, name)) for name in held}
-    columns, classes, regression = 3 * (1 + 3 + 4), 9, 3
-    assert first == columns * (16 * NUM_ENDS + 16 * NUM_BINS + 56) + 24 * classes + 112 * regression
-
-
 def test_packs_in_and_out_of_inference_mode_and_with_gradients_add_up():
     rng = np.random.default_rng(9)
     packs = [made(rng, 900) for _ in range(4)]
@@ -419,11 +399,6 @@ def test_predictions_of_another_shape_are_refused_not_broadcast():
     predictions, targets = made(np.random.default_rng(10), 5, names=("energy",))
     with pytest.raises(AssertionError, match=r"energy: predictions \(5, 3, 1\), not \(5, 3\)"):
         Metrics(spec_of(3, ("energy",))).add({"energy": predictions["energy"][..., None]}, targets)
-
-
-def test_metrics_of_no_packs_are_none():
-    for tasks in Metrics(spec_of()).tasks().values():
-        assert all(t.count == 0 and set(t.values.values()) == {None} for t in tasks)
 
 
 # summaries
@@ -456,6 +431,7 @@ def test_merging_without_a_process_group_changes_nothing():
     metrics.add(*made(np.random.default_rng(12), 50))
 
 
+@pytest.mark.slow
 def test_three_processes_hold_the_same_metrics_as_one(tmp_path, run_python):
     rng = np.random.default_rng(13)
     spec, num_packs = spec_of(), 8
@@ -466,11 +442,11 @@ def test_three_processes_hold_the_same_metrics_as_one(tmp_path, run_python):
         packs.append(({name: x * (0.1 + 3 * k * (name != "energy")) for name, x in predictions.items()}, targets))
         torch.save(packs[-1], tmp_path / f"pack-{k}.pt")
     rounds = [[[0, 1, 2], [7, 3], [4, 5, 6]], [[1, 0, 7, 2, 3, 4, 6], [], [5]], [[], [], list(range(num_packs))]]
-    (tmp_path / "spec.json").write_text(json.dumps(spec.to_json()))
+    (tmp_path / "spec.json").write_text(json.dumps(to_json(spec)))
     (tmp_path / "rounds.json").write_text(json.dumps(rounds))
     worker = Path(__file__).with_name("metrics_rank.py")
     with ThreadPoolExecutor(3) as threads:
-        done = list(threads.map(lambda rank: run_python(worker, tmp_path, rank, timeout=90), range(3)))
+        done = list(threads.map(lambda rank: run_python(worker, tmp_path, rank), range(3)))
     assert [p.returncode for p in done] == [0, 0, 0], done[0].stderr + done[1].stderr + done[2].stderr
     ranks = [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(3)]
     assert ranks[1] == ranks[0]

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from molstream.shards.format.reader import ShardSet
+from molstream.shards.store.fields import from_json
 from molstream.trainers.config import Recipe
 from molstream.trainers.distributed.process_group import joined
 from molstream.trainers.training.trainer import pretrain
@@ -24,7 +25,7 @@ with joined() as processes:
         outcome = pretrain(
             ShardSet(job["set"]),
             Path(job["run"]),
-            Recipe.from_json(job["recipe"]),
+            from_json(Recipe, job["recipe"]),
             resume=job.get("resume", False),
             should_stop=lambda: is_told and next(polls) >= limit,  # noqa: B023
         )

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from molstream.kernels.packing.collate import Columns
+from molstream.kernels.packing.collate import PackColumns
 
 
-def collate_pack(molecules: Sequence[int], columns: Columns, *, graphs: int, atoms: int, edges: int) -> dict[str, list]:
+def collate_pack(molecules: Sequence[int], columns: PackColumns, *, graphs: int, atoms: int, edges: int) -> dict[str, list]:
     """Lists of what is there, then padding up to the shape; edges by destination with a stable sort."""
     codes: list[list[int]] = []
     sources, targets, edge_codes, graph_of_atom, atom_ptr = [], [], [], [], []

@@ -12,13 +12,13 @@ BITMAP, ROWS = 1, 2
 def molecules_of_tasks(sparse: SparseLabels, num_molecules: int) -> list[list[int]]:
     """Which molecules have each task, written out. Raises ValueError where counts, bitmaps and row lists do not agree."""
     bitmap, rows, present = sparse.bitmap.tobytes(), sparse.rows.tolist(), []
-    for encoding, number in zip(sparse.encoding.tolist(), sparse.count.tolist(), strict=True):
-        if encoding == BITMAP:
+    for presence, number in zip(sparse.presence.tolist(), sparse.count.tolist(), strict=True):
+        if presence == BITMAP:
             own, bitmap = bitmap[: -(-num_molecules // 8)], bitmap[-(-num_molecules // 8) :]
             if len(own) < -(-num_molecules // 8):
                 raise ValueError("a bitmap is too short")
             has = [i for i in range(num_molecules) if own[i // 8] // 2 ** (i % 8) % 2]
-        elif encoding == ROWS:
+        elif presence == ROWS:
             has, rows = rows[:number], rows[number:]
             if has != sorted({i for i in has if i < num_molecules}):
                 raise ValueError("rows out of order or out of range")
@@ -39,11 +39,11 @@ def measure_labels(sparse: SparseLabels, ptr: Sequence[int]) -> list[int]:
 
 def densify_labels(sparse: SparseLabels, ptr: Sequence[int]) -> np.ndarray:
     """Number by number, in Python integers. Raises ValueError where arrays do not agree."""
-    width, num_tasks = sparse.table.itemsize, len(sparse.encoding)
+    width, num_tasks = sparse.table.itemsize, len(sparse.presence)
     half, pattern = 2 ** (8 * width - 1), {2: np.uint16, 4: np.uint32}[width]
     coding, planes, argument = (x.tolist() for x in (sparse.coding, sparse.planes, sparse.argument))
     table, data = sparse.table.view(pattern).tolist(), sparse.values.tolist()
-    for _, c, p, _ in zip(sparse.encoding, coding, planes, argument, strict=True):
+    for _, c, p, _ in zip(sparse.presence, coding, planes, argument, strict=True):
         if p not in {0: [width], 1: [0, 1], 2: range(width + 1)}[c]:
             raise ValueError("number of planes")
 

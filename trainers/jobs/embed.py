@@ -1,16 +1,10 @@
-"""Embedding export: a folder of Parquet parts and a manifest written last. Restartable part by part.
+"""Embeddings of a shard set or a table, as a folder of Parquet parts (`trainers.jobs.parts`)."""
 
-Names that start with an underscore or a dot are skipped by everything that reads a folder of Parquet files as one table.
-"""
-
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from molstream.shards.format.reader import ShardSet
@@ -20,70 +14,11 @@ from molstream.streamer.loader import Loader, sequential
 from molstream.streamer.plan import Plan
 from molstream.streamer.window import iter_batches
 from molstream.trainers.distributed.device import find_device
-from molstream.trainers.errors import RunError
+from molstream.trainers.jobs.parts import PartFolder
 from molstream.trainers.models.export import Encoder
 from molstream.trainers.runs.checkpoint import Checkpoint
 
-MANIFEST = "_embeddings.json"
-JOB = "_job.json"
 DTYPES = {"f32": (torch.float32, pa.float32()), "f16": (torch.float16, pa.float16())}
-
-
-class EmbeddingFolder:
-    """The output: part-00000.parquet, part-00001.parquet, ..., then _embeddings.json."""
-
-    def __init__(self, path: Path, *, job: dict):
-        """Claim a folder for a job (what decides its content). Raises RunError if it holds anything else."""
-        self.path, self.job = path, job
-        self.started = path / JOB
-        if path.exists() and not path.is_dir():
-            raise RunError(f"{path}: a file, expected a folder to write to")
-        if path.exists() and any(path.iterdir()):
-            there = _read_job(self.started)
-            if there != job:
-                what = "embeddings of other molecules or weights" if there else "something else"
-                raise RunError(f"{path}: holds {what}; choose another folder")
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            self.started.write_text(json.dumps(job) + "\n")
-        except OSError as error:
-            raise RunError(f"{path}: cannot be written to: {error.strerror or error}") from error
-
-    def part(self, number: int) -> Path:
-        """File of a part."""
-        return self.path / f"part-{number:05d}.parquet"
-
-    def holds(self, number: int, rows: int) -> bool:
-        """Whether a part is there, readable and of so many rows."""
-        try:
-            return pq.read_metadata(self.part(number)).num_rows == rows
-        except (OSError, pa.ArrowException):
-            return False
-
-    def null_count(self, number: int, column: str) -> int:
-        """Nulls in a column of a part."""
-        return pq.ParquetFile(self.part(number)).read([column], use_threads=False)[column].null_count
-
-    def write(self, number: int, columns: dict[str, pa.Array]) -> None:
-        """Write a part, whole or not at all."""
-        beside = self.path / f".{self.part(number).name}"
-        pq.write_table(pa.table(columns), beside, compression="zstd")
-        beside.rename(self.part(number))
-
-    def commit(self, num_parts: int, rows: int, dim: int) -> None:
-        """Write the manifest: the export is complete."""
-        parts = {self.part(k).name: hashlib.sha256(self.part(k).read_bytes()).hexdigest() for k in range(num_parts)}
-        text = json.dumps({"rows": rows, "dim": dim, "parts": parts} | self.job, indent=1) + "\n"
-        beside = self.path / f".{MANIFEST}"
-        beside.write_text(text)
-        beside.rename(self.path / MANIFEST)
-
-
-def _read_job(path: Path) -> dict | None:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
 
 
 def fixed_size_list(values: np.ndarray, dtype: str, valid: np.ndarray | None = None) -> pa.Array:
@@ -111,7 +46,7 @@ def embed_windows(
         if slot.pack == 0:
             n = int(sizes[plan.window_blocks(slot.window)].sum())
             ids, vectors = np.empty(n, np.uint64), np.full((n, encoder.dim), np.nan, np.float32)
-        ids[batch.members], vectors[batch.members] = batch.ids, encoder.embed(batch)
+        ids[batch.window_rows], vectors[batch.window_rows] = batch.ids, encoder.embed(batch)
         if slot.pack == plan.window_packs[slot.window] - 1:
             yield slot.window, ids, vectors
 
@@ -142,30 +77,29 @@ def embed_shard_set(
         "dtype": dtype,
         "budget": str(budget),
     }
-    folder = EmbeddingFolder(out, job=job)
     total = sum(shard_set.manifest.splits[s]["molecules"] for s in splits)
     number = rows = 0
-    for split in splits:
-        plan = sequential_plan(shard_set, split, budget)
-        sizes = [int(shard_set.index.counts["num_molecules"][plan.window_blocks(w)].sum()) for w in range(plan.num_windows)]
-        # parts are renamed into place whole, so those that are there are done
-        done = next((w for w in range(plan.num_windows) if not folder.holds(number + w, sizes[w])), plan.num_windows)
-        rows += sum(sizes[:done])
-        on_rows(rows, total)
-        if done < plan.num_windows:
-            for window, ids, vectors in embed_windows(
-                encoder, shard_set, split=split, budget=budget, first=done, num_threads=num_threads
-            ):
-                columns = {"split": pa.array([split] * len(ids)).dictionary_encode(), "id": pa.array(ids)}
-                if "identifiers" in shard_set.groups:
-                    blocks = [shard_set.read_block(int(b), ("identifiers",)).identifiers for b in plan.window_blocks(window)]
-                    columns["identifier"] = pa.array([name or None for names in blocks for name in names], pa.string())
-                columns["embedding"] = fixed_size_list(vectors, dtype)
-                folder.write(number + window, columns)
-                rows += len(ids)
-                on_rows(rows, total)
-        number += plan.num_windows
-    folder.commit(number, rows, encoder.dim)
+    with PartFolder(out, job=job) as folder:
+        for split in splits:
+            plan = sequential_plan(shard_set, split, budget)
+            sizes = [int(shard_set.index.counts["num_molecules"][plan.window_blocks(w)].sum()) for w in range(plan.num_windows)]
+            done = next((w for w in range(plan.num_windows) if not folder.holds(number + w, sizes[w])), plan.num_windows)
+            rows += sum(sizes[:done])
+            on_rows(rows, total)
+            if done < plan.num_windows:
+                for window, ids, vectors in embed_windows(
+                    encoder, shard_set, split=split, budget=budget, first=done, num_threads=num_threads
+                ):
+                    columns = {"split": pa.array([split] * len(ids)).dictionary_encode(), "id": pa.array(ids)}
+                    if "identifiers" in shard_set.groups:
+                        blocks = [shard_set.read_block(int(b), ("identifiers",)).identifiers for b in plan.window_blocks(window)]
+                        columns["identifier"] = pa.array([name or None for names in blocks for name in names], pa.string())
+                    columns["embedding"] = fixed_size_list(vectors, dtype)
+                    folder.write(number + window, columns)
+                    rows += len(ids)
+                    on_rows(rows, total)
+            number += plan.num_windows
+        folder.commit(number, rows, encoder.dim)
     return rows
 
 
@@ -191,30 +125,31 @@ def embed_table(
     call of the same job wrote are kept, their rows not even parsed. Returns (rows, rows without an embedding).
     """
     encoder = Encoder(checkpoint).to(device or find_device(is_shared=True))
-    folder = EmbeddingFolder(out, job={"weights_sha256": checkpoint.identity(), "source": source, "dtype": dtype})
+    job = {"weights_sha256": checkpoint.identity(), "source": source, "dtype": dtype}
     rows = failed = number = 0
-    for smiles in batches:
-        n = len(smiles)
-        if not folder.holds(number, n):
-            molecules, reasons = featurize(smiles, rows)
-            vectors, valid = np.zeros((n, encoder.dim), np.float32), np.zeros(n, bool)
-            places = molecules.ids.astype(np.int64) - rows
-            for batch in iter_batches(
-                molecules, atoms_a_pack=checkpoint.recipe.atoms_a_pack, encodings=checkpoint.recipe.encodings
-            ):
-                vectors[places[batch.members]] = encoder.embed(batch)
-            valid[places] = True
-            columns = {
-                "row": pa.array(np.arange(rows, rows + n, dtype=np.uint64)),
-                "smiles": pa.array(smiles, pa.string()),
-                "embedding": fixed_size_list(vectors, dtype, valid),
-                "reason": pa.array([reasons.get(rows + i) for i in range(n)], pa.string()),
-            }
-            folder.write(number, columns)
-        failed += n - folder.null_count(number, "reason")
-        rows, number = rows + n, number + 1
-        on_rows(rows)
-    folder.commit(number, rows, encoder.dim)
+    with PartFolder(out, job=job) as folder:
+        for smiles in batches:
+            n = len(smiles)
+            if not folder.holds(number, n):
+                molecules, reasons = featurize(smiles, rows)
+                vectors, valid = np.zeros((n, encoder.dim), np.float32), np.zeros(n, bool)
+                places = molecules.ids.astype(np.int64) - rows
+                for batch in iter_batches(
+                    molecules, atoms_a_pack=checkpoint.recipe.atoms_a_pack, encodings=checkpoint.recipe.encodings
+                ):
+                    vectors[places[batch.window_rows]] = encoder.embed(batch)
+                valid[places] = True
+                columns = {
+                    "row": pa.array(np.arange(rows, rows + n, dtype=np.uint64)),
+                    "smiles": pa.array(smiles, pa.string()),
+                    "embedding": fixed_size_list(vectors, dtype, valid),
+                    "reason": pa.array([reasons.get(rows + i) for i in range(n)], pa.string()),
+                }
+                folder.write(number, columns)
+            failed += n - folder.null_count(number, "reason")
+            rows, number = rows + n, number + 1
+            on_rows(rows)
+        folder.commit(number, rows, encoder.dim)
     return rows, failed
 
 

@@ -4,11 +4,15 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
+from pathlib import Path
 
 import pyarrow as pa
 import torch
 
 from molstream.shards.format.reader import ShardSet
+from molstream.shards.store.documents import seal_json
+from molstream.shards.store.tables import write_parquet
+from molstream.shards.store.writing import write_bytes
 from molstream.streamer.config import Budget, StreamConfig
 from molstream.streamer.loader import Loader, sequential
 from molstream.trainers.config import Recipe
@@ -18,7 +22,7 @@ from molstream.trainers.errors import RunError
 from molstream.trainers.metrics.metrics import Metrics, TaskMetrics, summarize
 from molstream.trainers.models.loss import Loss, Targets, count_labels, match
 from molstream.trainers.models.network import Network, load_network
-from molstream.trainers.runs.checkpoint import Checkpoint
+from molstream.trainers.runs.checkpoint import RUN_VERSION, Checkpoint
 from molstream.trainers.spec import DataSpec, HeadSpec
 
 
@@ -92,6 +96,15 @@ class Results:
         metrics = {name for tasks in self.tasks.values() for task in tasks for name in task.values}
         columns = {name: [row.get(name) for row in rows] for name in names}
         return pa.table({name: pa.array(c, pa.float64()) if name in metrics else pa.array(c) for name, c in columns.items()})
+
+
+def write_results(results: Results, path: Path) -> None:
+    """Write all metrics, as sealed JSON or as Parquet by the name of the file; whole or not at all. Raises StorageError."""
+    if path.suffix == ".parquet":
+        table = results.to_table()
+        write_parquet(path, table.schema, [table])
+    else:
+        write_bytes(path, seal_json(results.to_json(), kind="results", version=RUN_VERSION))
 
 
 def _finite(value: float | None) -> float | None:

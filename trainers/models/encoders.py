@@ -53,7 +53,7 @@ class FeatureEncoder(nn.Module):
         return nn.functional.embedding_bag(codes, self.table, mode="sum")
 
 
-class WalkEncoder(nn.Module):
+class RwseEncoder(nn.Module):
     """Return probabilities of random walks through an MLP (Dwivedi et al. 2022, arXiv 2110.07875)."""
 
     def __init__(self, num_steps: int = 16, dropout: float = 0.0):
@@ -104,7 +104,7 @@ class LaplacianEncoder(nn.Module):
         return self.out((pairs * there.unsqueeze(-1)).sum(dim=1))
 
 
-POSITIONAL_ENCODERS = {"rw16": WalkEncoder, "lap8": LaplacianEncoder}
+POSITIONAL_ENCODERS = {"rw16": RwseEncoder, "lap8": LaplacianEncoder}
 
 
 class AtomEncoder(nn.Module):

@@ -5,9 +5,10 @@ RUN/model/model.json          recipe, data spec with the scales of labels, batch
 """
 
 import hashlib
-import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -15,17 +16,37 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from molstream.shards.errors import ShardError
+from molstream.shards.store.documents import Document
+from molstream.shards.store.fields import Count
+from molstream.shards.store.reading import read_file
+from molstream.shards.store.writing import write_bytes
 from molstream.streamer.batch import Batch
 from molstream.streamer.config import Budget
 from molstream.trainers.config import Recipe
 from molstream.trainers.errors import CheckpointError
 from molstream.trainers.models.network import load_network
-from molstream.trainers.runs.checkpoint import Checkpoint, load_checkpoint
-from molstream.trainers.runs.files import replace_file, replace_json
+from molstream.trainers.runs.checkpoint import RUN_VERSION, Checkpoint, load_checkpoint
 from molstream.trainers.spec import DataSpec
 
 WEIGHTS, MEANING = "model.safetensors", "model.json"
-MODEL_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Meaning(Document):
+    """model.json."""
+
+    KIND: ClassVar[str] = "model"
+    VERSION: ClassVar[int] = RUN_VERSION
+    REMEDY: ClassVar[str] = "restore it or train again"
+
+    step: Count
+    recipe: Recipe
+    spec: DataSpec
+    fingerprint: str
+    budget: str
+    weights_sha256: str
+    """Of the file of weights."""
 
 
 class Encoder(nn.Module):
@@ -76,43 +97,41 @@ def load_weights(path: Path, on_problem: Callable[[str], None] = lambda text: No
 
 
 def write_model(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write what a network needs to be loaded by itself; `read_model` tells where a crash has left files of two."""
+    """Write what a network needs to be loaded by itself; `read_model` tells where a crash has left files of two. Raises
+    StorageError."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights = save(checkpoint.weights)
-    meaning = {
-        "model_version": MODEL_VERSION,
-        "step": checkpoint.step,
-        "recipe": checkpoint.recipe.to_json(),
-        "spec": checkpoint.spec.to_json(),
-        "fingerprint": checkpoint.fingerprint,
-        "budget": checkpoint.budget,
-        "weights_sha256": hashlib.sha256(weights).hexdigest(),
-    }
-    replace_file(folder / WEIGHTS, weights)
-    replace_json(folder / MEANING, meaning)
+    weights = write_bytes(folder / WEIGHTS, save(checkpoint.weights))
+    meaning = Meaning(
+        step=checkpoint.step,
+        recipe=checkpoint.recipe,
+        spec=checkpoint.spec,
+        fingerprint=checkpoint.fingerprint,
+        budget=checkpoint.budget,
+        weights_sha256=weights.sha256,
+    )
+    meaning.write(folder / MEANING)
 
 
 def read_model(folder: Path) -> Checkpoint:
     """Inverse of `write_model`; a checkpoint that cannot be trained on. Raises CheckpointError."""
     try:
-        meaning = json.loads((folder / MEANING).read_bytes())
-        if meaning["model_version"] != MODEL_VERSION:
-            raise CheckpointError(f"{folder}: version {meaning['model_version']}, this molstream reads {MODEL_VERSION}")
-        checkpoint = Checkpoint(
-            step=meaning["step"],
-            recipe=Recipe.from_json(meaning["recipe"]),
-            spec=DataSpec.from_json(meaning["spec"]),
-            fingerprint=meaning["fingerprint"],
+        meaning, weights = Meaning.read(folder / MEANING), read_file(folder / WEIGHTS)
+        if hashlib.sha256(weights).hexdigest() != meaning.weights_sha256:
+            raise CheckpointError(f"{folder / WEIGHTS}: damaged, or of another {MEANING} (SHA-256 differs); {Meaning.REMEDY}")
+        return Checkpoint(
+            step=meaning.step,
+            recipe=meaning.recipe,
+            spec=meaning.spec,
+            fingerprint=meaning.fingerprint,
             cursor={},
-            budget=meaning["budget"],
-            model=load((folder / WEIGHTS).read_bytes()),
+            budget=meaning.budget,
+            model=load(weights),
             average=None,
             optimizer={"state": {}, "param_groups": []},
             scaler={},
             num_skipped=0,
         )
-    except (OSError, json.JSONDecodeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        raise CheckpointError(f"{folder}: not a complete model ({type(error).__name__}: {error})") from error
-    if checkpoint.identity() != meaning["weights_sha256"]:
-        raise CheckpointError(f"{folder / WEIGHTS}: damaged, or of another {MEANING} (SHA-256 differs)")
-    return checkpoint
+    except CheckpointError:
+        raise
+    except (ShardError, SafetensorError) as error:
+        raise CheckpointError(f"{folder}: not a complete model: {error}") from error

@@ -9,33 +9,108 @@
       validation.json         what the validation of these weights found; added when it has
     checkpoints/best.json       names the one with the lowest validation loss, which stays; a file, since copies lose links
 
-No pickle anywhere. A folder whose hashes are missing or do not match is never loaded; the newest one that matches is.
+All JSON is sealed (`shards.store.documents`), and there is no pickle anywhere. A folder whose hashes are missing or wrong is
+never loaded; the newest one that matches is. A damaged validation is one that is done again; a damaged note of the best is made
+again from the validations, and until it is, no checkpoint goes whose validation is damaged.
 """
 
 import hashlib
-import json
-import math
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from molstream.shards.errors import FormatError, ShardError
+from molstream.shards.store.documents import Document
+from molstream.shards.store.fields import Count, to_json
+from molstream.shards.store.reading import Folder, read_all
+from molstream.shards.store.writing import remove_leftovers, write_folder
+from molstream.streamer.cursor import Cursor
 from molstream.trainers.config import Recipe
 from molstream.trainers.errors import CheckpointError
-from molstream.trainers.runs.files import replace_json, sync_folder, write_synced
 from molstream.trainers.spec import DataSpec
 
 CHECKPOINTS = "checkpoints"
 BEST = "best.json"
 HASHES = "hashes.json"
 VALIDATION = "validation.json"
-CHECKPOINT_VERSION = 3
+STATE = "state.json"
+MODEL, OPTIMIZER, AVERAGE = "model.safetensors", "optimizer.safetensors", "average.safetensors"
+RUN_VERSION = 4
+"""Of all documents of a run."""
+_AGAIN = "train again in another folder"
 _NAME = re.compile(r"step-\d{8,}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class State(Document):
+    """state.json: all of a checkpoint that is no tensor."""
+
+    KIND: ClassVar[str] = "checkpoint"
+    VERSION: ClassVar[int] = RUN_VERSION
+    REMEDY: ClassVar[str] = f"use another checkpoint, or {_AGAIN}"
+
+    step: Count
+    recipe: Recipe
+    spec: DataSpec
+    fingerprint: str
+    cursor: Cursor
+    budget: str
+    optimizer_groups: list[dict]
+    scaler: dict
+    num_skipped: Count
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hashes(Document):
+    """hashes.json."""
+
+    KIND: ClassVar[str] = "list of hashes"
+    VERSION: ClassVar[int] = RUN_VERSION
+    REMEDY: ClassVar[str] = State.REMEDY
+
+    files: dict[str, str]
+    """SHA-256 of each file, by its name."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Validation(Document):
+    """validation.json."""
+
+    KIND: ClassVar[str] = "validation"
+    VERSION: ClassVar[int] = RUN_VERSION
+    REMEDY: ClassVar[str] = "validate again"
+
+    step: Count
+    compared_loss: float | None
+    """What checkpoints are compared by; None if that is no number."""
+    loss: float | None
+    complete: bool
+    task_sets: dict[str, dict[str, float | None]]
+    """Metrics of each."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Best(Document):
+    """best.json."""
+
+    KIND: ClassVar[str] = "note of the best checkpoint"
+    VERSION: ClassVar[int] = RUN_VERSION
+    REMEDY: ClassVar[str] = "remove it: it is made again"
+
+    checkpoint: str
+    """Name of its folder."""
+    compared_loss: float
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.checkpoint):
+            raise ValueError(f"checkpoint {self.checkpoint!r}, expected a name like step-00001500")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +136,7 @@ class Checkpoint:
     """As `torch.amp.GradScaler.state_dict`; empty but for fp16."""
     num_skipped: int
     """Steps that were not finite and changed nothing."""
-    validation: dict | None = None
+    validation: Validation | None = None
     """What the validation of these weights found; None before."""
 
     @property
@@ -76,80 +151,84 @@ class Checkpoint:
 
 def write_checkpoint(run: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
     """Write beside, sync, rename; then remove all but the `keep` newest and the best, and later ones, that a resumed run left
-    behind."""
+    behind. Raises StorageError."""
     folder = run / CHECKPOINTS / f"step-{checkpoint.step:08d}"
-    beside = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
     tensors = {f"{k}.{name}": value for k, state in checkpoint.optimizer["state"].items() for name, value in state.items()}
-    state = {
-        "checkpoint_version": CHECKPOINT_VERSION,
-        "step": checkpoint.step,
-        "recipe": checkpoint.recipe.to_json(),
-        "spec": checkpoint.spec.to_json(),
-        "fingerprint": checkpoint.fingerprint,
-        "cursor": checkpoint.cursor,
-        "budget": checkpoint.budget,
-        "optimizer_groups": checkpoint.optimizer["param_groups"],
-        "scaler": checkpoint.scaler,
-        "num_skipped": checkpoint.num_skipped,
-    }
-    files = {
-        "model.safetensors": save(checkpoint.model),
-        "optimizer.safetensors": save(tensors),
-        "state.json": json.dumps(state, indent=1).encode(),
-    }
+    state = State(
+        step=checkpoint.step,
+        recipe=checkpoint.recipe,
+        spec=checkpoint.spec,
+        fingerprint=checkpoint.fingerprint,
+        cursor=Cursor.of(checkpoint.cursor),
+        budget=checkpoint.budget,
+        optimizer_groups=to_json(checkpoint.optimizer["param_groups"]),
+        scaler=checkpoint.scaler,
+        num_skipped=checkpoint.num_skipped,
+    )
+    files = {MODEL: save(checkpoint.model), OPTIMIZER: save(tensors), STATE: state.encode()}
     if checkpoint.average is not None:
-        files["average.safetensors"] = save(checkpoint.average)
-    files[HASHES] = json.dumps({name: hashlib.sha256(data).hexdigest() for name, data in files.items()}, indent=1).encode()
-    for name, data in files.items():
-        write_synced(beside / name, data)
-    sync_folder(beside)
-    shutil.rmtree(folder, ignore_errors=True)
-    beside.rename(folder)
-    sync_folder(folder.parent)
+        files[AVERAGE] = save(checkpoint.average)
+    with write_folder(folder) as sink:
+        hashes = {name: sink.write(name, data).sha256 for name, data in files.items()}
+        sink.write(HASHES, Hashes(files=hashes).encode())
     names = list_checkpoints(run)
-    at, best = names.index(folder), best_checkpoint(run)
-    for old in names[:at] + [name for name in names[at + keep :] if name != best]:
+    at, stay = names.index(folder), _kept(run)
+    for old in names[:at] + [name for name in names[at + keep :] if name not in stay]:
         shutil.rmtree(old)
-    for left in folder.parent.glob(".step-*.part"):
-        shutil.rmtree(left)
+    remove_leftovers(folder.parent)
     return folder
 
 
-def add_validation(run: Path, step: int, found: dict) -> None:
-    """Note what the validation of a checkpoint found, and which is the best there is."""
-    checkpoints = run / CHECKPOINTS
-    replace_json(checkpoints / f"step-{step:08d}" / VALIDATION, found)
-    losses = {folder.name: loss for folder in list_checkpoints(run) if (loss := _validation_loss(folder)) is not None}
+def add_validation(run: Path, found: Validation) -> None:
+    """Note what the validation of a checkpoint found, and which is the best there is. Raises StorageError."""
+    checkpoints, before = run / CHECKPOINTS, _read_best(run)
+    found.write(checkpoints / f"step-{found.step:08d}" / VALIDATION)
+    losses = _losses(run)
+    if before is not None and (checkpoints / before.checkpoint).is_dir():
+        losses.setdefault(before.checkpoint, before.compared_loss)
     if losses:
         # of equal ones the earlier
         best = min(losses, key=lambda name: (losses[name], name))
-        replace_json(checkpoints / BEST, {"checkpoint": best, "compared_loss": losses[best]})
+        Best(checkpoint=best, compared_loss=losses[best]).write(checkpoints / BEST)
 
 
-def _validation_loss(folder: Path) -> float | None:
-    """What checkpoints are compared by; None if it was not validated, or not to a number."""
-    loss = (read_validation(folder) or {}).get("compared_loss")
-    return loss if isinstance(loss, float) and math.isfinite(loss) else None
+def _losses(run: Path) -> dict[str, float]:
+    """What checkpoints are compared by: of those whose validation came to a number, by name."""
+    found = {folder.name: read_validation(folder) for folder in list_checkpoints(run)}
+    return {name: v.compared_loss for name, v in found.items() if v is not None and v.compared_loss is not None}
 
 
-def read_validation(folder: Path) -> dict | None:
-    """What the validation of a checkpoint found; None before, or where that file is damaged."""
+def read_validation(folder: Path) -> Validation | None:
+    """What the validation of a checkpoint found; None before, or where that file is damaged or of another checkpoint."""
     try:
-        found = json.loads((folder / VALIDATION).read_bytes())
-        return found if isinstance(found, dict) else None
-    except (OSError, ValueError):
+        found = Validation.read(folder / VALIDATION)
+    except FormatError:
         return None
+    return found if folder.name == f"step-{found.step:08d}" or not _NAME.fullmatch(folder.name) else None
 
 
 def best_checkpoint(run: Path) -> Path | None:
-    """The checkpoint with the lowest validation loss so far; None before a first validation, or where that note is damaged."""
+    """The checkpoint with the lowest validation loss so far; None before a first validation. Where the note of it is damaged or
+    gone, what the validations say."""
+    if (note := _read_best(run)) is not None:
+        return run / CHECKPOINTS / note.checkpoint
+    losses = _losses(run)
+    return run / CHECKPOINTS / min(losses, key=lambda name: (losses[name], name)) if losses else None
+
+
+def _read_best(run: Path) -> Best | None:
     try:
-        name = json.loads((run / CHECKPOINTS / BEST).read_bytes())["checkpoint"]
-    except (OSError, ValueError, KeyError, TypeError):
+        return Best.read(run / CHECKPOINTS / BEST)
+    except FormatError:
         return None
-    return run / CHECKPOINTS / name if isinstance(name, str) and _NAME.fullmatch(name) else None
+
+
+def _kept(run: Path) -> set[Path]:
+    """Checkpoints that stay however old they are: the best, or where its note is damaged, whichever may be."""
+    stay = {best} if (best := best_checkpoint(run)) else set()
+    if _read_best(run) is None:
+        stay |= {folder for folder in list_checkpoints(run) if (folder / VALIDATION).exists() and read_validation(folder) is None}
+    return stay
 
 
 def list_checkpoints(run: Path) -> list[Path]:
@@ -161,36 +240,45 @@ def list_checkpoints(run: Path) -> list[Path]:
 def read_checkpoint(folder: Path) -> Checkpoint:
     """Read one checkpoint folder, hashes verified. Raises CheckpointError."""
     try:
-        manifest = json.loads((folder / HASHES).read_bytes())
-        files = {name: (folder / name).read_bytes() for name in manifest}
-        for name, digest in manifest.items():
-            if hashlib.sha256(files[name]).hexdigest() != digest:
-                raise CheckpointError(f"{folder / name}: damaged (SHA-256 differs from {HASHES}); use another checkpoint")
-        state = json.loads(files["state.json"])
-        if state["checkpoint_version"] != CHECKPOINT_VERSION:
-            raise CheckpointError(f"{folder}: version {state['checkpoint_version']}, this molstream reads {CHECKPOINT_VERSION}")
-        if _NAME.fullmatch(folder.name) and folder.name != f"step-{state['step']:08d}":
-            raise CheckpointError(f"{folder}: is of step {state['step']}, expected the step in its name; use another checkpoint")
-        optimizer: dict = {"state": {}, "param_groups": state["optimizer_groups"]}
-        for name, value in load(files["optimizer.safetensors"]).items():
+        files = _read_files(folder)
+        state = State.parse(files[STATE], where=str(folder / STATE))
+        if _NAME.fullmatch(folder.name) and folder.name != f"step-{state.step:08d}":
+            raise CheckpointError(f"{folder}: is of step {state.step}, expected the step in its name; use another checkpoint")
+        optimizer: dict = {"state": {}, "param_groups": state.optimizer_groups}
+        for name, value in load(files[OPTIMIZER]).items():
             parameter, key = name.split(".", 1)
             optimizer["state"].setdefault(int(parameter), {})[key] = value
         return Checkpoint(
-            step=state["step"],
-            recipe=Recipe.from_json(state["recipe"]),
-            spec=DataSpec.from_json(state["spec"]),
-            fingerprint=state["fingerprint"],
-            cursor=state["cursor"],
-            budget=state["budget"],
-            model=load(files["model.safetensors"]),
-            average=load(files["average.safetensors"]) if "average.safetensors" in files else None,
+            step=state.step,
+            recipe=state.recipe,
+            spec=state.spec,
+            fingerprint=state.fingerprint,
+            cursor=asdict(state.cursor),
+            budget=state.budget,
+            model=load(files[MODEL]),
+            average=load(files[AVERAGE]) if AVERAGE in files else None,
             optimizer=optimizer,
-            scaler=state["scaler"],
-            num_skipped=state["num_skipped"],
+            scaler=state.scaler,
+            num_skipped=state.num_skipped,
             validation=read_validation(folder),
         )
-    except (OSError, json.JSONDecodeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        raise CheckpointError(f"{folder}: not a complete checkpoint ({type(error).__name__}: {error})") from error
+    except CheckpointError:
+        raise
+    except (ShardError, SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{folder}: not a complete checkpoint: {error}") from error
+
+
+def _read_files(folder: Path) -> dict[str, bytes]:
+    """Every file of a checkpoint, as it was written. Raises CheckpointError, ShardError."""
+    store, files = Folder(folder), {}
+    for name, digest in Hashes.read(folder / HASHES).files.items():
+        with store.open(name) as file:
+            files[name] = read_all(file)
+        if hashlib.sha256(files[name]).hexdigest() != digest:
+            raise CheckpointError(f"{folder / name}: damaged (SHA-256 differs from {HASHES}); use another checkpoint")
+    if lacking := [name for name in (MODEL, OPTIMIZER, STATE) if name not in files]:
+        raise CheckpointError(f"{folder / HASHES}: lists no {lacking[0]}; use another checkpoint")
+    return files
 
 
 def newest_checkpoint(

@@ -2,13 +2,16 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, get_available_trackers
 from torch.utils.tensorboard import SummaryWriter
 
+from molstream.shards.store.documents import encode_line
+from molstream.shards.store.lines import LineWriter, read_json_lines
+from molstream.shards.store.writing import write_bytes
 from molstream.trainers.errors import RunError
 
 LOG = "log.jsonl"
@@ -29,18 +32,26 @@ def check_trackers(names: Sequence[str]) -> None:
 class RunLog:
     """Appends to a run's log; on resume, lines after the checkpoint's step are dropped, for they will come again."""
 
-    def __init__(self, run: Path, *, step: int, is_validated: bool, accelerator: Accelerator, config: Mapping):
-        """`is_validated`: whether the validation at `step`, if there is one, will not come again."""
+    def __init__(
+        self,
+        run: Path,
+        *,
+        step: int,
+        is_validated: bool,
+        accelerator: Accelerator,
+        config: Mapping,
+        on_problem: Callable[[str], None] = lambda text: None,
+    ):
+        """`is_validated`: whether the validation at `step`, if there is one, will not come again. `on_problem` is told of damaged
+        lines, which are dropped. Raises StorageError."""
         self.path, self.accelerator = run / LOG, accelerator
         self.last_validation = -1
         if self.path.exists():
             again = ("validation", step) if not is_validated else None
-            kept = [line for line in read_log(run) if line["step"] <= step and (line["kind"], line["step"]) != again]
+            kept = [line for line in read_log(run, on_problem) if line["step"] <= step and (line["kind"], line["step"]) != again]
             self.last_validation = max((line["step"] for line in kept if line["kind"] == "validation"), default=-1)
-            beside = self.path.with_name(LOG + ".part")
-            beside.write_text("".join(json.dumps(line) + "\n" for line in kept))
-            beside.rename(self.path)
-        self.file = self.path.open("a", buffering=1)
+            write_bytes(self.path, b"".join(map(encode_line, kept)))
+        self.lines = LineWriter(self.path)
         self.board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
         flat = {k: v if isinstance(v, (int, float, str)) else json.dumps(v) for k, v in config.items()}
         accelerator.init_trackers("molstream", config=flat)
@@ -52,7 +63,7 @@ class RunLog:
     def add(self, kind: str, step: int, values: Mapping[str, float | None]) -> None:
         """One line; numbers that are not finite are written as null."""
         clean = {k: v if v is not None and math.isfinite(v) else None for k, v in values.items()}
-        self.file.write(json.dumps({"kind": kind, "step": step} | clean) + "\n")
+        self.lines.add({"kind": kind, "step": step} | clean)
         numbers = {f"{kind}/{name}": value for name, value in clean.items() if value is not None}
         for name, value in numbers.items():
             self.board.add_scalar(name, value, step)
@@ -60,24 +71,18 @@ class RunLog:
 
     def close(self) -> None:
         """Flush and close all."""
-        self.file.close()
+        self.lines.close()
         self.board.close()
         # not end_training, which leaves the group of processes too
         for tracker in self.accelerator.trackers:
             tracker.finish()
 
 
-def read_log(run: Path) -> list[dict]:
-    """The lines of a run's log; those that a crash cut short or damaged are left out. Empty without a log."""
-    if not (run / LOG).exists():
-        return []
-    lines = []
-    for text in (run / LOG).read_text(errors="replace").splitlines():
-        try:
-            line = json.loads(text)
-            whole = isinstance(line["kind"], str) and isinstance(line["step"], int)
-        except (json.JSONDecodeError, KeyError, TypeError):
-            continue
-        if whole:
-            lines.append(line)
+def read_log(run: Path, on_problem: Callable[[str], None] = lambda text: None) -> list[dict]:
+    """The lines of a run's log, to the last whole one; `on_problem` is told of damaged ones, which are left out. Empty without a
+    log."""
+    found, damaged = read_json_lines(run / LOG)
+    lines = [line for line in found if isinstance(line.get("kind"), str) and type(line.get("step")) is int]
+    if damaged := damaged + len(found) - len(lines):
+        on_problem(f"{run / LOG}: {damaged} damaged lines are left out")
     return lines

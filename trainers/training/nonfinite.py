@@ -6,7 +6,6 @@ Packs are those whose loss is not finite, or all of the step where only its grad
 trainers/training/step.py.
 """
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +14,7 @@ from typing import NamedTuple
 
 import torch
 
+from molstream.shards.store.lines import LineWriter
 from molstream.streamer.loader import Loader
 from molstream.trainers.config import Recipe
 from molstream.trainers.distributed.process_group import ProcessGroup
@@ -110,8 +110,8 @@ class NonfiniteCheck:
             if lane in lanes or not lanes
         ]
         line = {"step": pending.step, "epoch": pending.epoch, "loss_is_finite": not lanes, "packs": packs}
-        with (self.run / NONFINITE).open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        with LineWriter(self.run / NONFINITE) as lines:
+            lines.add(line)
 
     def _explain(self, pending: PendingStep, what: str) -> TrainError:
         if self._in_a_row > MOST_IN_A_ROW:

@@ -10,33 +10,33 @@ from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 
 from molstream.shards.format.reader import ShardSet
+from molstream.shards.store.locks import Lock
 from molstream.streamer.config import StreamConfig
 from molstream.streamer.loader import Loader
 from molstream.trainers.config import Recipe
 from molstream.trainers.distributed.device import compile_network, find_device, keep_freed_memory
 from molstream.trainers.distributed.process_group import ProcessGroup, Stopped
 from molstream.trainers.errors import CheckpointError, OtherProcessError, RunError, TrainError
-from molstream.trainers.jobs.evaluate import Results, evaluate, iter_metrics, plan_budget
+from molstream.trainers.jobs.evaluate import Results, evaluate, iter_metrics, plan_budget, write_results
 from molstream.trainers.models.export import write_model
 from molstream.trainers.models.loss import Loss, Targets
 from molstream.trainers.models.network import base_shapes, build_network, use_threads
 from molstream.trainers.runs.checkpoint import (
     CHECKPOINTS,
     Checkpoint,
+    Validation,
     add_validation,
     find_differences,
     newest_checkpoint,
     read_checkpoint,
     write_checkpoint,
 )
-from molstream.trainers.runs.files import replace_json
 from molstream.trainers.runs.folder import RESULTS, open_run
 from molstream.trainers.runs.log import RunLog, check_trackers
 from molstream.trainers.spec import DataSpec
@@ -118,7 +118,7 @@ class Trainer:
         self.processes = ProcessGroup.here()
         self.shard_set, self.run, self.num_threads = shard_set, run, num_threads
         self.reporter: Reporter = reporter if reporter is not None and self.processes.is_first else Silent()
-        self.lock: TextIO | None = None
+        self.lock: Lock | None = None
         self.log: RunLog | None = None
         self.average: MovingAverage | None = None
         # what a checkpoint will say otherwise
@@ -244,6 +244,7 @@ class Trainer:
                     is_validated=self.is_validated,
                     accelerator=self.accelerator,
                     config=self.recipe.to_json(),
+                    on_problem=self.reporter.message,
                 )
         with warnings.catch_warnings():
             # broadcast_buffers has another name in PyTorch 2.13, which Accelerate does not know yet
@@ -386,7 +387,8 @@ class Trainer:
             self.log.add("validation", self.step, dict(iter_metrics(results)))
         if self.saved_step == self.step:
             found = results.to_json()
-            add_validation(self.run, self.step, {k: found[k] for k in ("compared_loss", "loss", "task_sets", "complete")})
+            noted = {k: found[k] for k in ("step", "compared_loss", "loss", "complete", "task_sets")}
+            add_validation(self.run, Validation(**noted))
         self.reporter.validation(results)
 
     def _save(self) -> None:
@@ -419,7 +421,7 @@ class Trainer:
 
     def _export(self, results: Results | None) -> None:
         if results is not None:
-            replace_json(self.run / RESULTS, results.to_json())
+            write_results(results, self.run / RESULTS)
         write_model(self.run / MODEL, self._checkpoint())
 
     def _describe(self) -> None:
@@ -437,7 +439,7 @@ class Trainer:
                 "model": f"{recipe.layer} {recipe.hidden} x {recipe.num_layers}, {self.network.num_parameters:,} parameters"
                 + "".join(f", {text}" for text in _extras(recipe)),
                 "tasks": ", ".join(f"{h.name} ({len(h.tasks)}, {h.level}, {self.loss.names[h.name]})" for h in self.spec.heads),
-                "step": f"{recipe.num_lanes} packs of {self.budget} (graphs, atoms, edges), {len(self.loader):,} steps an epoch",
+                "step": f"{recipe.num_lanes} packs of {self.budget} (graphs, atoms, edges), {len(self.loader):,} steps per epoch",
                 "device": f"{several}{self.device.type}, {torch.get_num_threads()} threads, {recipe.precision}",
             },
         )
