@@ -39,7 +39,11 @@ def copy_rows(molecules, ptr, rows, width, out, pad):
     return at
 
 
-@kernel("i8[:], i8[:], u4[:], i8, u4[:], u4", "i8[:], i8[:], u2[:], i8, u2[:], u2")
+@kernel(
+    "i8[:], i8[:], u1[:], i8, u1[:], u1",
+    "i8[:], i8[:], u2[:], i8, u2[:], u2",
+    "i8[:], i8[:], u4[:], i8, u4[:], u4",
+)
 def gather_rows(molecules, ptr, rows, width, out, pad):
     """The same, for Python."""
     return copy_rows(molecules, ptr, rows, width, out, pad)

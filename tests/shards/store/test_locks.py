@@ -45,7 +45,11 @@ def test_a_second_process_is_refused_and_told_who_holds_it_until_that_is_killed(
 
 def test_a_child_process_does_not_inherit_it(tmp_path):
     held = lock(tmp_path)
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False)
+    child = subprocess.Popen(
+        [sys.executable, "-c", "print(flush=True); input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, close_fds=False
+    )
+    # it runs, so the system has closed what it does not inherit
+    child.stdout.readline()
     held.close()
     with lock(tmp_path):
         pass
