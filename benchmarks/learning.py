@@ -319,7 +319,7 @@ class Trainings:
             "arguments": training.arguments,
             "fingerprint": self.shard_set.manifest.fingerprint,
             "parameters": int(parameters[1].replace(",", "")) if parameters else None,
-            # of one that was stopped in between nobody knows
+            # that of a run that was stopped in between is unknown
             "seconds": None if begun else seconds,
             "tasks": self.check(found),
             "eval": found,

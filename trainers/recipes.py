@@ -51,7 +51,7 @@ def smoke() -> Recipe:
 
 
 def _pm6(layer: str, hidden: int, task_sets: tuple[str, ...] = ("g62", "n7")) -> Recipe:
-    """PM6_83M after arXiv 2310.04292: about 2,600 molecules a step, 50 epochs, 10 of them warm-up. Never run at full size."""
+    """PM6_83M after arXiv 2310.04292: about 2,600 molecules per step, 50 epochs, 10 of them warm-up. Never run at full size."""
     return Recipe(
         name="-".join([f"pm6-{layer}", *(task_sets if len(task_sets) == 1 else ())]),
         task_sets=task_sets,
@@ -71,9 +71,8 @@ def _pm6(layer: str, hidden: int, task_sets: tuple[str, ...] = ("g62", "n7")) ->
 
 
 def largemix_gine() -> Recipe:
-    """PCQM4M_G25_N4, PCBA_1328 and both L1000, joined (docs/data.md): about 2,600 molecules a step, 100 epochs. Never run at full
-    size.
-    """
+    """PCQM4M_G25_N4, PCBA_1328 and both L1000, joined (docs/data.md): about 2,600 molecules per step, 100 epochs. Never run at
+    full size."""
     return replace(
         _pm6("gine", 704),
         name="largemix-gine",
@@ -88,7 +87,7 @@ def largemix_gine() -> Recipe:
 
 
 def toymix_gine() -> Recipe:
-    """QM9, Tox21 and ZINC12k, joined (docs/data.md): about 200 molecules a step, 100 epochs. Never run at full size."""
+    """QM9, Tox21 and ZINC12k, joined (docs/data.md): about 200 molecules per step, 100 epochs. Never run at full size."""
     return Recipe(
         name="toymix-gine",
         task_sets=("qm9", "tox21", "zinc"),

@@ -25,7 +25,7 @@ from molstream.kernels.codec import _labels
 class SparseLabels(NamedTuple):
     presence: np.ndarray
     """uint8 (T): 0 every molecule has the task, 1 presence bitmap, 2 row list."""
-    count: np.ndarray  # type: ignore[assignment]  # shadows tuple.count, which nobody needs
+    count: np.ndarray  # type: ignore[assignment]  # shadows tuple.count, which is not used
     """uint32 (T): molecules that have the task."""
     coding: np.ndarray
     """uint8 (T): 0 plain, 1 table, 2 delta."""

@@ -82,7 +82,7 @@ def check_edges(x: np.ndarray, edges: Edges, table: np.ndarray | None) -> None:
     source, target, code, order, ptr = edges
     if len(ptr) != len(x) + 1 or (table is not None and table.shape[1:] != x.shape[1:]):
         raise ValueError(f"edges of {len(ptr) - 1} atoms, states {x.shape}, table {None if table is None else table.shape}")
-    # without a table nobody reads codes
+    # without a table codes are not read
     problem, where = _messages.check_edges(source, target, code, order, ptr, _ANY_CODE if table is None else len(table))
     if problem:
         raise ValueError(_PROBLEMS[problem].format(where))

@@ -1,4 +1,4 @@
-"""Graph-level labels as (graph, task, value): what is there and nothing else, for thousands of tasks of which a molecule has few.
+"""Graph-level labels as (graph, task, value), present ones only: for thousands of tasks of which a molecule has few.
 
     stored    task 0: molecules 0 2 | task 1: - | task 2: molecule 0          (SparseLabels)
     listed    molecule 0: tasks 0 2 | molecule 1: - | molecule 2: task 0      (LabelRows)

@@ -41,8 +41,8 @@ atom, then K + l for each of its bonds to earlier atoms. Bonds are sorted by (la
     C1CC1, one kind of atom, bonds (1, single), (2, single):   0   0 1   0 2 1   tokens 0 0 1 0 2 1
 
 **Labels.** `count[t]` molecules have task t: all (`presence` 0), those with bit i & 7 of byte i >> 3 set in the next ceil(N / 8)
-bytes of `bitmap` (1), or the next `count[t]` of `rows`, rising (2). At atom level such a molecule has one value an atom, in
-stored order, NaN where that atom has none; at bond level one a bond; at pair level one for each pair of atoms i <= j, sorted by
+bytes of `bitmap` (1), or the next `count[t]` of `rows`, rising (2). At atom level such a molecule has one value per atom, in
+stored order, NaN where that atom has none; at bond level one per bond; at pair level one for each pair of atoms i <= j, sorted by
 (j, i). A task of bonds or pairs is two columns, 2 t: smaller to larger atom, or both ways, and 2 t + 1: larger to smaller. The
 dtype of `table` is the precision of all: labels are f4, or were rounded to f2.
 The key of a value is its bits as a signed integer of that width, all but the sign inverted if it is negative. Each value is

@@ -1,4 +1,4 @@
-"""index.parquet: one row a block, all that planning and ranged reads need. Nothing here grows with molecules.
+"""index.parquet: one row per block, all that planning and ranged reads need. Nothing here grows with molecules.
 
 Columns: split, shard, block; num_molecules, num_atoms, num_bonds; max_atoms, max_bonds, max_graph_labels (labels at graph level
 that are not NaN), the most of any one molecule, and the ids of the first such molecules; counts of molecule sizes

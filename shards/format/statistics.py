@@ -68,7 +68,7 @@ class LabelMoments:
 
     @property
     def std(self) -> np.ndarray:
-        """Population standard deviation (T); 1 where it would be 0 or there are no labels, so that nobody divides by 0."""
+        """Population standard deviation (T); 1 where it would be 0 or there are no labels, so that it can be divided by."""
         std = np.sqrt(self.m2 / np.maximum(self.count, 1))
         return np.where(std > 0, std, 1.0)
 
@@ -98,7 +98,7 @@ HISTOGRAMS = ("atoms", "bonds", "elements", "bond_types")
 
 
 def count_structure(molecules: Molecules) -> dict[str, dict[str, int]]:
-    """Histograms of a run of molecules: atoms and bonds a molecule, elements (atomic numbers) and types of bonds."""
+    """Histograms of a run of molecules: atoms and bonds per molecule, elements (atomic numbers) and types of bonds."""
     columns = {
         "atoms": molecules.num_atoms,
         "bonds": molecules.num_bonds,

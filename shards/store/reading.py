@@ -85,7 +85,7 @@ class LocalFile:
         if not stat.S_ISREG(status.st_mode):
             os.close(descriptor)
             raise FormatError(f"{path}: {_kind_of(status.st_mode)}, expected a regular file")
-        # an object of Python's, which closes itself should nobody else
+        # as files of Python do, where it was not closed otherwise
         self._file = io.FileIO(descriptor)
         self._descriptor, self._size, self._stamp = descriptor, status.st_size, (status.st_size, status.st_mtime_ns)
 

@@ -1,7 +1,7 @@
 """Tasks on a Ray cluster (extra `molstream[ray]`): the same functions as anywhere else. The only file that imports Ray.
 
 Every node sees the inputs and the output folder under the same paths. A task whose node is lost runs again on another; what it
-had begun is a `.part` file that nobody reads.
+had begun is a `.part` file that is never read.
 """
 
 import logging

@@ -75,7 +75,7 @@ class Results:
         }
 
     def to_table(self) -> pa.Table:
-        """A row a task: where it belongs, how many labels, and a column for each metric, null where it is undefined."""
+        """One row per task: where it belongs, how many labels, and a column for each metric, null where it is undefined."""
         rows = [
             {
                 "split": self.split,

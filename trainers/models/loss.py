@@ -49,7 +49,7 @@ class Targets(nn.Module):
 
 
 def label_columns(batch: Batch, level: str) -> Tensor:
-    """Labels of a level (R, T), NaN where absent: of bonds a row a directed edge, of pairs a row a direction."""
+    """Labels of a level (R, T), NaN where absent: of bonds one row per directed edge, of pairs one row per direction."""
     if level == "graph":
         return batch.dense_graph_labels()
     if level == "atom":
