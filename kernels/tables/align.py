@@ -62,9 +62,9 @@ def align_bonds(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Lay each task's lists onto the bonds of N molecules with B bonds.
 
-    `bond_index` (B): number of each bond in the order of the lists, negative for one they leave out. A list has one entry per bond,
-    or two: first begin to end, then end to begin. `is_reversed` (B): begin is the larger atom. Returns float32 (B, T, 2), NaN
-    where absent: the bond's label, or smaller to larger atom; larger to smaller, if the list says so. And what became of each
+    `bond_index` (B): number of each bond in the order of the lists, negative for one they leave out. A list has one entry per
+    bond, or two: first begin to end, then end to begin. `is_reversed` (B): begin is the larger atom. Returns float32 (B, T, 2),
+    NaN where absent: the bond's label, or smaller to larger atom; larger to smaller, if the list says so. And what became of each
     molecule's lists.
     """
     sizes = np.diff(bond_ptr)
