@@ -442,7 +442,7 @@ def test_a_walk_looks_no_farther_than_it_can_return_from():
 
 
 def test_a_component_that_is_too_dense_is_refused_by_number(monkeypatch):
-    monkeypatch.setattr("molstream.kernels.chemistry.positional._positional.laplacian", lambda *_: 1)
+    monkeypatch.setattr("molstream.kernels.chemistry.positional._positional.large_laplacian", lambda *_: 1)
     with pytest.raises(ValueError, match=r"molecule 1 \(130 atoms, 8385 bonds\): too densely connected to decompose"):
         laplacian(*arrays_of([chain(3), complete(130)]))
 
