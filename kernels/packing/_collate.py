@@ -39,11 +39,7 @@ def copy_rows(molecules, ptr, rows, width, out, pad):
     return at
 
 
-@kernel(
-    "i8[:], i8[:], u1[:], i8, u1[:], u1",
-    "i8[:], i8[:], u2[:], i8, u2[:], u2",
-    "i8[:], i8[:], u4[:], i8, u4[:], u4",
-)
+@kernel(*(f"i8[:], i8[:], {bits}[:], i8, {bits}[:], {bits}" for bits in ("u4", "u2", "u1")))
 def gather_rows(molecules, ptr, rows, width, out, pad):
     """The same, for Python."""
     return copy_rows(molecules, ptr, rows, width, out, pad)
