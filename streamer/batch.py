@@ -201,9 +201,16 @@ def field_of(column: Column) -> str:
     return f"{column.name}_{column.suffix}"
 
 
-def make_batch(storage: Tensor, layout: Layout, ids: np.ndarray | None, window_rows: np.ndarray | None) -> Batch:
-    """A batch whose tensors are views of `storage`, which is filled."""
-    tensors = layout.tensors(storage)
+def make_batch(
+    storage: Tensor,
+    layout: Layout,
+    ids: np.ndarray | None,
+    window_rows: np.ndarray | None,
+    *,
+    tensors: dict[str, Tensor] | None = None,
+) -> Batch:
+    """A batch whose tensors are views of `storage`, which is filled; `tensors`: these views, if they have been made."""
+    tensors = layout.tensors(storage) if tensors is None else tensors
     columns = {name: tensors.pop(name) for name in layout.columns}
     return Batch(**tensors, columns=columns, ids=ids, window_rows=window_rows, storage=storage, layout=layout)
 

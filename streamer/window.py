@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
 from molstream.kernels.packing.collate import PackColumns, collate_pack, collate_pairs, collate_rows, count_labels
 from molstream.kernels.packing.packs import PackingError, num_packs, pack_molecules
@@ -277,7 +278,9 @@ def collate(window: Window | None, pack: int, *, layout: Layout, pin_memory: boo
         else:
             count_labels(labels, out=number)
     ids = None if molecules.ids is None else molecules.ids[first:last].copy()
-    return make_batch(storage, layout, ids, place[first:last].copy())
+    # of arrays, as views of a tensor cost four times as much
+    tensors = {name: torch.from_numpy(array) for name, array in out.items()}
+    return make_batch(storage, layout, ids, place[first:last].copy(), tensors=tensors)
 
 
 def _gather(members: np.ndarray, ptr: np.ndarray, rows: np.ndarray | None, out: np.ndarray, pad: float) -> None:
