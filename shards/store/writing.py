@@ -74,12 +74,16 @@ def write_beside(path: Path, *, scratch: Path | None = None) -> Iterator[Sink]:
     try:
         with _reported(path):
             file = beside.open("xb")
-        with file:
+        try:
             sink = Sink(file, path)
             yield sink
             with _reported(path):
                 file.flush()
                 os.fsync(file.fileno())
+        finally:
+            # where the block failed, what is still buffered may not fit on the disk either, which is not the news
+            with suppress(OSError):
+                file.close()
         with _reported(path):
             beside.replace(path)
             sync_folder(path.parent)
