@@ -39,6 +39,15 @@ PM6_SCHEMA = pa.schema(
 )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Before several processes start: compile what they would each compile."""
+    shares = 0 if hasattr(config, "workerinput") else config.getoption("numprocesses", None) or 0
+    script = [sys.executable, str(ROOT / "tests/compile_kernels.py")]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    for child in [subprocess.Popen([*script, str(share), str(shares)], env=env) for share in range(shares)]:
+        assert child.wait() == 0
+
+
 def write_pm6(path: Path, rows: list[dict], dtypes: dict[str, pa.DataType] | None = None) -> Path:
     """Write `rows` as a table of PM6_83M's columns; what a row does not name is null. `dtypes` overrides column types."""
     schema = pa.schema([pa.field(f.name, (dtypes or {}).get(f.name, f.type)) for f in PM6_SCHEMA])

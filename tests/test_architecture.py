@@ -511,6 +511,7 @@ def test_a_blocked_package_is_really_blocked(python, name):
     assert "halted" in done.stderr
 
 
+@pytest.mark.slow
 def test_training_needs_no_rdkit(python, sample_set, tmp_path):
     done = python(*f"-m molstream pretrain {sample_set.path} --out run --recipe smoke --steps 4".split(), without=("rdkit",))
     assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
@@ -523,6 +524,7 @@ def test_a_recipe_is_checked_without_torch(python):
     assert "recipe smoke: layer is 'gat', expected one of gcn, gin, gine, gated, mpnn" in done.stderr
 
 
+@pytest.mark.slow
 def test_building_and_reading_a_shard_set_need_no_torch(python, sample_table, sample_set, tmp_path):
     without = ("torch", "webdataset", "accelerate")
     done = python(*f"-m molstream build {sample_table} --out set --split-fractions 80,10,10".split(), without=without)

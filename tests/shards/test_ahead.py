@@ -61,6 +61,7 @@ def python(tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_a_first_run_calls_the_kernels_that_are_compiled_ahead_and_with_the_arguments_they_name(python):
     found = python(RUN)
     assert found == {kind: [] for kind in ("not called", "not listed", "called otherwise", "not called so")}

@@ -199,6 +199,7 @@ def test_rows_are_split_by_position_in_exactly_the_order_of_pythons_shuffle(look
     assert verify(shard_set).problems == []
 
 
+@pytest.mark.slow
 def test_position_splits_are_the_same_bytes_with_one_worker_and_with_two(looks, build_look, folder_bytes, monkeypatch):
     monkeypatch.setattr("molstream.shards.inputs.tables.RANGE_ROWS", 25)
     monkeypatch.setattr("molstream.shards.inputs.tables.MIN_RANGE_ROWS", 25)

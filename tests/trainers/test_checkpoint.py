@@ -42,8 +42,9 @@ def stop_after(steps: int):
     return lambda: next(polls) >= steps
 
 
-@pytest.mark.parametrize(("num_steps", "kills", "seed"), [(24, 2, 0), pytest.param(400, 20, 1, marks=pytest.mark.slow)])
-def test_a_run_that_is_killed_again_and_again_ends_with_the_same_weights(sample_set, tiny, tmp_path, num_steps, kills, seed):
+@pytest.mark.slow
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_weights(sample_set, tiny, tmp_path):
+    num_steps, kills, seed = 400, 20, 1
     recipe = replace(
         tiny, num_steps=num_steps, save_steps=1, eval_steps=7, eval_packs=3, log_steps=3, ema_decay=0.9, keep_checkpoints=1
     )

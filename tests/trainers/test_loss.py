@@ -250,7 +250,7 @@ def test_padding_stays_inert_in_deep_networks_without_norm(sample_set, tiny, lay
     spec, recipe = DataSpec.of(sample_set), replace(tiny, layer=layer, norm=False, num_layers=14, hidden=16)
     network = build_network(spec, recipe).eval()
     molecules = sample_set.read_block(0)
-    nearly_empty, empty = batches_of(sample_set, molecules, [np.arange(3), np.empty(0, np.int64)], Budget(64, 4096, 16_000))
+    nearly_empty, empty = batches_of(sample_set, molecules, [np.arange(3), np.empty(0, np.int64)], Budget(64, 1024, 8_000))
     counts = count_labels([nearly_empty, empty], spec)
     targets, loss = Targets(spec), Loss(spec, recipe)
     for batch in (nearly_empty, empty):
