@@ -43,7 +43,7 @@ def main() -> None:
             subprocess.run([sys.executable, "-c", KERNELS], env=environment(HERE, cache), check=True)
         return
     if options.tree and not (options.tree / "molstream" / "__init__.py").is_file():
-        parser.error(f"{options.tree} is no checkout of this package: it has no molstream/__init__.py, so the installed one would be measured")
+        parser.error(f"{options.tree} has no molstream/__init__.py, so the installed package would be measured")
     trees = {"this": HERE} | ({"other": options.tree.resolve()} if options.tree else {})
     found: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for run in range(options.runs):
