@@ -48,7 +48,7 @@ def keep_freed_memory() -> None:
     """Have glibc keep memory that is freed for what is allocated next, for the rest of the process; elsewhere nothing.
 
     A step on a CPU frees and allocates the same large arrays again and again. Given back to the system each time, they come as
-    new pages, more than 30,000 a step: a sixth of its time (benchmarks/train.md). The price: the process stays as large.
+    new pages, more than 30,000 per step: a sixth of its time (benchmarks/train.md). The price: the process stays as large.
     """
     if sys.platform != "linux" or not hasattr(libc := ctypes.CDLL(None), "mallopt"):
         return
