@@ -18,8 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from molstream.shards.errors import InputError, SchemaError, StorageError
+from molstream.shards.inputs.arrow import to_texts
 from molstream.shards.inputs.datasets import SMILES_COLUMNS, Dataset, TableSpec, list_names, resolve_dataset
-from molstream.shards.inputs.rows import Rows, check_columns, decode_rows, text_batch
+from molstream.shards.inputs.rows import Rows, check_columns, check_type, decode_rows, text_batch
 
 T = TypeVar("T")
 MAX_LINE = 1 << 27
@@ -327,8 +328,9 @@ def iter_smiles(url: str, *, column: str | None = None, batch_rows: int = 8192) 
             with fsspec.open(url, "rb") as file:
                 parquet = pq.ParquetFile(file)
                 name = _smiles_column(url, parquet.schema_arrow.names, column)
-                for batch in parquet.iter_batches(batch_rows, columns=[name]):
-                    yield [None if s is None else str(s) for s in batch.column(0).to_pylist()]
+                check_type(url, parquet.schema_arrow, name, "text")
+                for batch in parquet.iter_batches(batch_rows, columns=[name], use_threads=False):
+                    yield to_texts(batch.column(0))
         else:
             with _open_text(url) as (names, rows):
                 if column and names == ["smiles"] and column != "smiles":
