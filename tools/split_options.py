@@ -73,7 +73,8 @@ class SplitArguments:
             fields["splits"] = Path(file).name
         for option, value in (("--split-fractions", self.split_fractions), ("--split-seed", self.split_seed)):
             if value is not None and not any(rule in RULES for rule in used):
-                raise InputError(f"{option} and a file of splits: expected one of them")
+                what = "a file of splits" if isinstance(file, str) else "splits that files or columns name"
+                raise InputError(f"{option} and {what}: expected one of them")
         return fields, file
 
     def _each_rule(self, names: list[str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 call describes any other table."""
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -283,8 +284,10 @@ def _advice(spec: TableSpec, smiles: str, missing: list[str], names: Sequence[st
         usual = next((name for name in SMILES_COLUMNS if name in names), "COLUMN")
         why = "if that has the atoms in the order of the lists, " if usual != "COLUMN" else ""
         return f"; {why}name the column of SMILES with --smiles-column {table}{usual}"
-    if any("," in name and any(part.strip() in missing for part in name.split(",")) for name in names):
-        return "; a name with a comma is written in double quotes, like --graph-columns '\"a,b\",c'"
+    parts = (name for name in names if "," in name and any(part.strip() in missing for part in name.split(",")))
+    if whole := next(parts, None):
+        quoted = '"' + whole.replace('"', '""') + '"'
+        return f"; a name with a comma is written in double quotes, like --graph-columns {shlex.quote(quoted)}"
     return ""
 
 
