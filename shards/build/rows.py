@@ -83,7 +83,7 @@ def _read_column(files: Sequence[InputFile], column: str, num_rows: int, options
     for file in files:
         splits.where = f"{file.url}, column {column}"
         for texts in iter_column(file.url, column):
-            first = splits.put_next(np.array([splits.code(text or "") for text in texts], np.uint8), first)
+            first = splits.put_next(np.array([splits.code_of_cell(text) for text in texts], np.uint8), first)
     splits.check_length(first)
     return splits.finish(needs_train=False)
 

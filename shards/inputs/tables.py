@@ -346,7 +346,7 @@ def _iter_texts(url: str, choose: Callable[..., str], *, what: str, batch_rows: 
                 name = choose(parquet.schema_arrow.names, is_lines=False)
                 check_type(url, parquet.schema_arrow, name, what)
                 for batch in parquet.iter_batches(batch_rows, columns=[name], use_threads=False):
-                    yield to_texts(batch.column(0))
+                    yield to_texts(batch.column(name))
         else:
             with _open_text(url) as (names, rows):
                 place = names.index(choose(names, is_lines=names == ["smiles"]))

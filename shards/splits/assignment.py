@@ -15,6 +15,7 @@ import numpy as np
 
 from molstream.kernels.tables.assign import assign_rows
 from molstream.shards.errors import InputError, SchemaError, show
+from molstream.shards.inputs.cells import MISSING_WORDS
 
 NO_SPLIT = 255
 """Assignment of a row that is in no split."""
@@ -24,6 +25,7 @@ CHUNK_ROWS = 1 << 18
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 """Names of splits are parts of file names: no separator, no dot or hyphen in front."""
 _EXPECTED = "a letter or digit, then up to 31 letters, digits, dots, _ or -"
+_NO_NAME = frozenset([*MISSING_WORDS, "nan", "NaN"])
 NO_RENAMES: Mapping[str, str] = MappingProxyType({})
 _ALIASES = {"valid": "val", "validation": "val"}
 
@@ -70,6 +72,10 @@ class SplitAssigner:
         if name not in self._codes:
             self._codes[name] = self._new_code(name.strip())
         return self._codes[name]
+
+    def code_of_cell(self, text: str | None) -> int:
+        """The same for a cell of a column, which may be null or a word for that."""
+        return NO_SPLIT if text is None or text.strip() in _NO_NAME else self.code(text)
 
     def _new_code(self, name: str) -> int:
         if not name:
@@ -162,7 +168,9 @@ def check_train(where: str, names: Sequence[str], assignment: np.ndarray) -> Non
     """Raises SchemaError if no row is in the split train; `where` says who names the splits."""
     if "train" not in names:
         found = ", ".join(names) or "none"
-        raise SchemaError(f"{where}: no split is called train; found {found}" + (_rename(names[0], "train") if names else ""))
+        likely = next((name for name in names if name.lower().startswith("tr")), "NAME")
+        advice = _rename(likely, "train") if names else ""
+        raise SchemaError(f"{where}: no split is called train; found {found}{advice}")
     if not (assignment == list(names).index("train")).any():
         raise SchemaError(f"{where}: split train has no rows")
 

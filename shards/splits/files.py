@@ -11,9 +11,9 @@ twice. The price: splits that are given in another way, such as by SMILES or as 
     .csv.gz    names: one per row in order, or with a column `row` of row numbers for any rows in any order
     .parquet   the same
 
-Row numbers count from 0 over all tables of the input in their order. A row with a blank or null name is in no split. Names are
-ASCII letters, digits, dots, _ and -, and begin with a letter or digit; `valid` and `validation` are `val`. An index that pandas
-wrote beside them is left out if it is 0, 1, 2, ..., and so says nothing.
+Row numbers count from 0 over all tables of the input in their order. A row whose name is blank, null or a word for that (NA, None,
+nan, ...) is in no split. Names are ASCII letters, digits, dots, _ and -, and begin with a letter or digit; `valid` and `validation`
+are `val`. An index that pandas wrote beside them is left out if it is 0, 1, 2, ..., and so says nothing.
 """
 
 import codecs
@@ -195,7 +195,7 @@ def _codes_of_names(names: np.ndarray, splits: SplitAssigner) -> np.ndarray:
     while left.any():
         name = names[int(left.argmax())]
         same = names == name
-        codes[same] = splits.code(name.decode("latin-1") if isinstance(name, bytes) else str(name))
+        codes[same] = splits.code_of_cell(name.decode("latin-1") if isinstance(name, bytes) else str(name))
         left &= ~same
     return codes
 
@@ -249,7 +249,7 @@ def _read_csv(file: Any, splits: SplitAssigner) -> None:
             for name, code in codes.items():
                 splits.put(_parse_row_numbers(columns[name], code, splits), code)
         else:
-            own = np.array([splits.code(name) for name in columns["split"]], np.uint8)
+            own = np.array([splits.code_of_cell(name) for name in columns["split"]], np.uint8)
             if "row" in columns:
                 rows = _parse_row_numbers(columns["row"], own, splits)
                 if rows.size < own.size:
@@ -344,16 +344,16 @@ def _read_parquet(file: Any, splits: SplitAssigner) -> None:
             splits.fail(f"column {show(name)} is of type {dtype}, expected {'names' if name == 'split' else 'whole numbers'}")
     if index is not None:
         for batch in parquet.iter_batches(CHUNK_ROWS, columns=[index], use_threads=False):
-            _check_index(index, to_texts(batch.column(0)), read, splits)
+            _check_index(index, to_texts(batch.column(index)), read, splits)
             read += batch.num_rows
     for name, code in codes.items():
         for batch in parquet.iter_batches(CHUNK_ROWS, columns=[name], use_threads=False):
-            splits.put(_row_numbers(batch.column(0)), code)
+            splits.put(_row_numbers(batch.column(name)), code)
     if codes:
         return
     for batch in parquet.iter_batches(CHUNK_ROWS, columns=read_names, use_threads=False):
         found = plain(batch.column("split")).dictionary_encode()
-        table = np.array([*(splits.code(name) for name in found.dictionary.to_pylist()), NO_SPLIT], np.uint8)
+        table = np.array([*(splits.code_of_cell(name) for name in found.dictionary.to_pylist()), NO_SPLIT], np.uint8)
         own = table[found.indices.fill_null(table.size - 1).to_numpy(zero_copy_only=False)]
         if "row" in names:
             rows = _row_numbers(batch.column("row"))

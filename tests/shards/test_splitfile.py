@@ -244,11 +244,13 @@ def test_what_is_to_be_renamed_is_parsed_and_what_cannot_be_is_refused():
 
 
 def test_without_a_split_called_train_the_option_that_renames_is_named(tmp_path):
-    path = write(tmp_path / "a.json", {"training": [0], "val": [1]})
-    expected = "no split is called train; found training, val; rename it with --rename-split training=train"
+    path = write(tmp_path / "a.json", {"val": [1], "other": [0]})
+    assert refusal(path) == "no split is called train; found val, other; rename it with --rename-split NAME=train"
+    path = write(tmp_path / "a.json", {"val": [1], "training": [0]})
+    expected = "no split is called train; found val, training; rename it with --rename-split training=train"
     assert refusal(path) == expected
-    assert read_split_file(path, num_rows=10, needs_train=False).names == ("training", "val")
-    assert read_split_file(path, num_rows=10, renames={"training": "train"}).names == ("train", "val")
+    assert read_split_file(path, num_rows=10, needs_train=False).names == ("val", "training")
+    assert read_split_file(path, num_rows=10, renames={"training": "train"}).names == ("val", "train")
 
 
 @pytest.mark.parametrize("index", ["", "Unnamed: 0", "__index_level_0__", "index"])

@@ -23,7 +23,8 @@ from molstream.shards.splits.rules import SplitFractions, Splits, held_out_key
 
 SMILES = ["C" * n for n in range(1, 13)] + ["C" * n + "O" for n in range(1, 13)]
 """Each is its own canonical SMILES."""
-NAMES = ["train", "val", "test", "test-dev", "", "train", "calibration.1"]
+NAMES = ["train", "val", "test", "test-dev", "", "train", "calibration.1", "nan"]
+ABSENT = ("", "nan")
 RANK = {"train": 0, "val": 1, "calibration.1": 2, "test-dev": 3, "test": 4}
 """From the least held-out."""
 
@@ -45,7 +46,7 @@ def spec_of(name: str, **fields) -> TableSpec:
 def held_out_by_hand(tables: list[tuple[list[str], list[str]]]) -> tuple[dict[str, str], int]:
     """{SMILES: split} and how many rows are of another split than their molecule, of tables of (SMILES, splits)."""
     split: dict[str, str] = {}
-    rows = [(s, name) for smiles, names in tables for s, name in zip(smiles, names, strict=True) if name]
+    rows = [(s, name) for smiles, names in tables for s, name in zip(smiles, names, strict=True) if name not in ABSENT]
     for s, name in rows:
         if s not in split or RANK[name] > RANK[split[s]]:
             split[s] = name
@@ -74,7 +75,7 @@ def test_a_molecule_goes_to_the_most_held_out_split_of_its_rows_with_all_its_lab
     tables[2] = (tables[2][0], shuffled(len(tables[2][0]), 42))
     inputs = [[write_table(tmp_path / f"{k}.{'csv' if k else 'parquet'}", *t, 100 * k)] for k, t in enumerate(tables)]
     (tmp_path / "b.json").write_text(
-        json.dumps({n: [k for k, name in enumerate(tables[1][1]) if name == n] for n in set(tables[1][1]) - {""}})
+        json.dumps({n: [k for k, name in enumerate(tables[1][1]) if name == n] for n in set(tables[1][1]) - {*ABSENT}})
     )
     fields = {"join": "smiles", "splits": "tables", "split_seed": 42, "split_fractions": SplitFractions.parse("50,25,25")}
     specs = (spec_of("a", split_column="fold"), spec_of("b", splits="b.json"), spec_of("c", splits="position"))
@@ -89,7 +90,7 @@ def test_a_molecule_goes_to_the_most_held_out_split_of_its_rows_with_all_its_lab
     labels = {"a": {}, "b": {}, "c": {}}
     for k, (smiles, names) in enumerate(tables):
         for row, (s, name) in enumerate(zip(smiles, names, strict=True)):
-            if name:
+            if name not in ABSENT:
                 labels["abc"[k]].setdefault(s, 100.0 * k + row)
     found = {"a": {}, "b": {}, "c": {}}
     for block in shard_set.iter_blocks():
@@ -98,7 +99,7 @@ def test_a_molecule_goes_to_the_most_held_out_split_of_its_rows_with_all_its_lab
                 if not np.isnan(value):
                     found[name][str(s)] = value
     assert found == labels
-    left_out = sum(not name for _, names in tables for name in names)
+    left_out = sum(name in ABSENT for _, names in tables for name in names)
     assert sum(i["rows"] for i in shard_set.manifest.provenance["inputs"]) == left_out + sum(
         t.rows for t in shard_set.manifest.join.tables
     )
@@ -137,9 +138,9 @@ def test_a_column_of_splits_gives_what_a_file_of_the_same_splits_gives(tmp_path,
     build(one, tmp_path / "column", BuildOptions(tables=(spec_of("", split_column="fold"),), splits="tables"))
     build(one, tmp_path / "file", BuildOptions(tables=(spec_of(""),)), split_file=str(tmp_path / "s.csv"))
     column, file = ShardSet(tmp_path / "column"), ShardSet(tmp_path / "file")
-    assert splits_of(column) == splits_of(file) == {s: name for s, name in zip(SMILES, split, strict=True) if name}
+    assert splits_of(column) == splits_of(file) == {s: name for s, name in zip(SMILES, split, strict=True) if name not in ABSENT}
     assert column.manifest.fingerprint == file.manifest.fingerprint
-    assert column.manifest.rejects == {"in no split": split.count("")}
+    assert column.manifest.rejects == {"in no split": sum(name in ABSENT for name in split)}
     shards = {name: data for name, data in folder_bytes(tmp_path / "column").items() if name.endswith(".tar")}
     assert shards == {name: data for name, data in folder_bytes(tmp_path / "file").items() if name.endswith(".tar")}
     assert {"test-dev-00000.tar", "calibration.1-00000.tar"} <= set(shards)
