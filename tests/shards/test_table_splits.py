@@ -193,6 +193,9 @@ def test_an_unfinished_build_goes_on_with_the_same_splits_alone(unfinished, tmp_
     }.items():
         with pytest.raises(OutputError, match=match):
             unfinished(**fields)
+    # a shard of whatever split that is of no finished piece is not kept
+    for name in ("test-dev-00000.tar", "v1.2-00000.tar", "train-00007.tar"):
+        (tmp_path / "set" / name).write_bytes(b"of a killed build")
     unfinished(split_column="fold")
     unfinished(split_column="fold", out="whole")
     assert folder_bytes(tmp_path / "set") == folder_bytes(tmp_path / "whole")
