@@ -12,8 +12,8 @@ twice. The price: splits that are given in another way, such as by SMILES or as 
     .parquet   the same
 
 Row numbers count from 0 over all tables of the input in their order. A row whose name is blank, null or a word for that (NA, nan,
-...) is in no split. Names are ASCII letters, digits, dots, _ and -, and begin with a letter or digit; `valid` and `validation` are
-`val`. An index that pandas wrote beside them is left out if it is 0, 1, 2, ..., and so says nothing.
+...) is in no split. Names are ASCII letters, digits, dots, _ and -, and begin with a letter or digit; `valid` and `validation`
+are `val`. An index that pandas wrote beside them is left out if it is 0, 1, 2, ..., and so says nothing.
 """
 
 import codecs
