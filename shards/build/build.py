@@ -10,7 +10,6 @@ alone: not on the number of workers, where they ran, or how often the build was 
 """
 
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -29,7 +28,7 @@ from molstream.shards.build.options import BuildOptions, WorkOptions
 from molstream.shards.build.output import Output
 from molstream.shards.build.plan import BuildPlan
 from molstream.shards.build.reduce import ShardItem, reduce_partition
-from molstream.shards.build.rows import assign_rows
+from molstream.shards.build.row_splits import assign_rows, name_split_files
 from molstream.shards.build.spill import MAPPING_SCHEMA, REJECT_SCHEMA, Spill
 from molstream.shards.errors import FormatError, InputError, LimitError, SchemaError, WorkerError
 from molstream.shards.format import index
@@ -49,7 +48,6 @@ from molstream.shards.format.manifest import (
 from molstream.shards.format.statistics import LabelMoments, merge_histograms
 from molstream.shards.inputs.datasets import Dataset
 from molstream.shards.inputs.tables import InputFile, check_input, resolve_inputs
-from molstream.shards.splits.rules import BY_TABLE
 from molstream.shards.store.documents import parse_json
 from molstream.shards.store.fields import to_json
 from molstream.shards.store.reading import Folder
@@ -85,7 +83,7 @@ def build(
     done. Raises InputError, SchemaError, OutputError, StorageError, WorkerError.
     """
     work = work or WorkOptions()
-    options, split_files = _name_split_files(options, split_file)
+    options, split_files = name_split_files(options, split_file)
     output = Output(Path(out))
     output.committed(options)
     urls = _resolve(inputs, options)
@@ -121,29 +119,6 @@ def build(
                 close_reader()
         output.commit(manifest)
     return manifest
-
-
-def _name_split_files(
-    options: BuildOptions, split_file: str | Sequence[str | None] | None
-) -> tuple[BuildOptions, list[str | None]]:
-    """Options that name the split files, and these. Only by their names: no path becomes part of a set."""
-    if split_file is None:
-        return options, []
-    files: list[str | None] = [split_file] if isinstance(split_file, str) else list(split_file)
-    for file in files:
-        if file is not None and "://" not in file and not os.path.exists(file):
-            raise InputError(f"{file}: no such file")
-    if isinstance(split_file, str):
-        return replace(options, splits=_last_part(split_file)), files
-    if len(files) != len(options.tables):
-        raise InputError(f"split files of {len(files)} tables, the options describe {len(options.tables)}")
-    tables = zip(options.tables, files, strict=True)
-    named = tuple(spec if file is None else replace(spec, splits=_last_part(file)) for spec, file in tables)
-    return replace(options, splits=BY_TABLE, tables=named), files
-
-
-def _last_part(url: str) -> str:
-    return re.split(r"[/\\]", url)[-1]
 
 
 def _resolve(inputs: Sequence[str] | Sequence[Sequence[str]], options: BuildOptions) -> list[list[str]]:

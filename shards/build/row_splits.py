@@ -1,8 +1,10 @@
 """The split of each row of the input, where rows decide: by a seeded shuffle, a file, or what each table says of its own rows."""
 
 import hashlib
+import os
+import re
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 
@@ -12,6 +14,30 @@ from molstream.shards.inputs.tables import InputFile, iter_column
 from molstream.shards.splits.assignment import NO_SPLIT, RowSplits, SplitAssigner
 from molstream.shards.splits.files import read_split_file
 from molstream.shards.splits.rules import BY_TABLE, RULES, SPLITS, Splits
+
+
+def name_split_files(
+    options: BuildOptions, split_file: str | Sequence[str | None] | None
+) -> tuple[BuildOptions, list[str | None]]:
+    """Options that name the split files, and these: of all rows, or of each table. Only by their names: no path becomes part of a
+    set. Raises InputError."""
+    if split_file is None:
+        return options, []
+    files: list[str | None] = [split_file] if isinstance(split_file, str) else list(split_file)
+    for file in files:
+        if file is not None and "://" not in file and not os.path.exists(file):
+            raise InputError(f"{file}: no such file")
+    if isinstance(split_file, str):
+        return replace(options, splits=_last_part(split_file)), files
+    if len(files) != len(options.tables):
+        raise InputError(f"split files of {len(files)} tables, the options describe {len(options.tables)}")
+    tables = zip(options.tables, files, strict=True)
+    named = tuple(spec if file is None else replace(spec, splits=_last_part(file)) for spec, file in tables)
+    return replace(options, splits=BY_TABLE, tables=named), files
+
+
+def _last_part(url: str) -> str:
+    return re.split(r"[/\\]", url)[-1]
 
 
 def assign_rows(
