@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from molstream.tools.build_options import ContentArguments, SplitArguments, TableArguments, WorkArguments
+from molstream.tools.build_options import ContentArguments, TableArguments, WorkArguments
 from molstream.tools.groups import grouped
+from molstream.tools.split_options import SplitArguments
 
 if TYPE_CHECKING:
     from molstream.shards.format.manifest import Join, Manifest
@@ -38,20 +39,22 @@ def build(
     if out is None:
         raise InputError("--out is missing: the folder to write")
     files = tables.parse_files(inputs)
-    options = BuildOptions(**tables.parse(files), **splits.parse(), **content.parse())
+    fields = tables.parse(files)
+    chosen, split_file = splits.parse(fields["tables"], is_joined=tables.is_joined)
+    options = BuildOptions(**fields | chosen, **content.parse())
     work_options = WorkOptions(**work.parse())
     _print_inputs(files, is_joined=tables.is_joined)
     compile_ahead("build")
     try:
         with bars() as progress, PeakMemory() as memory:
-            manifest = run(list(files.values()), out, options, progress, work=work_options, split_file=splits.file)
+            manifest = run(list(files.values()), out, options, progress, work=work_options, split_file=split_file)
     except KeyboardInterrupt:
         if out.exists():
             typer.echo(f"what is finished is in {out}; the same command goes on from there", err=True)
         raise
     _print_set(manifest, out)
     if manifest.join:
-        _print_join(manifest.join, out)
+        _print_join(manifest.join, out, most_held_out=manifest.provenance["splits"]["most_held_out"])
     _print_losses(manifest, out)
     _print_memory(memory)
 
@@ -74,7 +77,7 @@ def _print_set(manifest: "Manifest", out: Path) -> None:
     typer.echo(f"  tasks: {'; '.join(sets) or 'none, a set without labels'}")
 
 
-def _print_join(join: "Join", out: Path) -> None:
+def _print_join(join: "Join", out: Path, *, most_held_out: bool) -> None:
     for table in join.tables:
         repeats = f", {table.duplicates:,} of them repeat one" if table.duplicates else ""
         typer.echo(f"  table {table.name}: {table.molecules:,} molecules in {table.rows:,} rows{repeats}")
@@ -85,7 +88,8 @@ def _print_join(join: "Join", out: Path) -> None:
             f"the molecule, which stayed; most of {most}: {join.conflicts[most]:,}"
         )
     if join.across_splits:
-        typer.echo(f"  {join.across_splits:,} rows are of another split than the first row of their molecule, which decides")
+        decides = "the most held-out split of their molecule's rows" if most_held_out else "the first row of their molecule"
+        typer.echo(f"  {join.across_splits:,} rows are of another split than {decides}, which decides")
     if join.unmatched:
         typer.echo(f"  {join.unmatched:,} molecules share an InChI with another whose atoms do not match: they stay apart")
     typer.echo(f"  which row became which molecule is in {out / 'mapping.parquet'}")

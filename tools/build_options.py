@@ -3,10 +3,11 @@
 import os
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from molstream.tools.names import about_table, list_of_each, one_of_each, unquote
 
 JoinName = Enum("JoinName", {"smiles": "smiles", "inchi": "inchi"}, type=str)
 EngineName = Enum("EngineName", {"local": "local", "ray": "ray"}, type=str)
@@ -26,41 +27,54 @@ class TableArguments:
         ),
     ] = None
     smiles_column: Annotated[
-        str,
-        typer.Option("--smiles-column", help="Column of SMILES. [default: the data set's; of a table, smiles or similar]"),
-    ] = ""
+        list[str] | None,
+        typer.Option(
+            "--smiles-column",
+            metavar="[NAME=]C",
+            help="Column of SMILES; with NAME=, here and below, of one table of a join. [default: the data set's, or smiles and "
+            "similar names]",
+        ),
+    ] = None
     id_column: Annotated[
-        str, typer.Option("--id-column", help="Column of your own identifiers, which cat, rejects and exports then show.")
-    ] = ""
+        list[str] | None,
+        typer.Option(
+            "--id-column", metavar="[NAME=]C", help="Column of your own identifiers, which cat, rejects and exports then show."
+        ),
+    ] = None
     graph_columns: Annotated[
         list[str] | None,
         typer.Option(
             "--graph-columns",
-            metavar="C,C",
-            help="Columns that label molecules: names or patterns like 'y_*', separated by commas; may be repeated.",
+            metavar="[NAME=]C,C",
+            help="Columns that label molecules: names or patterns like 'y_*', separated by commas; may be repeated. A name with "
+            "a comma or = in it is written in double quotes: '\"a,b\",c'.",
         ),
     ] = None
     atom_columns: Annotated[
         list[str] | None,
-        typer.Option("--atom-columns", metavar="C,C", help="Columns that label atoms: one list per molecule, or its JSON text."),
+        typer.Option(
+            "--atom-columns", metavar="[NAME=]C,C", help="Columns that label atoms: one list per molecule, or its JSON text."
+        ),
     ] = None
     bond_columns: Annotated[
         list[str] | None,
         typer.Option(
             "--bond-columns",
-            metavar="C,C",
+            metavar="[NAME=]C,C",
             help="Columns that label bonds, in RDKit's reading order: one or two labels per bond.",
         ),
     ] = None
     pair_columns: Annotated[
         list[str] | None,
-        typer.Option("--pair-columns", metavar="C,C", help="Columns that label pairs of atoms: n*n or n*(n-1)/2 for n atoms."),
+        typer.Option(
+            "--pair-columns", metavar="[NAME=]C,C", help="Columns that label pairs of atoms: n*n or n*(n-1)/2 for n atoms."
+        ),
     ] = None
     task_kind: Annotated[
         list[str] | None,
         typer.Option(
             "--task-kind",
-            metavar="C=KIND",
+            metavar="[NAME=]C=KIND",
             help="Kind of labels: C=binary, C=ordinal:N, C=multiclass:N or C=regression (default); C is a name or pattern.",
         ),
     ] = None
@@ -98,70 +112,32 @@ class TableArguments:
     def parse(self, tables: dict[tuple[str, str], list[str]]) -> dict[str, Any]:
         """Fields of BuildOptions for these tables. Raises InputError."""
         from molstream.shards.errors import InputError
-        from molstream.shards.inputs.datasets import TableSpec, parse_task_kinds
+        from molstream.shards.inputs.datasets import TableSpec
 
-        columns: dict[str, Any] = {
-            "smiles_column": self.smiles_column,
-            "id_column": self.id_column,
-            "graph_columns": _split(self.graph_columns),
-            "atom_columns": _split(self.atom_columns),
-            "bond_columns": _split(self.bond_columns),
-            "pair_columns": _split(self.pair_columns),
-            "task_kinds": parse_task_kinds(self.task_kind or []),
+        names = [name or dataset for name, dataset in tables] if self.is_joined else []
+        said: dict[str, dict[str, Any]] = {
+            "smiles_column": one_of_each("--smiles-column", self.smiles_column, names),
+            "id_column": one_of_each("--id-column", self.id_column, names),
+            **{
+                f"{level}_columns": list_of_each(f"--{level}-columns", getattr(self, f"{level}_columns"), names)
+                for level in ("graph", "atom", "bond", "pair")
+            },
+            "task_kinds": _kinds_each(self.task_kind, names),
         }
-        # in a join, these options describe the tables that no preset describes
+        # in a join, what names no table describes the tables that no preset describes
         own = [key for key in tables if not self.is_joined or key[1] == "table"]
-        if not own and (given := next((name for name, value in columns.items() if value), None)):
+        if not own and (given := next((name for name, value in said.items() if value.get("")), None)):
             option = "--" + {"task_kinds": "task_kind"}.get(given, given).replace("_", "-")
-            raise InputError(f"{option}: no table of the data set 'table' that it could be about")
-        specs = tuple(TableSpec(dataset=key[1], name=key[0], **(columns if key in own else {})) for key in tables)
-        return {"tables": specs, "join": self.join.value if self.join else "smiles" if self.is_joined else ""}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SplitArguments:
-    """Which molecule is in which split."""
-
-    splits: Annotated[
-        str,
-        typer.Option(
-            "--splits",
-            metavar="RULE|FILE",
-            help="skeleton keeps isomers together; scaffold uses Murcko's; position shuffles rows as Python does; or a file that "
-            "gives the split of each row (.pt, .npy, .npz, .csv, .parquet, .json).",
-        ),
-    ] = "skeleton"
-    split_fractions: Annotated[
-        str | None, typer.Option("--split-fractions", help="Shares of train,val,test. [default: 98,1,1]")
-    ] = None
-    split_seed: Annotated[
-        int | None, typer.Option("--split-seed", min=0, max=2**63 - 1, help="Seed of the splits. [default: --seed]")
-    ] = None
-
-    @property
-    def file(self) -> str | None:
-        """The file of splits, if it is not a rule."""
-        from molstream.shards.splits.rules import RULES
-
-        return None if self.splits in RULES else self.splits
-
-    def parse(self) -> dict[str, Any]:
-        """Fields of BuildOptions. Raises InputError."""
-        from molstream.shards.errors import InputError
-        from molstream.shards.splits.rules import RULES, SplitFractions
-
-        if self.file is not None and "." not in self.file:
             raise InputError(
-                f"--splits {self.file}: expected {', '.join(RULES)}, or a file that says which row is in which split"
+                f"{option}: no table of the data set 'table' that it could be about; for one of the others write {option} "
+                f"{names[0]}=..."
             )
-        for option, value in (("--split-fractions", self.split_fractions), ("--split-seed", self.split_seed)):
-            if self.file is not None and value is not None:
-                raise InputError(f"{option} and a file of splits: expected one of them")
-        return {
-            "splits": self.splits if self.file is None else Path(self.file).name,
-            "split_fractions": SplitFractions.parse(self.split_fractions or "98,1,1"),
-            "split_seed": self.split_seed,
-        }
+        specs = []
+        for key in tables:
+            about = [""] * (key in own) + [key[0] or key[1]] * self.is_joined
+            fields: dict[str, Any] = {name: each[table] for table in about for name, each in said.items() if table in each}
+            specs.append(TableSpec(dataset=key[1], name=key[0], **fields))
+        return {"tables": tuple(specs), "join": self.join.value if self.join else "smiles" if self.is_joined else ""}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -242,8 +218,16 @@ class WorkArguments:
         }
 
 
-def _split(patterns: list[str] | None) -> tuple[str, ...]:
-    return tuple(part.strip() for text in patterns or [] for part in text.split(",") if part.strip())
+def _kinds_each(texts: list[str] | None, names: list[str]) -> dict[str, Any]:
+    """The same for kinds of tasks, where C=KIND is about no table and NAME=C=KIND is."""
+    from molstream.shards.inputs.datasets import parse_task_kinds
+
+    found: dict[str, list[str]] = {}
+    for text in texts or []:
+        table, rest = ("", text) if text.count("=") < 2 else about_table("--task-kind", text, names)
+        pattern, equals, kind = rest.rpartition("=")
+        found.setdefault(table, []).append(unquote("--task-kind", pattern) + equals + kind)
+    return {table: parse_task_kinds(kinds) for table, kinds in found.items()}
 
 
 def _parse_tables(texts: list[str]) -> dict[tuple[str, str], list[str]]:

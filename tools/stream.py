@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from molstream.tools.groups import grouped
+from molstream.tools.names import split_names
 
 if TYPE_CHECKING:
     from molstream.shards.format.reader import ShardSet
@@ -91,7 +92,7 @@ class BatchArguments:
     @property
     def task_names(self) -> tuple[str, ...] | None:
         """Names and patterns of tasks; None: all."""
-        return None if self.tasks is None else _split(self.tasks)
+        return None if self.tasks is None else tuple(split_names("--tasks", self.tasks))
 
     @property
     def columns(self) -> dict[str, Any]:

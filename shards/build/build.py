@@ -9,12 +9,10 @@ alone: not on the number of workers, where they ran, or how often the build was 
                           └─by identity─► merge ─┘           where tables are joined
 """
 
-import hashlib
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ from molstream.shards.build.options import BuildOptions, WorkOptions
 from molstream.shards.build.output import Output
 from molstream.shards.build.plan import BuildPlan
 from molstream.shards.build.reduce import ShardItem, reduce_partition
+from molstream.shards.build.row_splits import assign_rows, name_split_files
 from molstream.shards.build.spill import MAPPING_SCHEMA, REJECT_SCHEMA, Spill
 from molstream.shards.errors import FormatError, InputError, LimitError, SchemaError, WorkerError
 from molstream.shards.format import index
@@ -49,9 +48,6 @@ from molstream.shards.format.manifest import (
 from molstream.shards.format.statistics import LabelMoments, merge_histograms
 from molstream.shards.inputs.datasets import Dataset
 from molstream.shards.inputs.tables import InputFile, check_input, resolve_inputs
-from molstream.shards.splits.assignment import NO_SPLIT
-from molstream.shards.splits.files import read_split_file
-from molstream.shards.splits.rules import RULES, SPLITS, Splits
 from molstream.shards.store.documents import parse_json
 from molstream.shards.store.fields import to_json
 from molstream.shards.store.reading import Folder
@@ -74,29 +70,26 @@ def build(
     progress: Progress = lambda phase, done, total: None,
     *,
     work: WorkOptions | None = None,
-    split_file: str | None = None,
+    split_file: str | Sequence[str | None] | None = None,
 ) -> Manifest:
     """Build the shard set `out` from tables and return its manifest.
 
     `inputs`: paths, globs or URLs of the table's files; for several tables, a sequence of these for each of `options.tables`.
-    `split_file`: a file that gives the split of each row, instead of `options.splits`.
+    `split_file`: a file that gives the split of each row, instead of `options.splits`; or for each table one of its own rows,
+    None where the table's options say.
     A row that cannot become a molecule goes to rejects.parquet with its number and a reason; ids of the others do not change.
     After a failure or an interruption the same call continues from the last finished work item. If none was finished, or if the
     input is at fault, `out` is left as it was found. If `out` already holds the set of this input and these options, nothing is
     done. Raises InputError, SchemaError, OutputError, StorageError, WorkerError.
     """
     work = work or WorkOptions()
-    if split_file is not None:
-        # only the name: no path becomes part of a set
-        options = replace(options, splits=re.split(r"[/\\]", split_file)[-1])
-        if "://" not in split_file and not os.path.exists(split_file):
-            raise InputError(f"{split_file}: no such file")
+    options, split_files = name_split_files(options, split_file)
     output = Output(Path(out))
     output.committed(options)
     urls = _resolve(inputs, options)
     before = _stamps([url for table in urls for url in table])
     files, datasets = _check_inputs(urls, options, progress)
-    splits, rows = _assign_rows(options, sum(f.num_rows for f in files), split_file)
+    splits, rows = assign_rows(options, files, split_files)
     plan = BuildPlan.make(files, datasets, options, splits, _versions())
     if manifest := output.committed(options):
         return _built_before(output, manifest, plan)
@@ -162,24 +155,6 @@ def _check_inputs(urls: list[list[str]], options: BuildOptions, progress: Progre
     if not sum(f.num_rows for f in files):
         raise SchemaError(f"{', '.join(every)}: no rows")
     return files, datasets
-
-
-def _assign_rows(options: BuildOptions, num_rows: int, split_file: str | None) -> tuple[Splits, np.ndarray | None]:
-    """The splits of the set, and if rows decide, the split of each row (uint8)."""
-    shares = asdict(options.split_fractions)
-    if split_file is not None:
-        found = read_split_file(split_file, num_rows=num_rows)
-        counts = np.bincount(found.assignment, minlength=NO_SPLIT + 1)[: len(found.names)]
-        names, rows = found.names, found.assignment
-        parts = tuple(float(n) / num_rows for n in counts)
-    elif options.splits == "position":
-        seed = options.seed if options.split_seed is None else options.split_seed
-        names, parts, rows = SPLITS, tuple(shares.values()), options.split_fractions.shuffle(num_rows, seed=seed)
-    elif options.splits in RULES:
-        return Splits(rule=options.splits, names=SPLITS, shares=tuple(shares.values())), None
-    else:
-        raise InputError(f"splits {options.splits!r}: expected {', '.join(RULES)}, or a file that says so row by row")
-    return Splits(rule="rows", names=names, shares=parts, rows_sha256=hashlib.sha256(rows.tobytes()).hexdigest()), rows
 
 
 def _stamps(urls: list[str]) -> dict[str, tuple[int, int]]:

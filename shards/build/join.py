@@ -4,10 +4,11 @@
     groups, by row number       A A'    B    C C'
     merged spill, by split      A: atoms and row of the first; labels of A, where absent those of A', in the order of A's atoms
 
-The first row that names a molecule gives its id, structure and split. A label of a later row that differs from an earlier one is
-a conflict: the first stays, and conflicts are counted by task. Rows of one stored SMILES agree atom by atom: the k-th atom of a
-SMILES is one place of one graph however it was written. Rows that only share an InChI are matched atom by atom; a row that does
-not match stays a molecule of its own.
+The first row that names a molecule gives its id and structure, and its split too, unless tables have splits of their own: then a
+molecule goes to the most held-out split of its rows. A label of a later row that differs from an earlier one is a conflict: the
+first stays, and conflicts are counted by task. Rows of one stored SMILES agree atom by atom: the k-th atom of a SMILES is one
+place of one graph however it was written. Rows that only share an InChI are matched atom by atom; a row that does not match stays
+a molecule of its own.
 """
 
 from collections import Counter
@@ -50,14 +51,16 @@ def merge_partition(job: BuildJob, number: int, on_rows: Callable[[int], None]) 
     groups = _group(job, molecules, identity)
     merged, conflicts = _merge(molecules, groups, plan.num_tasks)
     splits = job.assign_splits(molecules)
-    facts = _count(molecules, table, groups, splits) | {"conflicts": conflicts.tolist(), "rows": len(molecules)}
+    chosen = plan.splits.of_molecules(splits, groups.first)
+    facts = _count(table, groups) | {"across_splits": int((splits != chosen).sum())}
+    facts |= {"conflicts": conflicts.tolist(), "rows": len(molecules)}
     kept = np.flatnonzero(groups.rank == 0)
     by_row = np.argsort(molecules.ids)
     mapping = pa.table([pa.array(ids[by_row]) for ids in (molecules.ids, molecules.ids[groups.first])], schema=MAPPING_SCHEMA)
 
     def batches():
         if len(merged):
-            yield merged, job.partition(merged, splits[kept])
+            yield merged, job.partition(merged, chosen[kept])
         on_rows(len(molecules))
 
     facts["molecules"] = len(merged)
@@ -240,15 +243,11 @@ def _first_texts(texts: np.ndarray, groups: _Groups, kept: np.ndarray) -> np.nda
     return out
 
 
-def _count(molecules: Molecules, table: np.ndarray, groups: _Groups, splits: np.ndarray) -> dict:
-    """Of each table: rows, molecules, and rows that repeat one of its molecules. And rows whose split is not their molecule's."""
+def _count(table: np.ndarray, groups: _Groups) -> dict:
+    """Of each table: rows, molecules, and rows that repeat one of its molecules; and rows of one identity that do not match."""
     counts: dict[str, list[int]] = {}
     for number in np.unique(table).tolist():
         rows = groups.first[table == number]
         distinct = len(np.unique(rows))
         counts[str(number)] = [len(rows), distinct, len(rows) - distinct]
-    return {
-        "tables": counts,
-        "across_splits": int((splits != splits[groups.first]).sum()),
-        "unmatched": groups.unmatched,
-    }
+    return {"tables": counts, "unmatched": groups.unmatched}

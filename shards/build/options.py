@@ -6,7 +6,7 @@ from typing import Any, Literal
 from molstream.shards.columns import computed_groups
 from molstream.shards.errors import InputError
 from molstream.shards.inputs.datasets import TableSpec
-from molstream.shards.splits.rules import SplitFractions
+from molstream.shards.splits.rules import BY_TABLE, RULES, SplitFractions
 from molstream.shards.tasks import LEVELS, Level
 
 LABEL_DTYPES = {"f32": "f4", "f16": "f2"}
@@ -36,7 +36,10 @@ class BuildOptions:
     join: Literal["", "smiles", "inchi"] = ""
     """Rows with the same stored SMILES, or fixed-hydrogen InChI, become one molecule. '': each row is a molecule."""
     splits: str = "skeleton"
-    """The split rule: 'skeleton', 'scaffold', 'position', or the name of a file that gives the split of each row."""
+    """The split rule: 'skeleton', 'scaffold', 'position', the name of a file that gives the split of each row, or 'tables': each
+    table has splits or a column of splits of its own, and a molecule of several goes to the most held-out split."""
+    split_names: tuple[tuple[str, str], ...] = ()
+    """(name in files and columns, name in the set) of splits that are renamed; several may become one."""
     split_fractions: SplitFractions = field(default_factory=lambda: SplitFractions.parse("98,1,1"))
     """Shares of train, val and test, unless a file gives the splits."""
     split_seed: int | None = None
@@ -65,6 +68,7 @@ class BuildOptions:
             raise InputError(f"join {self.join!r}: expected one of {', '.join(JOINS)}")
         if len(self.tables) > 1 and not self.join:
             raise InputError(f"{len(self.tables)} tables: expected one, or to be told what to join them by")
+        self._check_splits()
         if self.block_molecules < 0 or self.shard_molecules < 1:
             raise InputError("block_molecules must not be negative and shard_molecules at least 1")
         for level in LEVELS:
@@ -76,6 +80,22 @@ class BuildOptions:
         if list(self.pe) != [name for name in known if name in self.pe]:
             raise InputError(
                 f"positional encodings {','.join(self.pe)!r}: expected some of {', '.join(known)}, in this order, once"
+            )
+
+    def _check_splits(self) -> None:
+        without = [spec.name or spec.dataset for spec in self.tables if not (spec.splits or spec.split_column)]
+        if self.splits == BY_TABLE and without:
+            raise InputError(
+                f"table {without[0]} has no splits of its own, as others have; give each table --splits NAME=FILE, --splits "
+                f"NAME=position or --split-column NAME=COLUMN"
+            )
+        if self.splits != BY_TABLE and len(without) < len(self.tables):
+            raise InputError(
+                f"splits {self.splits!r}, and a table with splits of its own: expected {BY_TABLE!r} or none of those"
+            )
+        if self.split_names and self.splits in RULES:
+            raise InputError(
+                f"--rename-split: the rule {self.splits} has no names to change; it belongs to a file or column of splits"
             )
 
     @property

@@ -17,7 +17,7 @@ from molstream.shards.store.fields import Count, to_json
 from molstream.shards.store.locks import Lock
 from molstream.shards.store.writing import leftover_of
 
-_OURS = re.compile(r"\w+-\d{5,}\.tar|" + "|".join(map(re.escape, (INDEX, REJECTS, MAPPING, MANIFEST))))
+_OURS = re.compile(r"[\w.-]+-\d{5,}\.tar|" + "|".join(map(re.escape, (INDEX, REJECTS, MAPPING, MANIFEST))))
 PLAN = "plan.json"
 LOCK = "lock"
 

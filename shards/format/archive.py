@@ -12,8 +12,9 @@ def shard_name(split: str, number: int) -> str:
 
 
 def member_name(split: str, number: int, block: int, group: str) -> str:
-    """Name of a member inside its shard."""
-    return f"{split}-{number:05d}-{block:04d}.{group}.zst"
+    """Name of a member inside its shard. A dot of the split's name is a + here, which no such name has: to WebDataset, the key
+    of a sample ends at the first dot."""
+    return f"{split.replace('.', '+')}-{number:05d}-{block:04d}.{group}.zst"
 
 
 def tar_header(name: str, num_bytes: int) -> bytes:

@@ -2,8 +2,8 @@
 
 A shard `{split}-{number:05d}.tar` is a plain POSIX ustar archive. A block (a few thousand molecules) is one WebDataset sample:
 consecutive members `{split}-{number:05d}-{block:04d}.{group}.zst`, in the order of
-`COLUMN_GROUPS`. All header fields but name, size and
-checksum are constant (mode 0644, owner 0, time 0). Two zero blocks of 512 bytes end the archive.
+`COLUMN_GROUPS`; a dot in the name of a split is a + there, since a sample's key ends at the first dot. All header fields but
+name, size and checksum are constant (mode 0644, owner 0, time 0). Two zero blocks of 512 bytes end the archive.
 
     train-00003.tar
       train-00003-0000.sizes.zst          num_atoms u2|u4 (N), num_bonds u2|u4 (N)

@@ -65,7 +65,8 @@ class Join:
     conflicts: dict[str, Count]
     """By task: labels that differ from that of an earlier row of the molecule, which stayed."""
     across_splits: Count
-    """Rows that a table or file puts into another split than their molecule's first row, whose split counts."""
+    """Rows of another split than their molecule, which goes by its first row, or, where tables have splits of their own, by the
+    most held-out of its rows."""
     unmatched: Count
     """Ways to write a molecule of one InChI whose atoms do not match: molecules of their own."""
     mapping_sha256: str

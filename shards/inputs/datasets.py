@@ -2,6 +2,7 @@
 call describes any other table."""
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -68,21 +69,35 @@ class TableSpec:
     atom_columns: tuple[str, ...] = ()
     bond_columns: tuple[str, ...] = ()
     pair_columns: tuple[str, ...] = ()
-    """Columns or patterns that are labels, for the data set 'table'."""
+    """Columns or patterns that are labels, for the data set 'table'. A preset has its own, and nothing else may be said of it."""
     task_kinds: tuple[tuple[str, Kind, int], ...] = ()
     """(pattern, kind, number of classes). The first that matches a column counts; columns without a match are regression."""
+    split_column: str = ""
+    """Column that names the split of each row."""
+    splits: str = ""
+    """Splits of this table alone: 'position', or the name of a file that gives the split of each of its rows."""
 
     def __post_init__(self) -> None:
         if self.dataset not in DATASETS:
             raise InputError(f"dataset {self.dataset!r}: expected one of {', '.join(DATASETS)}")
-        own = [name for name in (*(f"{level}_columns" for level in LEVELS), "task_kinds") if getattr(self, name)]
-        if own and self.dataset != "table":
-            option = "--" + own[0].replace("_", "-").removesuffix("s" if own[0] == "task_kinds" else "")
-            raise InputError(
-                f"{option} belongs to --dataset table; --dataset {self.dataset} says itself which columns are labels"
-            )
+        if self.dataset != "table":
+            self._check_preset()
+        if self.split_column and self.splits:
+            raise InputError(f"splits {self.splits} and a column of splits, {self.split_column}: expected one of them")
         if self.name and not re.fullmatch(r"[A-Za-z]\w{0,31}", self.name, re.ASCII):
             raise InputError(f"table name {self.name!r}: expected a letter, then letters, digits and underscores, at most 32")
+
+    def _check_preset(self) -> None:
+        said = {f"--{level}-columns": self.rules(level) for level in LEVELS} | {"--task-kind": self.task_kinds}
+        for level in LEVELS:
+            # who names just the columns that the preset has contradicts nothing
+            if {*self.rules(level)} == {rule.columns for rule in DATASETS[self.dataset].rules if rule.level == level}:
+                del said[f"--{level}-columns"]
+        if option := next((option for option, value in said.items() if value), None):
+            raise InputError(
+                f"{option} belongs to --dataset table; --dataset {self.dataset} says itself which columns are labels"
+                + (f"; for others of them: --table {self.name or self.dataset}:table=FILES" if self.name else "")
+            )
 
     def rules(self, level: Level) -> tuple[str, ...]:
         """Patterns of label columns of one level."""
@@ -242,20 +257,38 @@ def resolve_dataset(spec: TableSpec, where: str, names: Sequence[str]) -> Datase
         total = len(rules) + 1
         raise (SchemaError if preset.rules else InputError)(
             f"{where}: {len(missing)} of {total} columns of --dataset {spec.dataset} are missing: {list_names(missing)}; "
-            f"found {len(names)}: {list_names(list(names))}"
+            f"found {len(names)}: {list_names(list(names))}{_advice(spec, smiles, missing, names)}"
         )
-    if spec.id_column and spec.id_column not in names:
-        raise InputError(f"{where}: no column {spec.id_column} for --id-column, found {len(names)}: {list_names(list(names))}")
-    if twice := [name for name in (smiles, spec.id_column, *found) if list(names).count(name) > 1]:
+    for option, column in (("--id-column", spec.id_column), ("--split-column", spec.split_column)):
+        if column and column not in names:
+            raise InputError(f"{where}: no column {column} for {option}, found {len(names)}: {list_names(list(names))}")
+    if twice := [name for name in (smiles, spec.id_column, spec.split_column, *found) if list(names).count(name) > 1]:
         raise SchemaError(f"{where}: columns that are there more than once: {list_names(twice)}")
-    if both := [name for name in (smiles, spec.id_column) if name in found]:
+    if both := [name for name in (smiles, spec.id_column, spec.split_column) if name in found]:
         raise InputError(f"{where}: column {both[0]} is asked for as labels too; expected one use per column")
     return _dataset(spec, preset, smiles, found)
 
 
 def _smiles_column(spec: TableSpec, preset: _Preset, names: Sequence[str]) -> str:
     wanted = (spec.smiles_column,) if spec.smiles_column else preset.smiles_columns
+    if not spec.smiles_column and all(rule.level == "graph" for rule in preset.rules):
+        # the atoms of another column may be in another order, which matters to lists alone
+        wanted += SMILES_COLUMNS
     return next((name for name in wanted if name in names), "")
+
+
+def _advice(spec: TableSpec, smiles: str, missing: list[str], names: Sequence[str]) -> str:
+    """What else the call may have meant."""
+    if not smiles and not spec.smiles_column:
+        table = f"{spec.name}=" if spec.name else ""
+        usual = next((name for name in SMILES_COLUMNS if name in names), "COLUMN")
+        why = "if that has the atoms in the order of the lists, " if usual != "COLUMN" else ""
+        return f"; {why}name the column of SMILES with --smiles-column {table}{usual}"
+    parts = (name for name in names if "," in name and any(part.strip() in missing for part in name.split(",")))
+    if whole := next(parts, None):
+        quoted = '"' + whole.replace('"', '""') + '"'
+        return f"; a name with a comma is written in double quotes, like --graph-columns {shlex.quote(quoted)}"
+    return ""
 
 
 def _own_rules(spec: TableSpec, where: str, names: Sequence[str]) -> tuple[TaskRule, ...]:

@@ -1,22 +1,21 @@
 """Columns of an input table -> arrays: numbers, classes, lists, from Arrow or from text. Errors name the row."""
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from molstream.shards.errors import FormatError, SchemaError
+from molstream.shards.errors import SchemaError
+from molstream.shards.inputs.arrow import is_number, is_number_list, is_text, plain, plain_type, to_lists, to_texts
+from molstream.shards.inputs.cells import MISSING_WORDS, parse_list
 from molstream.shards.inputs.datasets import Dataset
 from molstream.shards.molecules import offsets
-from molstream.shards.store.documents import parse_json
 from molstream.shards.tasks import LEVELS, Level, Task
 
-MISSING = pa.array(["", "NA", "N/A", "null", "NULL", "None"], pa.large_string())
-"""Texts that mean an absent label; NaN is a label that is not a number, and is counted."""
-MISSING_LISTS = frozenset([*MISSING.to_pylist(), "NaN", "nan"])
+MISSING = pa.array(MISSING_WORDS, pa.large_string())
+MISSING_LISTS = frozenset([*MISSING_WORDS, "NaN", "nan"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,36 +49,29 @@ class Rows:
 
 def check_columns(url: str, schema: pa.Schema, dataset: Dataset) -> None:
     """Check that the types of a table's columns fit their use. Raises SchemaError."""
-    expected = {dataset.smiles_column: "text"} | ({dataset.id_column: "text or whole numbers"} if dataset.id_column else {})
+    check_type(url, schema, dataset.smiles_column, "text")
+    if dataset.id_column:
+        check_type(url, schema, dataset.id_column, "text or whole numbers")
     for name, task in zip(dataset.columns, dataset.tasks, strict=True):
-        expected[name] = "numbers" if task.level == "graph" else "lists of numbers, or their JSON text"
-    for name, what in expected.items():
-        dtype = schema.field(name).type
-        if name == dataset.smiles_column:
-            ok = _is_text(dtype) or pa.types.is_null(dtype)
-        elif name == dataset.id_column:
-            ok = _is_text(dtype) or pa.types.is_integer(dtype) or pa.types.is_null(dtype)
-        elif what == "numbers":
-            ok = _is_number(dtype)
-        else:
-            ok = (_is_list(dtype) and _is_number(dtype.value_type)) or _is_text(dtype) or pa.types.is_null(dtype)
-        if not ok:
-            raise SchemaError(f"{url}: column {name} is of type {dtype}, expected {what}")
+        numbers = "numbers or text" if task.num_classes else "numbers"
+        check_type(url, schema, name, numbers if task.level == "graph" else "lists of numbers, or their JSON text")
 
 
-def _is_text(dtype: pa.DataType) -> bool:
-    if pa.types.is_dictionary(dtype):
-        return _is_text(dtype.value_type)
-    return pa.types.is_string(dtype) or pa.types.is_large_string(dtype)
+_FITS: dict[str, Callable[[pa.DataType], bool]] = {
+    "text": is_text,
+    "text or whole numbers": lambda dtype: is_text(dtype) or pa.types.is_integer(plain_type(dtype)),
+    "numbers": is_number,
+    "numbers or text": lambda dtype: is_text(dtype) or is_number(dtype),
+    "lists of numbers, or their JSON text": lambda dtype: is_text(dtype) or is_number_list(dtype),
+}
 
 
-def _is_list(dtype: pa.DataType) -> bool:
-    return pa.types.is_list(dtype) or pa.types.is_large_list(dtype) or pa.types.is_fixed_size_list(dtype)
-
-
-def _is_number(dtype: pa.DataType) -> bool:
-    is_any = (pa.types.is_floating, pa.types.is_integer, pa.types.is_null, pa.types.is_boolean, pa.types.is_decimal)
-    return any(f(dtype) for f in is_any)
+def check_type(url: str, schema: pa.Schema, name: str, what: str) -> None:
+    """Check the type of one column of a Parquet table; `what` is one of _FITS, and nulls are always right. Raises SchemaError."""
+    dtype = schema.field(name).type
+    if not (pa.types.is_null(plain_type(dtype)) or _FITS[what](dtype)):
+        more = "; cast it to numbers, or save the table as .csv" if what == "numbers" and is_text(dtype) else ""
+        raise SchemaError(f"{url}: column {name} is of type {dtype}, expected {what}{more}")
 
 
 def decode_rows(batch: pa.RecordBatch, dataset: Dataset, *, first_row: int, url: str) -> Rows:
@@ -97,8 +89,8 @@ def decode_rows(batch: pa.RecordBatch, dataset: Dataset, *, first_row: int, url:
             lists[task.level].append(found)
     return Rows(
         first_row=first_row,
-        smiles=_texts(batch.column(dataset.smiles_column)),
-        identifiers=_texts(batch.column(dataset.id_column)) if dataset.id_column else None,
+        smiles=to_texts(batch.column(dataset.smiles_column)),
+        identifiers=to_texts(batch.column(dataset.id_column)) if dataset.id_column else None,
         graph=graph,
         lists=lists,
         infinite=infinite,
@@ -106,12 +98,8 @@ def decode_rows(batch: pa.RecordBatch, dataset: Dataset, *, first_row: int, url:
     )
 
 
-def _texts(array: pa.Array) -> list[str | None]:
-    return array.cast(pa.large_string()).to_pylist()
-
-
 def _trim(array: pa.Array) -> pa.Array:
-    return pc.utf8_trim_whitespace(array.cast(pa.large_string()))
+    return pc.utf8_trim_whitespace(plain(array))
 
 
 class _Column:
@@ -123,16 +111,15 @@ class _Column:
 
     def numbers(self) -> tuple[np.ndarray, int, int]:
         """float32 (N), infinite labels, labels that are NaN."""
-        array = self._parse_numbers(self.array) if _is_text(self.array.type) else self.array
+        array = self._parse_numbers(self.array) if is_text(self.array.type) else plain(self.array)
         values, infinite, nan = _floats(array)
         return self._check_classes(values, np.arange(len(values))), infinite, nan
 
     def lists(self) -> tuple[Lists, int, int]:
         """The same as `numbers` for a column of lists."""
-        array = self._parse_lists(self.array) if _is_text(self.array.type) else self.array
-        array = array.cast(pa.large_list(array.type.value_type if pa.types.is_nested(array.type) else pa.float32()))
-        sizes = array.value_lengths().fill_null(0).to_numpy()
-        values, infinite, nan = _floats(array.flatten())
+        array = self._parse_lists(self.array) if is_text(self.array.type) else self.array
+        inner, sizes = to_lists(array)
+        values, infinite, nan = _floats(inner)
         values = self._check_classes(values, np.repeat(np.arange(len(sizes)), sizes)) if self.task.num_classes else values
         return Lists(values, offsets(sizes)), infinite, nan
 
@@ -170,14 +157,9 @@ class _Column:
         return pa.LargeListArray.from_arrays(pa.array(offsets(np.array(sizes, np.int64))), values)
 
     def _parse_list(self, row: int, text: str) -> list[float | None]:
-        try:
-            found = parse_json(text, nan=True)
-        except FormatError:
-            found = None
-        if not isinstance(found, list) or not all(v is None or isinstance(v, (int, float)) for v in found):
+        if (found := parse_list(text)) is None:
             raise SchemaError(f"{self._at(row)}: {_short(text)}, expected a JSON list of numbers, like [0.5, null, 1e-3]")
-        # a whole number may be larger than any float
-        return [None if v is None else math.copysign(math.inf, v > 0 or -1) if abs(v) > 1e308 else float(v) for v in found]
+        return found
 
     def _check_classes(self, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Refuse classes that are not whole numbers in their range."""

@@ -18,8 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from molstream.shards.errors import InputError, SchemaError, StorageError
+from molstream.shards.inputs.arrow import to_texts
 from molstream.shards.inputs.datasets import SMILES_COLUMNS, Dataset, TableSpec, list_names, resolve_dataset
-from molstream.shards.inputs.rows import Rows, check_columns, decode_rows, text_batch
+from molstream.shards.inputs.rows import Rows, check_columns, check_type, decode_rows, text_batch
 
 T = TypeVar("T")
 MAX_LINE = 1 << 27
@@ -322,20 +323,33 @@ def iter_smiles(url: str, *, column: str | None = None, batch_rows: int = 8192) 
     """
     if not is_text(url) and not url.lower().endswith(PARQUET):
         raise InputError(f"{url}: expected a shard set, or a table ending in .parquet, .csv, .tsv, .smi or .txt (also .gz)")
+
+    def choose(names: list[str], *, is_lines: bool) -> str:
+        if column and is_lines and column != "smiles":
+            raise InputError(f"{url}: a text file of one SMILES per line has no column {column}; leave out --smiles-column")
+        return _smiles_column(url, names, column)
+
+    yield from _iter_texts(url, choose, what="text", batch_rows=batch_rows)
+
+
+def iter_column(url: str, column: str, *, batch_rows: int = 8192) -> Iterator[list[str | None]]:
+    """A column of a checked table as text, batch by batch; it may hold text or whole numbers. Raises as `iter_smiles` does."""
+    return _iter_texts(url, lambda names, is_lines: column, what="text or whole numbers", batch_rows=batch_rows)
+
+
+def _iter_texts(url: str, choose: Callable[..., str], *, what: str, batch_rows: int) -> Iterator[list[str | None]]:
+    """The column that `choose` says, given the names of all."""
     try:
         if not is_text(url):
             with fsspec.open(url, "rb") as file:
-                parquet = pq.ParquetFile(file)
-                name = _smiles_column(url, parquet.schema_arrow.names, column)
-                for batch in parquet.iter_batches(batch_rows, columns=[name]):
-                    yield [None if s is None else str(s) for s in batch.column(0).to_pylist()]
+                parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=READ_BUFFER_BYTES)
+                name = choose(parquet.schema_arrow.names, is_lines=False)
+                check_type(url, parquet.schema_arrow, name, what)
+                for batch in parquet.iter_batches(batch_rows, columns=[name], use_threads=False):
+                    yield to_texts(batch.column(name))
         else:
             with _open_text(url) as (names, rows):
-                if column and names == ["smiles"] and column != "smiles":
-                    raise InputError(
-                        f"{url}: a text file of one SMILES per line has no column {column}; leave out --smiles-column"
-                    )
-                place = names.index(_smiles_column(url, names, column))
+                place = names.index(choose(names, is_lines=names == ["smiles"]))
                 yield from _batches((row[place] for row in rows), batch_rows)
     except FileNotFoundError as error:
         raise InputError(f"{url}: no such file") from error

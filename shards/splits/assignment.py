@@ -5,20 +5,28 @@ found later. The price: a row cannot be in two splits on purpose.
 """
 
 import re
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import numpy as np
 
 from molstream.kernels.tables.assign import assign_rows
-from molstream.shards.errors import SchemaError, show
+from molstream.shards.errors import InputError, SchemaError, show
+from molstream.shards.inputs.cells import MISSING_WORDS
 
 NO_SPLIT = 255
 """Assignment of a row that is in no split."""
 MAX_SPLITS = 254
 CHUNK_ROWS = 1 << 18
 
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
+"""Names of splits are parts of file names: no separator, no dot or hyphen in front."""
+_EXPECTED = "a letter or digit, then up to 31 letters, digits, dots, _ or -"
+_NO_NAME = frozenset([*MISSING_WORDS, "nan", "NaN"])
+NO_RENAMES: Mapping[str, str] = MappingProxyType({})
 _ALIASES = {"valid": "val", "validation": "val"}
 
 
@@ -30,16 +38,21 @@ class RowSplits:
     """Names of the splits in the order of the file; `train` is one of them."""
     assignment: np.ndarray
     """uint8 (num_rows): index into `names`, or NO_SPLIT."""
+    given: tuple[str, ...] = ()
+    """Names as the file has them."""
 
 
 class SplitAssigner:
     """Splits and their rows, as far as they are read. `where` is the file's name in messages. Faults are SchemaErrors."""
 
-    def __init__(self, where: str, num_rows: int):
-        self.where, self.num_rows = where, num_rows
+    def __init__(self, where: str, num_rows: int, renames: Mapping[str, str] = NO_RENAMES):
+        """`renames`: names as they are given -> names of the set; several may become one."""
+        self.where, self.num_rows, self.renames = where, num_rows, renames
         self.names: list[str] = []
         self.assignment = np.full(num_rows, NO_SPLIT, np.uint8)
         self._codes: dict[str, int] = {}
+        self._unchanged: dict[str, str] = {}
+        """Names of the set -> names as they are given, of those that are not renamed."""
 
     def fail(self, message: str, cause: BaseException | None = None) -> NoReturn:
         raise SchemaError(f"{self.where}: {message}") from cause
@@ -60,17 +73,27 @@ class SplitAssigner:
             self._codes[name] = self._new_code(name.strip())
         return self._codes[name]
 
+    def code_of_cell(self, text: str | None) -> int:
+        """The same for a cell of a column, which may be null or a word for that."""
+        return NO_SPLIT if text is None or text.strip() in _NO_NAME else self.code(text)
+
     def _new_code(self, name: str) -> int:
         if not name:
             return NO_SPLIT
-        if not _NAME.fullmatch(name):
-            self.fail(f"got {show(repr(name))} for the name of a split, expected a letter, then up to 31 letters, digits or _")
-        name = _ALIASES.get(name, name)
-        if name in self.names:
-            self.fail(f"two names for split {name}, such as valid and val")
+        target = self.renames.get(name, name)
+        target = _ALIASES.get(target, target)
+        if not _NAME.fullmatch(target):
+            self.fail(f"got {show(repr(name))} for the name of a split, expected {_EXPECTED}{_rename(name)}")
+        if name not in self.renames and self._unchanged.setdefault(target, name) != name:
+            self.fail(f"two names for split {target}, such as valid and val{_rename(name)}")
+        if target in self.names:
+            return self.names.index(target)
+        if twin := next((other for other in self.names if other.lower() == target.lower()), None):
+            # shards are files, and some file systems do not know case
+            self.fail(f"the names of splits {twin} and {target} differ only in case{_rename(name)}")
         if len(self.names) == MAX_SPLITS:
             self.fail(f"more than {MAX_SPLITS} splits: {', '.join(self.names[:3])}, ...")
-        self.names.append(name)
+        self.names.append(target)
         return len(self.names) - 1
 
     def put(self, rows: np.ndarray, codes: int | np.ndarray) -> None:
@@ -133,12 +156,39 @@ class SplitAssigner:
         code = codes if isinstance(codes, int) else int(codes[k])
         return f"split {self.names[code]}" if code != NO_SPLIT else "no split"
 
-    def finish(self) -> RowSplits:
-        if "train" not in self.names:
-            self.fail(f"no split is called train; found {', '.join(self.names) or 'none'}")
-        if not (self.assignment == self.names.index("train")).any():
-            self.fail("split train has no rows")
-        return RowSplits(tuple(self.names), self.assignment)
+    def finish(self, *, needs_train: bool = True) -> RowSplits:
+        """What was read. `needs_train`: it is all of a set, so there must be a split train that has rows."""
+        if needs_train:
+            check_train(self.where, self.names, self.assignment)
+        given = tuple(dict.fromkeys(name.strip() for name in self._codes if name.strip()))
+        return RowSplits(tuple(self.names), self.assignment, given)
+
+
+def check_train(where: str, names: Sequence[str], assignment: np.ndarray) -> None:
+    """Raises SchemaError if no row is in the split train; `where` says who names the splits."""
+    if "train" not in names:
+        found = ", ".join(names) or "none"
+        likely = next((name for name in names if name.lower().startswith("tr")), "NAME")
+        advice = _rename(likely, "train") if names else ""
+        raise SchemaError(f"{where}: no split is called train; found {found}{advice}")
+    if not (assignment == list(names).index("train")).any():
+        raise SchemaError(f"{where}: split train has no rows")
+
+
+def parse_renames(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """'OLD=NEW', ... -> (old, new). Raises InputError."""
+    found: dict[str, str] = {}
+    for text in texts:
+        old, _, new = text.rpartition("=")
+        if not old.strip() or not _NAME.fullmatch(new.strip()) or old.strip() in found:
+            raise InputError(f"--rename-split {text}: expected OLD=NEW, each OLD once, and for NEW {_EXPECTED}")
+        found[old.strip()] = new.strip()
+    return tuple(found.items())
+
+
+def _rename(old: str, new: str = "NEW") -> str:
+    # short enough to be shown whole
+    return f"; rename it with --rename-split {shlex.quote(f'{old}={new}')}" if len(old) <= 40 and old.isprintable() else ""
 
 
 def _describe(value: object) -> str:

@@ -11,8 +11,9 @@ twice. The price: splits that are given in another way, such as by SMILES or as 
     .csv.gz    names: one per row in order, or with a column `row` of row numbers for any rows in any order
     .parquet   the same
 
-Row numbers count from 0 over all tables of the input in their order. A row with a blank or null name is in no split. Names are
-ASCII words that begin with a letter; `valid` and `validation` are `val`.
+Row numbers count from 0 over all tables of the input in their order. A row whose name is blank, null or a word for that (NA, nan,
+...) is in no split. Names are ASCII letters, digits, dots, _ and -, and begin with a letter or digit; `valid` and `validation`
+are `val`. An index that pandas wrote beside them is left out if it is 0, 1, 2, ..., and so says nothing.
 """
 
 import codecs
@@ -23,7 +24,7 @@ import struct
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -33,7 +34,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from molstream.shards.errors import FormatError, InputError, ShardError, show
-from molstream.shards.splits.assignment import CHUNK_ROWS, NO_SPLIT, RowSplits, SplitAssigner
+from molstream.shards.inputs.arrow import is_text, plain, plain_type, to_texts
+from molstream.shards.splits.assignment import CHUNK_ROWS, NO_RENAMES, NO_SPLIT, RowSplits, SplitAssigner
 from molstream.shards.splits.rules import SPLITS
 from molstream.shards.splits.torchfile import read_torch_file
 from molstream.shards.store.documents import parse_json
@@ -70,8 +72,10 @@ _UNREADABLE = (
 """The errors that the libraries' readers raise for a damaged file."""
 
 
-def read_split_file(url: str, *, num_rows: int) -> RowSplits:
+def read_split_file(url: str, *, num_rows: int, renames: Mapping[str, str] = NO_RENAMES, needs_train: bool = True) -> RowSplits:
     """Read the split of a data set of `num_rows` rows from a path or URL; the formats are in the module's docstring.
+
+    `renames`: names in the file -> names of the set. `needs_train`: the file decides alone, so a split train must have rows.
 
     A split may be empty, but for train, and rows may be in none. Takes a byte for each row. A .pt file takes twice its own size
     besides, and 36 bytes for each row number of a list; other formats go through piece by piece. Raises InputError for a file
@@ -82,7 +86,7 @@ def read_split_file(url: str, *, num_rows: int) -> RowSplits:
     extension = next((e for e in _READERS if name.lower().endswith(e)), None)
     if extension is None:
         raise InputError(f"{url}: not a kind of split file that is known; expected one of {' '.join(_READERS)}")
-    splits = SplitAssigner(url, num_rows)
+    splits = SplitAssigner(url, num_rows, renames)
     try:
         opened = fsspec.open(url, "rb")
     except (ValueError, ImportError) as error:
@@ -101,7 +105,7 @@ def read_split_file(url: str, *, num_rows: int) -> RowSplits:
         raise InputError(f"{url}: a folder, expected a split file") from error
     except OSError as error:
         raise InputError(f"{url}: cannot be read: {error.strerror or error}") from error
-    return splits.finish()
+    return splits.finish(needs_train=needs_train)
 
 
 def _read_pt(file: Any, splits: SplitAssigner) -> None:
@@ -191,7 +195,7 @@ def _codes_of_names(names: np.ndarray, splits: SplitAssigner) -> np.ndarray:
     while left.any():
         name = names[int(left.argmax())]
         same = names == name
-        codes[same] = splits.code(name.decode("latin-1") if isinstance(name, bytes) else str(name))
+        codes[same] = splits.code_of_cell(name.decode("latin-1") if isinstance(name, bytes) else str(name))
         left &= ~same
     return codes
 
@@ -235,13 +239,17 @@ def _read_csv_gz(file: Any, splits: SplitAssigner) -> None:
 def _read_csv(file: Any, splits: SplitAssigner) -> None:
     reader = csv.reader(_iter_lines(file, splits), strict=True)
     names = [name.strip() for name in next(reader, [])]
-    codes, first = _add_columns(names, splits), 0
+    codes, index = _add_columns(names, splits)
+    first = read = 0
     for columns in _iter_columns(reader, names, splits):
+        if index is not None:
+            _check_index(index, columns[index], read, splits)
+            read += len(columns[index])
         if codes:
             for name, code in codes.items():
                 splits.put(_parse_row_numbers(columns[name], code, splits), code)
         else:
-            own = np.array([splits.code(name) for name in columns["split"]], np.uint8)
+            own = np.array([splits.code_of_cell(name) for name in columns["split"]], np.uint8)
             if "row" in columns:
                 rows = _parse_row_numbers(columns["row"], own, splits)
                 if rows.size < own.size:
@@ -249,17 +257,34 @@ def _read_csv(file: Any, splits: SplitAssigner) -> None:
                 splits.put(rows, own)
             else:
                 first = splits.put_next(own, first)
-    if names == ["split"]:
+    if "split" in names and "row" not in names:
         splits.check_length(first)
 
 
-def _add_columns(names: list[str], splits: SplitAssigner) -> dict[str, int]:
-    """Codes of splits by their columns; empty if the rows name their splits."""
+_INDEX = re.compile(r"|Unnamed: 0|__index_level_0__")
+"""Names of the column in which pandas writes an index that has no name."""
+
+
+def _add_columns(names: list[str], splits: SplitAssigner) -> tuple[dict[str, int], str | None]:
+    """Codes of splits by their columns, empty if the rows name their splits; and the column of pandas' index, if it counts."""
+    found = [name for name in names if _INDEX.fullmatch(name) or (name == "index" and "split" in names)]
+    index = found[0] if len(found) == 1 and len(names) > 1 else None
+    names = [name for name in names if name != index]
     if "split" in names:
         if sorted(names) not in (["split"], ["row", "split"]):
             splits.fail(f"columns {show(', '.join(names))}: beside a column split there may be one called row, and no other")
-        return {}
-    return {name: splits.add(name) for name in names}
+        return {}, None if "row" in names else index
+    return {name: splits.add(name) for name in names}, index
+
+
+def _check_index(name: str, texts: Sequence[str | None], first: int, splits: SplitAssigner) -> None:
+    """Only an index that counts the rows can be left out; any other may say to which rows the splits belong."""
+    for row, text in enumerate(texts, first):
+        if text != str(row):
+            splits.fail(
+                f"column {show(repr(name))}, an index that pandas wrote, is {show(repr(text))} in row {row}, expected 0, 1, 2, "
+                f"...; if it gives the rows, call it row, else leave it out: index=False"
+            )
 
 
 def _iter_lines(file: Any, splits: SplitAssigner) -> Iterator[str]:
@@ -307,27 +332,28 @@ def _parse_row_numbers(texts: tuple[str, ...], codes: int | np.ndarray, splits: 
 
 def _read_parquet(file: Any, splits: SplitAssigner) -> None:
     parquet = pq.ParquetFile(file, pre_buffer=False)
-    names, first = list(parquet.schema_arrow.names), 0
-    codes = _add_columns(names, splits)
-    for name in names:
+    names = list(parquet.schema_arrow.names)
+    codes, index = _add_columns(names, splits)
+    first = read = 0
+    read_names = list(codes) or [name for name in names if name in ("split", "row")]
+    for name in read_names:
         dtype = parquet.schema_arrow.field(name).type
-        if name == "split":
-            plain = dtype.value_type if pa.types.is_dictionary(dtype) else dtype
-            ok = pa.types.is_string(plain) or pa.types.is_large_string(plain)
-        else:
-            ok = pa.types.is_integer(dtype) or pa.types.is_float64(dtype) or pa.types.is_null(dtype)
-        if not ok:
+        kind = plain_type(dtype)
+        is_rows = pa.types.is_integer(kind) or pa.types.is_float64(kind) or pa.types.is_null(kind)
+        if not (is_text(dtype) if name == "split" else is_rows):
             splits.fail(f"column {show(name)} is of type {dtype}, expected {'names' if name == 'split' else 'whole numbers'}")
+    if index is not None:
+        for batch in parquet.iter_batches(CHUNK_ROWS, columns=[index], use_threads=False):
+            _check_index(index, to_texts(batch.column(index)), read, splits)
+            read += batch.num_rows
     for name, code in codes.items():
         for batch in parquet.iter_batches(CHUNK_ROWS, columns=[name], use_threads=False):
-            splits.put(_row_numbers(batch.column(0)), code)
+            splits.put(_row_numbers(batch.column(name)), code)
     if codes:
         return
-    for batch in parquet.iter_batches(CHUNK_ROWS, use_threads=False):
-        found = batch.column("split")
-        found = found.dictionary_decode() if pa.types.is_dictionary(found.type) else found
-        found = found.dictionary_encode()
-        table = np.array([*(splits.code(name) for name in found.dictionary.to_pylist()), NO_SPLIT], np.uint8)
+    for batch in parquet.iter_batches(CHUNK_ROWS, columns=read_names, use_threads=False):
+        found = plain(batch.column("split")).dictionary_encode()
+        table = np.array([*(splits.code_of_cell(name) for name in found.dictionary.to_pylist()), NO_SPLIT], np.uint8)
         own = table[found.indices.fill_null(table.size - 1).to_numpy(zero_copy_only=False)]
         if "row" in names:
             rows = _row_numbers(batch.column("row"))
@@ -336,12 +362,13 @@ def _read_parquet(file: Any, splits: SplitAssigner) -> None:
             splits.put(rows, own)
         else:
             first = splits.put_next(own, first)
-    if names == ["split"]:
+    if "row" not in names:
         splits.check_length(first)
 
 
 def _row_numbers(column: pa.Array) -> np.ndarray:
     """The row numbers of a column, without nulls and without the NaN that pandas writes for them."""
+    column = plain(column)
     rows = np.empty(0, np.int64) if pa.types.is_null(column.type) else column.drop_null().to_numpy(zero_copy_only=False)
     return rows[~np.isnan(rows)] if rows.dtype.kind == "f" else rows
 

@@ -17,6 +17,8 @@ SPLITS = ("train", "val", "test")
 """The splits where fractions decide."""
 RULES = ("skeleton", "scaffold", "position")
 """The values of `--splits` besides a file."""
+BY_TABLE = "tables"
+"""The value of `BuildOptions.splits` where each table has splits of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,8 @@ class Splits:
     """Approximate share of the rows in each split."""
     rows_sha256: str = ""
     """SHA-256 of the bytes per row."""
+    most_held_out: bool = False
+    """Where rows of one molecule are in several splits: it goes to the most held-out of them, else to that of its first row."""
 
     def by_hash(self, molecules: Molecules, fractions: SplitFractions, *, key: int) -> np.ndarray:
         """Split number of each molecule, uint8 (N)."""
@@ -76,3 +80,19 @@ class Splits:
             codes = (molecules.atom_codes, molecules.bond_atoms, molecules.bond_codes)
             return fractions.assign(hash_scaffolds(*graph, *codes, num_stereo=len(BOND_STEREO), key=key))
         return fractions.assign(hash_skeletons(*graph, molecules.atom_codes[:, 0], molecules.bond_atoms, key=key))
+
+    def of_molecules(self, split: np.ndarray, first: np.ndarray) -> np.ndarray:
+        """Split number, uint8 (N), of the molecule of each of N rows, whose own split numbers are `split`; `first` (N): place of
+        the first row of its molecule."""
+        if not self.most_held_out:
+            return split[first]
+        order = sorted(range(len(self.names)), key=lambda k: held_out_key(self.names[k]))
+        rank = np.argsort(order)
+        most = np.zeros(len(split), np.int64)
+        np.maximum.at(most, first, rank[split])
+        return np.array(order, np.uint8)[most[first]]
+
+
+def held_out_key(name: str) -> tuple[int, str]:
+    """Sorts the names of splits from train, which models see, over val, which chooses among them, and others to test."""
+    return {"train": 0, "val": 1, "test": 3}.get(name, 2), name

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import re
 import zipfile
 
 import numpy as np
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 
 from molstream.kernels.rng.permutation import python_shuffle
 from molstream.shards.errors import InputError, SchemaError
+from molstream.shards.splits.assignment import parse_renames
 from molstream.shards.splits.files import NO_SPLIT, read_split_file
 
 ROWS = {"train": [7, 0, 3, 9], "val": [2], "test": [5, 1]}
@@ -212,6 +214,79 @@ def test_the_split_of_pm6_in_small(tmp_path):
     assert (found.assignment[order[980:990]] == 1).all()
 
 
+# names, indexes and kinds of text that tables come with
+
+
+@pytest.mark.parametrize("kind", ROW_FORMATS)
+def test_names_may_have_dots_hyphens_and_digits(tmp_path, kind):
+    rows = {"train": [0, 1], "test-dev": [2], "test-challenge": [3], "v1.2_x": [4], "0": [5]}
+    found = read_split_file(write(tmp_path / f"a.{kind}", rows), num_rows=6)
+    assert found.names == found.given == tuple(rows)
+    assert found.assignment.tolist() == [0, 0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("kind", ROW_FORMATS)
+def test_splits_are_renamed_and_several_may_become_one(tmp_path, kind):
+    rows = {"0": [0, 1], "1": [2], "hold out": [3], "valid": [4], "rest": [5]}
+    renames = {"0": "train", "1": "train", "hold out": "test", "rest": "val"}
+    path = write(tmp_path / f"a.{kind}", rows)
+    assert refusal(path, 6).startswith("got 'hold out' for the name of a split")
+    found = read_split_file(path, num_rows=6, renames=renames)
+    assert (found.names, found.given) == (("train", "test", "val"), tuple(rows))
+    assert found.assignment.tolist() == [0, 0, 0, 1, 2, 2]
+
+
+def test_what_is_to_be_renamed_is_parsed_and_what_cannot_be_is_refused():
+    assert parse_renames(["hold out=test", "a=b=train", " 0 = val "]) == (("hold out", "test"), ("a=b", "train"), ("0", "val"))
+    for wrong in (["test"], ["=test"], ["a="], ["a=b c"], ["a=.b"], ["a=x", "a=y"]):
+        with pytest.raises(InputError, match=f"--rename-split {re.escape(wrong[-1])}: expected OLD=NEW"):
+            parse_renames(wrong)
+
+
+def test_without_a_split_called_train_the_option_that_renames_is_named(tmp_path):
+    path = write(tmp_path / "a.json", {"val": [1], "other": [0]})
+    assert refusal(path) == "no split is called train; found val, other; rename it with --rename-split NAME=train"
+    path = write(tmp_path / "a.json", {"val": [1], "training": [0]})
+    expected = "no split is called train; found val, training; rename it with --rename-split training=train"
+    assert refusal(path) == expected
+    assert read_split_file(path, num_rows=10, needs_train=False).names == ("val", "training")
+    assert read_split_file(path, num_rows=10, renames={"training": "train"}).names == ("val", "train")
+
+
+@pytest.mark.parametrize("index", ["", "Unnamed: 0", "__index_level_0__", "index"])
+def test_an_index_that_pandas_wrote_is_left_out_if_it_counts_the_rows(tmp_path, index):
+    names = ["train", "val", "train", "test"]
+    (tmp_path / "a.csv").write_text(f"{index},split\n" + "".join(f"{k},{name}\n" for k, name in enumerate(names)))
+    pq.write_table(pa.table({"split": names, index: range(4)}), tmp_path / "a.parquet")
+    for kind in ("csv", "parquet"):
+        assert read_split_file(str(tmp_path / f"a.{kind}"), num_rows=4).assignment.tolist() == [0, 1, 0, 2]
+    # beside row numbers it says nothing, whatever it is
+    (tmp_path / "a.csv").write_text(f"{index},row,split\n7,0,train\n3,1,val\n")
+    assert read_split_file(str(tmp_path / "a.csv"), num_rows=2).assignment.tolist() == [0, 1]
+    if index != "index":
+        (tmp_path / "a.csv").write_text(f"{index},train,val\n0,3,2\n1,1,\n2,0,\n")
+        assert read_split_file(str(tmp_path / "a.csv"), num_rows=4).assignment.tolist() == [0, 0, 1, 0]
+
+
+TEXT = {
+    "string": pa.array(["train", None, "val", "train"]),
+    "large_string": pa.array(["train", None, "val", "train"], pa.large_string()),
+    "dictionary": pa.array(["train", None, "val", "train"]).dictionary_encode(),
+    "binary": pa.array([b"train", None, b"val", b"train"]),
+}
+# what this version of pyarrow has
+if hasattr(pa, "string_view"):
+    TEXT["string_view"] = pa.array(["train", None, "val", "train"], pa.string_view())
+if hasattr(pa, "json_"):
+    TEXT["json"] = pa.array(["train", None, "val", "train"], pa.json_())
+
+
+@pytest.mark.parametrize("column", TEXT.values(), ids=TEXT)
+def test_names_of_splits_are_read_from_every_kind_of_text(tmp_path, column):
+    pq.write_table(pa.table({"split": column}), tmp_path / "a.parquet")
+    assert read_split_file(str(tmp_path / "a.parquet"), num_rows=4).assignment.tolist() == [0, NO_SPLIT, 1, 0]
+
+
 # what is refused
 
 
@@ -229,13 +304,18 @@ def test_the_split_of_pm6_in_small(tmp_path):
         ({"train": [0], "valid": [1], "val": [2]}, "two names for split val, such as valid and val"),
         (
             {"train": [0], "a b": [1]},
-            "got 'a b' for the name of a split, expected a letter, then up to 31 letters, digits or _",
+            "got 'a b' for the name of a split, expected a letter or digit, then up to 31 letters, digits, dots, _ or -; "
+            "rename it with --rename-split 'a b=NEW'",
         ),
+        ({"train": [0], ".a": [1]}, "got '.a' for the name of a split, expected a letter"),
+        ({"train": [0], "-a": [1]}, "got '-a' for the name of a split, expected a letter"),
+        ({"train": [0], "a/b": [1]}, "got 'a/b' for the name of a split, expected a letter"),
+        ({"train": [0], "test": [1], "Test": [2]}, "the names of splits test and Test differ only in case; rename it with"),
         ({"train": [0], "_a": [1]}, "got '_a' for the name of a split, expected a letter"),
         ({"train": [0], "é": [1]}, "got 'é' for the name of a split, expected a letter"),
         ({"train": [0], "a" * 33: [1]}, f"got {'a' * 33!r} for the name of a split, expected a letter"),
     ],
-    ids="overlap twice beyond negative huge no_train empty_train alias space underscore accent long".split(),
+    ids="overlap twice beyond negative huge no_train empty alias space dot hyphen slash case underscore accent long".split(),
 )
 def test_a_split_that_contradicts_itself_or_the_data_is_refused(tmp_path, kind, rows, message):
     rows = rows if kind in ("npz", "pt") else {name: list(map(int, numbers)) for name, numbers in rows.items()}
@@ -336,7 +416,7 @@ def test_arrays_of_objects_are_refused(tmp_path):
         (np.ones(10, int), "split train has no rows"),
         (np.array(["val"] * 10), "no split is called train; found val"),
         (np.array([""] * 10), "no split is called train; found none"),
-        (np.array(["train"] * 9 + ["a-b"]), "got 'a-b' for the name of a split, expected a letter"),
+        (np.array(["train"] * 9 + ["a+b"]), "got 'a+b' for the name of a split, expected a letter"),
         (np.array(["train"] * 9 + ["x" * 2000]), "values of type <U2000, expected for each row the name of its split"),
     ],
 )
@@ -424,7 +504,16 @@ def test_a_damaged_npz_is_refused(tmp_path):
     [
         ("", "no split is called train; found none"),
         ("train\n", "split train has no rows"),
-        (",train\n0,1\n", "got '' for the name of a split; if that is an index pandas wrote, leave it out: index=False"),
+        (
+            ",train\n1,1\n",
+            "column '', an index that pandas wrote, is '1' in row 0, expected 0, 1, 2, ...; if it gives the rows, call",
+        ),
+        (
+            ",split\n0,train\n2,train\n",
+            "column '', an index that pandas wrote, is '2' in row 1, expected 0, 1, 2, ...; if it gives",
+        ),
+        (",split\n" + "".join(f"{k},train\n" for k in range(9)), "names a split for 9 rows, the data set has 10"),
+        (",Unnamed: 0,split\n0,0,train\n", "columns , Unnamed: 0, split: beside a column split there may be one called row"),
         ("train,train\n0,1\n", "split train is there twice"),
         ("train,val\n0,1\n2\n", "line 3: 1 fields, expected 2: train, val"),
         ("train,val\n0,1,2\n", "line 2: 3 fields, expected 2: train, val"),
@@ -489,7 +578,8 @@ def test_a_damaged_gzip_is_refused(tmp_path):
         ({"split": ["train"], "smiles": ["C"]}, "columns split, smiles: beside a column split there may be one called row"),
         ({"split": ["train"]}, "names a split for 1 rows, the data set has 10"),
         ({"split": ["train"] * 11}, "names splits for more than the 10 rows"),
-        ({"train": [1], "__index_level_0__": [0]}, "got '__index_level_0__' for the name of a split, expected a letter"),
+        ({"train": [1], "__index_level_0__": [3]}, "column '__index_level_0__', an index that pandas wrote, is '3' in row 0"),
+        ({"split": ["train"], "__index_level_0__": ["a"]}, "column '__index_level_0__', an index that pandas wrote, is 'a' in"),
     ],
 )
 def test_a_parquet_of_anything_else_is_refused(tmp_path, columns, message):

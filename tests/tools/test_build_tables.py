@@ -1,7 +1,9 @@
 """molstream build on one's own tables, on several and with split files, and what the other commands make of such sets."""
 
+import gzip
 import json
 import math
+import random
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,6 +37,7 @@ def looks(tmp_path_factory) -> SimpleNamespace:
         folder=folder,
         own=lk.write_own(*size),
         own_csv=lk.write_own_csv(*size),
+        qm9=lk.write_qm9(*size),
         tox21=lk.write_tox21(*size),
         zinc=lk.write_zinc(*size),
         pcqm4m=lk.write_pcqm4m(*size),
@@ -167,6 +170,129 @@ def test_columns_are_about_the_tables_that_no_preset_describes(looks, succeed, t
     assert (specs[0]["smiles_column"], specs[1]["smiles_column"]) == ("", "mol")
 
 
+@pytest.fixture(scope="module")
+def published_zinc(looks) -> Path:
+    """ZINC12k as it is published: its column of SMILES is called smiles."""
+    path = looks.folder / "published" / "ZINC12k.csv.gz"
+    path.parent.mkdir()
+    path.write_bytes(gzip.compress(gzip.decompress(looks.zinc.paths[0].read_bytes()).replace(b"SMILES", b"smiles", 1)))
+    return path
+
+
+def labels_of(folder: Path) -> dict[str, dict]:
+    """{SMILES: graph labels by task}."""
+    shard_set = ShardSet(folder)
+    names = [task.name for task in shard_set.manifest.tasks_of("graph")]
+    pairs = [(s, v) for block in shard_set.iter_blocks() for s, v in zip(block.smiles, block.graph_labels.tolist(), strict=True)]
+    return {str(s): {n: x for n, x in zip(names, values, strict=True) if not math.isnan(x)} for s, values in pairs}
+
+
+def test_toymix_as_it_is_published_builds_by_the_documented_command(looks, published_zinc, succeed, tmp_path):
+    tables = tables_of(looks, ["qm9", "tox21"])
+    succeed("build", *tables, "--table", f"zinc={published_zinc}", *LIMIT, "--out", tmp_path / "set")
+    succeed("build", *tables, *tables_of(looks, ["zinc"]), *LIMIT, "--out", tmp_path / "micro")
+    assert labels_of(tmp_path / "set") == labels_of(tmp_path / "micro")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--smiles-column", "zinc=smiles"],
+        ["--graph-columns", "zinc=SA,logp,score"],
+        ["--smiles-column", "zinc=smiles", "--graph-columns", "zinc=SA", "--graph-columns", 'zinc="logp",score'],
+    ],
+)
+def test_options_may_be_about_one_table_of_a_join(looks, published_zinc, succeed, tmp_path, words):
+    common = [*tables_of(looks, ["tox21"]), *LIMIT, "--out"]
+    succeed("build", *common, tmp_path / "set", "--table", f"zinc={published_zinc}", *words)
+    manifest = ShardSet(tmp_path / "set").manifest
+    assert [(s.name, s.tasks) for s in manifest.task_sets][1] == ("zinc", ("SA", "logp", "score"))
+    # the same columns of a table that no preset describes
+    more = ["--smiles-column", "z=smiles", "--graph-columns", "z=SA,logp,score"]
+    succeed("build", *common, tmp_path / "own", "--table", f"z:table={published_zinc}", *more)
+    own = {s: {n.removeprefix("z."): x for n, x in values.items()} for s, values in labels_of(tmp_path / "own").items()}
+    assert own == labels_of(tmp_path / "set")
+    specs = ShardSet(tmp_path / "own").manifest.provenance["options"]["tables"]
+    assert [spec["smiles_column"] for spec in specs] == ["", "smiles"]
+    assert [spec["graph_columns"] for spec in specs] == [[], ["SA", "logp", "score"]]
+
+
+def test_what_names_a_table_goes_before_what_names_none(succeed, tmp_path):
+    for name, columns in {"a": "mol,y,z", "b": "smi,y,z"}.items():
+        (tmp_path / f"{name}.csv").write_text(f"{columns}\nCO,1,2\nCC,3,1\n")
+    tables = [w for name in "ab" for w in ("--table", f"{name}:table={tmp_path / name}.csv")]
+    words = ["--smiles-column", "mol", "--smiles-column", "b=smi", "--graph-columns", "y", "--graph-columns", "b=z"]
+    succeed("build", *tables, *words, "--task-kind", "b=z=ordinal:3", "--out", tmp_path / "set")
+    manifest = ShardSet(tmp_path / "set").manifest
+    assert [(t.name, t.kind, t.num_classes) for t in manifest.tasks] == [("a.y", "regression", 0), ("b.z", "ordinal", 3)]
+    assert labels_of(tmp_path / "set") == {"CO": {"a.y": 1, "b.z": 2}, "CC": {"a.y": 3, "b.z": 1}}
+
+
+def test_columns_whose_names_have_commas_or_equals_signs_are_named_in_quotes(succeed, molstream, tmp_path):
+    (tmp_path / "a.csv").write_text('"smi,les","logP, exp",a=b,y\nCO,1,0,5\nCC,2,1,6\n')
+    words = ["--dataset", "table", "--smiles-column", '"smi,les"', "--graph-columns", 'y,"logP, exp","a=b"']
+    succeed("build", tmp_path / "a.csv", *words, "--task-kind", '"a=b"=binary', "--out", tmp_path / "set")
+    assert labels_of(tmp_path / "set")["CC"] == {"y": 6, "logP, exp": 2, "a=b": 1}
+    # a task of such a name is chosen in the same way
+    done = succeed("stream", tmp_path / "set", "--lanes", 1, "--tasks", '"logP, exp"', "--json")
+    assert done.json["labels_per_s"] > 0
+    # without quotes, what to write is said
+    done = molstream(
+        *("build", tmp_path / "a.csv", *words[:4], "--graph-columns", "logP, exp", "--out", tmp_path / "other"),
+    )
+    assert done.code == CALL
+    assert "columns of --dataset table are missing: logP, exp; found 4" in done.error
+    assert done.error.endswith("a name with a comma is written in double quotes, like --graph-columns '\"logP, exp\"'")
+    # in a join, an equals sign is after the name of a table
+    words = ["--table", f"a:table={tmp_path / 'a.csv'}", "--smiles-column", '"smi,les"', "--graph-columns", 'a="a=b"']
+    succeed("build", *words, "--out", tmp_path / "joined")
+    assert labels_of(tmp_path / "joined")["CC"] == {"a.a=b": 1}
+
+
+def test_splits_of_each_table_are_said_and_the_most_held_out_wins(succeed, tmp_path):
+    (tmp_path / "a.csv").write_text("smiles,y,split\nCO,1,train\nCC,2,val\nCN,3,train\nCCC,4,train\n")
+    (tmp_path / "b.csv").write_text("smiles,z\nOC,1\nCC,2\nNC,3\nCCO,4\n")
+    (tmp_path / "b.json").write_text(json.dumps({"train": [1, 3], "test-dev": [0], "test": [2]}))
+    tables = [w for name in "ab" for w in ("--table", f"{name}:table={tmp_path / name}.csv")]
+    words = ["--graph-columns", "[yz]", "--split-column", "a=split", "--splits", f"b={tmp_path / 'b.json'}"]
+    done = succeed("build", *tables, *words, "--out", tmp_path / "set")
+    assert done.lines[0] == f"{tmp_path / 'set'}: 5 molecules of 8 rows; train 2, val 1, test-dev 1, test 1"
+    assert "  3 rows are of another split than the most held-out split of their molecule's rows, which decides" in done.lines
+    splits = {
+        r["smiles"]: r
+        for s in ("test-dev", "test", "val")
+        for r in map(json.loads, succeed("cat", tmp_path / "set", "--split", s).lines)
+    }
+    assert {s: r["graph"] for s, r in splits.items()} == {
+        "CO": {"a.y": 1.0, "b.z": 1.0},
+        "CN": {"a.y": 3.0, "b.z": 3.0},
+        "CC": {"a.y": 2.0, "b.z": 2.0},
+    }
+    options = ShardSet(tmp_path / "set").manifest.provenance["options"]
+    assert (options["splits"], [t["splits"] for t in options["tables"]]) == ("tables", ["", "b.json"])
+    assert [t["split_column"] for t in options["tables"]] == ["split", ""]
+
+
+def test_each_table_may_be_shuffled_by_itself_as_the_paper_does(looks, published_zinc, succeed, tmp_path):
+    words = ["--split-seed", 42, "--split-fractions", "80,10,10", *LIMIT]
+    each = ["--splits", "tox21=position", "--splits", "zinc=position"]
+    tables = [*tables_of(looks, ["tox21"]), "--table", f"zinc={published_zinc}"]
+    succeed("build", *tables, *each, *words, "--out", tmp_path / "set")
+    # a molecule is as held out as in the most held-out of its tables
+    rank, expected = ["train", "val", "test"], {}
+    for look in (looks.tox21, looks.zinc):
+        order = list(range(look.num_rows))
+        random.Random(42).shuffle(order)
+        ends = look.num_rows - 2 * (look.num_rows // 10), look.num_rows - look.num_rows // 10
+        for row in look.usable:
+            split = sum(order.index(row) >= end for end in ends)
+            key = look.molecule_keys[row]
+            expected[key] = max(expected.get(key, 0), split)
+    shard_set = ShardSet(tmp_path / "set")
+    found = {str(s): split for split in shard_set.splits for block in shard_set.iter_blocks(split) for s in block.smiles}
+    assert found == {key: rank[split] for key, split in expected.items()}
+
+
 def test_unmatched_molecules_and_rows_of_other_splits_are_said(succeed, tmp_path):
     (tmp_path / "a.csv").write_text("smiles,y\n[Na]Cl,1\n[Na+].[Cl-],2\nCO,3\nOC,3\n")
     (tmp_path / "splits.json").write_text('{"train": [0, 1, 2], "val": [3]}')
@@ -242,6 +368,41 @@ BAD_CALLS = [
     ),
     ("--table l1000=VCAP --join name --out x", CALL, "'name' is not one of 'smiles', 'inchi'"),
     ("--table tox21=TOX --graph-columns y --out x", CALL, "--graph-columns: no table of the data set 'table'"),
+    ("--table tox21=TOX --graph-columns tox=y --out x", CALL, "--graph-columns tox=y: no table tox, there are tox21; a column"),
+    (
+        "--table tox21=TOX --graph-columns tox21=y --out x",
+        CALL,
+        "--graph-columns belongs to --dataset table; --dataset tox21 says",
+    ),
+    ("--table tox21=TOX --smiles-column tox21=mol --out x", DATA, "columns of --dataset tox21 are missing: mol; found"),
+    ("--table a:table=TOX --smiles-column a=b --smiles-column a=c --out x", CALL, "--smiles-column a=c: the second of table a"),
+    ("ZINC --dataset zinc --smiles-column a --smiles-column b --out x", CALL, "--smiles-column b: the second, expected one"),
+    ("ZINC --dataset zinc --split-column s --out x", CALL, "no column s for --split-column, found 4: SMILES, SA, logp, score"),
+    ("ZINC --dataset zinc --split-column SA --out x", CALL, "column SA is asked for as labels too; expected one use per column"),
+    (
+        "ZINC --dataset zinc --split-column s --splits position --out x",
+        CALL,
+        "--splits position and --split-column: expected one",
+    ),
+    ("ZINC --dataset zinc --split-column s --split-seed 3 --out x", CALL, "--split-seed and splits that files or columns name:"),
+    ("ZINC --dataset zinc --rename-split a=b --out x", CALL, "--rename-split: the rule skeleton has no names to change"),
+    (
+        "ZINC --dataset zinc --splits SPLITS --rename-split a=b --out x",
+        CALL,
+        "--rename-split a=b: no split is called a; found train",
+    ),
+    ("ZINC --dataset zinc --splits SPLITS --rename-split a --out x", CALL, "--rename-split a: expected OLD=NEW, each OLD once"),
+    ("ZINC --dataset zinc --splits SPLITS --splits position --out x", CALL, "--splits position: the second, expected one"),
+    ("--table zinc=ZINC --table tox21=TOX --splits zinc=SPLITS --out x", CALL, "table tox21 has no splits of its own, as others"),
+    ("--table zinc=ZINC --table tox21=TOX --splits zink=SPLITS --out x", CALL, "no table zink, there are zinc, tox21"),
+    ("--table zinc=ZINC --splits zinc=scaffold --out x", CALL, "--splits zinc=scaffold: scaffold is about molecules, whatever"),
+    (
+        "--table zinc=ZINC --splits zinc=position --splits position --out x",
+        CALL,
+        "--splits position and --splits zinc=: expected",
+    ),
+    ("--table zinc=ZINC --splits zinc=nope.json --out x", CALL, "nope.json: no such file"),
+    ("--table zinc=ZINC --splits zinc=OVERLAP --out x", DATA, "row 1 is in two splits, train and val; splits must not overlap"),
     ("ZINC --dataset zinc --graph-columns SA --out x", CALL, "--graph-columns belongs to --dataset table; --dataset zinc says"),
     ("ZINC --dataset zinc --id-column q --out x", CALL, "no column q for --id-column, found 4: SMILES, SA, logp, score"),
     ("OWN --dataset table --out x", CALL, "1 of 1 columns of --dataset table are missing: smiles or ordered_smiles or"),
