@@ -28,6 +28,13 @@ class HeadSpec:
     """Raw units, over the training split; 0 for classes."""
     std: tuple[float, ...]
     """1 for classes."""
+    trained: tuple[bool, ...]
+    """Whether the training split has a label of the task. Of one without, nothing is learned and no scale is known."""
+
+    @property
+    def trained_columns(self) -> list[int]:
+        """Columns of the tasks that are trained."""
+        return [column for column, trained in zip(self.columns, self.trained, strict=True) if trained]
 
     @property
     def key(self) -> str:
@@ -84,6 +91,7 @@ class DataSpec:
                     units=tuple(units[name] for name in task_set.tasks),
                     mean=tuple(s.mean if scaled else 0.0 for s in stats),
                     std=tuple(s.std if scaled else 1.0 for s in stats),
+                    trained=tuple(manifest.labels[name].get("train", 0) > 0 for name in task_set.tasks),
                 )
             )
         return cls(

@@ -27,6 +27,7 @@ def head(task_set, prefix="") -> HeadSpec:
         units=("1",) * n,
         mean=(0.0,) * n,
         std=(1.0,) * n,
+        trained=(True,) * n,
     )
 
 

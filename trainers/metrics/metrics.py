@@ -25,6 +25,8 @@ class TaskMetrics:
 
     task: str
     unit: str
+    trained: bool
+    """Whether the training split has a label of it. A task without is left out of means, and has no mean_mae."""
     count: int
     """Labels."""
     nonfinite: int
@@ -155,7 +157,7 @@ class Metrics:
         for head in self.spec.heads:
             columns = self._columns[head.name]
             if head.kind == "regression":
-                rows = [self._regression_row(s, std) for s, std in zip(regression[columns], head.std, strict=True)]
+                rows = [self._regression_row(*row) for row in zip(regression[columns], head.std, head.trained, strict=True)]
             else:
                 scores = self._classes[head.name]
                 # classes without labels on both sides are NaN; so is the mean over none
@@ -165,14 +167,26 @@ class Metrics:
                     for (count, correct, bad), a, b in zip(tally[columns], *means, strict=True)
                 ]
             out[head.name] = [
-                TaskMetrics(task=task, unit=unit, count=count, nonfinite=bad, values=_defined(values, count > bad == 0))
-                for task, unit, (count, bad, values) in zip(head.tasks, head.units, rows, strict=True)
+                TaskMetrics(
+                    task=task,
+                    unit=unit,
+                    trained=trained,
+                    count=count,
+                    nonfinite=bad,
+                    values=_defined(values, count > bad == 0),
+                )
+                for task, unit, trained, (count, bad, values) in zip(head.tasks, head.units, head.trained, rows, strict=True)
             ]
         return out
 
     @staticmethod
-    def _regression_row(s: dict[str, float], std: float) -> tuple[int, int, dict[str, float | None]]:
-        values = regression_values(s, std) if s["count"] else dict.fromkeys(REGRESSION)
+    def _regression_row(s: dict[str, float], std: float, trained: bool) -> tuple[int, int, dict[str, float | None]]:
+        values: dict[str, float | None] = dict.fromkeys(REGRESSION)
+        if s["count"]:
+            values |= regression_values(s, std)
+        if not trained:
+            # there is no mean to predict
+            values["mean_mae"] = None
         return int(s["count"] + s["nonfinite"]), int(s["nonfinite"]), values
 
 
@@ -194,11 +208,21 @@ def _defined(values: dict[str, float | None], whole: bool) -> dict[str, float | 
 
 
 def summarize(tasks: list[TaskMetrics]) -> dict[str, float | None]:
-    """Of each metric the mean over the tasks that define it, None if none does; mae_raw only where all units are equal."""
+    """Of each metric the mean over the trained tasks that define it, None if none does; mae_raw only where these have a common
+    unit."""
     out: dict[str, float | None] = {}
+    tasks = [task for task in tasks if task.trained]
+    unit = common_unit(tasks)
     for name in dict.fromkeys(name for task in tasks for name in task.values):
-        if name == "mae_raw" and len({task.unit for task in tasks}) > 1:
+        if name == "mae_raw" and not unit:
             continue
         there = [v for task in tasks if (v := task.values.get(name)) is not None]
         out[name] = math.fsum(there) / len(there) if there else None
     return out
+
+
+def common_unit(tasks: list[TaskMetrics]) -> str:
+    """The unit in which the trained ones of these tasks have a mean error; empty where they have none, since a mean over unlike
+    scales says nothing: such are pure numbers ('1'), unless there is one task."""
+    units = [task.unit for task in tasks if task.trained]
+    return units[0] if len(units) == 1 or (len({*units}) == 1 and units[0] != "1") else ""

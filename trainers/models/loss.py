@@ -35,9 +35,24 @@ class Targets(nn.Module):
             # scales in f64 would double the work for digits that the labels do not have
             self.register_buffer(f"mean_{head.key}", torch.tensor(head.mean, dtype=torch.float32))
             self.register_buffer(f"std_{head.key}", torch.tensor(head.std, dtype=torch.float32))
+            self.register_buffer(f"trained_{head.key}", torch.tensor(head.trained))
 
     def forward(self, batch: Batch) -> Labels:
-        """{task set: (targets, mask)}, each (R, T); targets are 0 where the mask is False, numbers of classes where these are."""
+        """{task set: (targets, mask)}, each (R, T), of the tasks that are trained: those that the training split has labels of.
+        Targets are 0 where the mask is False, numbers of classes where these are."""
+        return self.trained(self.all(batch))
+
+    def trained(self, labels: Labels) -> Labels:
+        """Without the labels of tasks that are not trained."""
+        untrained = [head for head in self.heads if not all(head.trained)]
+        return labels | {
+            head.name: (target, mask & getattr(self, f"trained_{head.key}"))
+            for head in untrained
+            for target, mask in [labels[head.name]]
+        }
+
+    def all(self, batch: Batch) -> Labels:
+        """Of all tasks."""
         columns = {level: label_columns(batch, level) for level in {head.level for head in self.heads}}
         out = {}
         for head in self.heads:
@@ -75,11 +90,11 @@ def match(predictions: dict[str, Tensor], targets: Labels, spec: DataSpec) -> di
 
 
 def count_labels(batches: Sequence[Batch], spec: DataSpec) -> list[int]:
-    """Real labels of each task set over some packs; known at collation, no device involved."""
+    """Real labels of each task set over some packs, of trained tasks; known at collation, no device involved."""
     out = []
     for head in spec.heads:
         counts = [getattr(batch, f"num_{head.level}_labels_T") for batch in batches]
-        out.append(sum(int(c[list(head.columns)].sum()) for c in counts))
+        out.append(sum(int(c[head.trained_columns].sum()) for c in counts))
     return out
 
 

@@ -35,6 +35,8 @@ class StepResult(NamedTuple):
     """Of the packs of this process: the total, then each task set's share; sums over processes are those of the step."""
     pack_losses: Tensor
     """The total of each pack."""
+    num_labels: Tensor
+    """float64: of each task set, over all packs of the step."""
     norm: Tensor
     """Of the gradient, before it was clipped; the same in all processes."""
     is_finite: Tensor
@@ -92,7 +94,7 @@ class Stepper:
             pack_losses.append(loss.detach())
             losses.append(torch.cat([loss.detach().view(1), shares]))
         norm, is_finite = self._update(step)
-        return StepResult(torch.stack(losses).sum(dim=0), torch.stack(pack_losses), norm, is_finite)
+        return StepResult(torch.stack(losses).sum(dim=0), torch.stack(pack_losses), counts, norm, is_finite)
 
     def _seed(self, seed: int) -> None:
         """As torch.manual_seed, which takes up to 5 ms: for each kind of device that is not here it formats a traceback."""
