@@ -97,12 +97,9 @@ def test_an_interval_is_the_mean_over_the_labels_of_its_finite_steps(sparse_set,
         is_finite = bool(rng.random() < 0.6)
         losses = torch.tensor([shares.mean(), *shares] if is_finite else [torch.nan] * 3)
         one = torch.tensor(1.0)
-        interval.add(
-            StepResult(
-                losses, losses[:1], torch.from_numpy(labels).double(), one if is_finite else one * torch.inf, one == is_finite
-            ),
-            [1] * len(COUNTS) + labels.tolist(),
-        )
+        norm, num_labels = one if is_finite else one * torch.inf, torch.from_numpy(labels).double()
+        result = StepResult(losses, losses[:1], num_labels, torch.tensor(0), norm, one == is_finite)
+        interval.add(result, [1] * len(COUNTS) + labels.tolist())
         if is_finite:
             steps.append((shares, labels))
     found = interval.read(Budget(8, 16, 32), 1, ProcessGroup.here())

@@ -47,6 +47,8 @@ def spec_of(num_tasks: int = 3, names: tuple[str, ...] = tuple(KINDS)) -> DataSp
                 units=("eV",) * num_tasks,
                 mean=(0.0,) * num_tasks,
                 std=scale,
+                clip=0.0,
+                knots=(),
                 trained=(True,) * num_tasks,
             )
         )

@@ -181,7 +181,8 @@ def evaluate(
             for batch in item.batches:
                 moved = batch.to(device)
                 predictions, labels = network(moved), targets.all(moved)
-                metrics.add(match(predictions, labels, spec), labels)
+                matched = match(predictions, labels, spec)
+                metrics.add(matched, labels, raw_errors=targets.raw_errors(matched, moved))
                 errors = torch.stack(list(loss.sums(predictions, targets.trained(labels)).values())).double().cpu()
                 counts = torch.tensor(count_labels([batch], spec), dtype=torch.float64)
                 sums = sums + torch.cat([torch.tensor([batch.num_graphs], dtype=torch.float64), errors, counts])

@@ -5,7 +5,9 @@ float64 (`regression`). The price: AUROC and average precision of tasks with mor
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 import torch.distributed as dist
@@ -42,8 +44,8 @@ class TaskMetrics:
 class Metrics:
     """Metrics of every task set.
 
-    State is on the device of the first predictions: 112 bytes a regression task; 24 bytes a class task and 24 KiB a class of it
-    (a binary task has one): 31 MiB for 1,328 binary tasks, 70 MiB for 978 of three classes.
+    State is on the device of the first predictions: 120 bytes per regression task; 24 bytes per class task and 24 KiB per class
+    of it (a binary task has one): 31 MiB for 1,328 binary tasks, 70 MiB for 978 of three classes.
     """
 
     def __init__(self, spec: DataSpec):
@@ -75,11 +77,18 @@ class Metrics:
     # tensors made in inference mode could not be written to outside it
     @torch.inference_mode(mode=False)
     @torch.no_grad()
-    def add(self, predictions: dict[str, Tensor], targets: dict[str, tuple[Tensor, Tensor]]) -> None:
+    def add(
+        self,
+        predictions: dict[str, Tensor],
+        targets: dict[str, tuple[Tensor, Tensor]],
+        raw_errors: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> None:
         """Add one pack: {task set: predictions}, {task set: (target (M, T), mask (M, T) bool)}.
 
         Predictions are (M, T) for regression (normalised) and binary (logits), (M, T, C) logits for ordinal and multiclass;
-        targets are normalised values or class numbers. Entries where the mask is False may be anything. At most one host sync.
+        targets are normalised values or class numbers. Entries where the mask is False may be anything. `raw_errors`:
+        absolute errors (M, T) in raw units of task sets where these are not the normalised ones times the scale. At most one host
+        sync.
         """
         assert not self._merged, "metrics of all ranks are final: more packs would count on one rank only"
         parts = []
@@ -93,7 +102,7 @@ class Metrics:
             self._start(prediction.device)
             assert self._regression is not None
             if head.kind == "regression":
-                self._regression.add(self._columns[head.name], prediction, target, mask)
+                self._regression.add(self._columns[head.name], prediction, target, mask, raw_errors.get(head.name))
             else:
                 parts.append(self._class_part(head, prediction, target, mask))
         if parts:
@@ -157,7 +166,8 @@ class Metrics:
         for head in self.spec.heads:
             columns = self._columns[head.name]
             if head.kind == "regression":
-                rows = [self._regression_row(*row) for row in zip(regression[columns], head.std, head.trained, strict=True)]
+                stds = [None] * len(head.tasks) if head.knots else head.std
+                rows = [self._regression_row(*row) for row in zip(regression[columns], stds, head.trained, strict=True)]
             else:
                 scores = self._classes[head.name]
                 # classes without labels on both sides are NaN; so is the mean over none
@@ -180,7 +190,7 @@ class Metrics:
         return out
 
     @staticmethod
-    def _regression_row(s: dict[str, float], std: float, trained: bool) -> tuple[int, int, dict[str, float | None]]:
+    def _regression_row(s: dict[str, float], std: float | None, trained: bool) -> tuple[int, int, dict[str, float | None]]:
         values: dict[str, float | None] = dict.fromkeys(REGRESSION)
         if s["count"]:
             values |= regression_values(s, std)

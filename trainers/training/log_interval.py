@@ -35,9 +35,10 @@ class LogInterval:
         self.task_sets = spec.task_sets
         self.start, self.steps = time.perf_counter(), 0
         self.counts = [0] * (len(COUNTS) + len(spec.task_sets))
-        # over finite steps: this process's errors of each task set and its share of what is minimised; then, the same in all
-        # processes, labels of each task set, the gradient's norm, and the number of steps
-        self.sums = torch.zeros(2 * len(spec.task_sets) + 3, dtype=torch.float64, device=device)
+        self.clips = any(head.clip for head in spec.heads)
+        # over finite steps: this process's errors of each task set, its share of what is minimised, its clipped labels; then, the
+        # same in all processes, labels of each task set, the gradient's norm, and the number of steps
+        self.sums = torch.zeros(2 * len(spec.task_sets) + 4, dtype=torch.float64, device=device)
 
     def add(self, result: StepResult, totals: Sequence[int]) -> None:
         """A step, with `totals` of `count_step` over all processes."""
@@ -45,7 +46,7 @@ class LogInterval:
         self.counts = [a + b for a, b in zip(self.counts, totals, strict=True)]
         total, shares = result.losses[:1].double(), result.losses[1:].double()
         norm, one = result.norm.view(1).double(), torch.ones_like(total)
-        values = torch.cat([shares * result.num_labels, total, result.num_labels, norm, one])
+        values = torch.cat([shares * result.num_labels, total, result.num_clipped.view(1).double(), result.num_labels, norm, one])
         self.sums += torch.where(result.is_finite, values, 0.0)
 
     def read(self, budget: Budget, recipe_lanes: int, processes: ProcessGroup) -> dict[str, float | None]:
@@ -57,8 +58,8 @@ class LogInterval:
         seconds = time.perf_counter() - self.start
         sums: Tensor = self.sums.cpu()
         num_sets = len(self.task_sets)
-        *errors, objective = processes.sum(sums[: num_sets + 1]).tolist()
-        *num_labels, norm, finite = sums[num_sets + 1 :].tolist()
+        *errors, objective, clipped = processes.sum(sums[: num_sets + 2]).tolist()
+        *num_labels, norm, finite = sums[num_sets + 2 :].tolist()
         losses = {f"loss_{name}": _mean(e, n) for name, e, n in zip(self.task_sets, errors, num_labels, strict=True)}
         there = [loss for loss in losses.values() if loss is not None]
         graphs, atoms, wait_us, *labels = self.counts
@@ -75,6 +76,7 @@ class LogInterval:
                 "atom_fill_fraction": atoms / (self.steps * recipe_lanes * (budget.atoms - 1)),
                 "rss_bytes": float(psutil.Process().memory_info().rss),
             }
+            | ({"clipped_fraction": _mean(clipped, sum(num_labels))} if self.clips else {})
             | ({"gpu_bytes": float(torch.cuda.max_memory_allocated())} if self.sums.is_cuda else {})
         )
 

@@ -142,7 +142,7 @@ class Trainer:
         self.device = find_device(device)
         if self.device.type == "cpu":
             keep_freed_memory()
-        self.spec = DataSpec.of(shard_set, task_sets=recipe.task_sets)
+        self.spec = DataSpec.of(shard_set, task_sets=recipe.task_sets, label_transform=recipe.label_transform)
         if not self.spec.heads:
             raise TrainError(f"{shard_set.path}: a set without labels, expected something to train on")
         for head in self.spec.heads:
