@@ -40,6 +40,7 @@ MAY_IMPORT = {
         # what a shard set is, which is handed in; never how one is written
         "shards.molecules",
         "shards.tasks",
+        "shards.format.manifest",
         "shards.format.reader",
         # files, and what is wrong with them
         "shards.store",

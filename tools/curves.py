@@ -9,6 +9,8 @@ from molstream.shards.store.writing import write_bytes
 from molstream.trainers.runs.log import read_log
 
 PLOT = "run.png"
+MEASURES = {"mae": "MAE", "mean_mae": "MAE of the mean", "auroc": "AUROC", "ap": "AP"}
+"""Metrics that are drawn: for regression in normalised units, then for classes."""
 MAX_POINTS = 2000
 """Most points of a line; longer lines are thinned."""
 
@@ -34,8 +36,11 @@ def plot_run(run: Path) -> Path | None:
         for k, name in enumerate(sets):
             _draw(loss, train, f"loss_{name}", color=f"C{k}", label=f"{name}, training", alpha=0.5, linewidth=0.8)
             _draw(loss, validation, f"{name}_loss", color=f"C{k}", label=f"{name}, validation", marker="o", markersize=3)
-            for measure, style in (("r2", "-"), ("pearson", "--"), ("auroc", "-"), ("ap", "--")):
-                _draw(metric, validation, f"{name}_{measure}", color=f"C{k}", label=f"{name} {measure}", linestyle=style)
+            for measure, style in zip(MEASURES, ("-", ":", "-", "--"), strict=True):
+                _draw(
+                    metric, validation, f"{name}_{measure}", color=f"C{k}", label=f"{name} {MEASURES[measure]}", linestyle=style
+                )
+        loss.set_yscale("log")
         _draw(rate, train, "learning_rate", color="C0", label="learning rate")
         _draw(norm := rate.twinx(), train, "gradient_norm", color="C1", label="gradient norm", alpha=0.6, linewidth=0.8)
         norm.set_yscale("log")

@@ -45,7 +45,6 @@ def embed(
         raise InputError("--smiles-column belongs to tables, and INPUT is a folder")
     if not source.is_dir() and split is not None:
         raise InputError("--split belongs to shard sets, and INPUT is a file")
-    failed = 0
     with bars() as progress:
         if source.is_dir():
             from molstream.shards.format.reader import ShardSet
@@ -53,7 +52,7 @@ def embed(
             shard_set = ShardSet(source)
             if split is not None:
                 shard_set.blocks(split)
-            rows = embed_shard_set(
+            written = embed_shard_set(
                 load_weights(checkpoint, skipped),
                 shard_set,
                 out,
@@ -64,7 +63,7 @@ def embed(
             )
         else:
             digest, total = read_table(source, smiles_column)
-            rows, failed = embed_table(
+            written = embed_table(
                 load_weights(checkpoint, skipped),
                 iter_smiles(str(source), column=smiles_column),
                 out,
@@ -73,9 +72,14 @@ def embed(
                 dtype=dtype.value,
                 on_rows=lambda done: progress("embed", done, total),
             )
-    typer.echo(f"{out}: {rows - failed:,} embeddings; read them with pyarrow.parquet.read_table({str(out)!r})")
-    if failed:
-        typer.echo(f"  {failed:,} of {rows:,} rows have none: their embedding is null and `reason` says why")
+    typer.echo(f"{out}: {written.rows - written.failed:,} embeddings; read them with pyarrow.parquet.read_table({str(out)!r})")
+    if written.failed:
+        typer.echo(f"  {written.failed:,} of {written.rows:,} rows have none: their embedding is null and `reason` says why")
+    if written.overflows:
+        typer.echo(
+            f"  {written.overflows:,} of {written.rows:,} rows have a number beyond 65,504, the largest of half precision, "
+            f"which is infinite in the file; write them to another folder with --dtype f32"
+        )
 
 
 def read_table(path: Path, column: str | None) -> tuple[str, int]:

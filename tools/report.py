@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from molstream.trainers.jobs.evaluate import Results
+from molstream.trainers.metrics.metrics import common_unit
 from molstream.trainers.spec import HeadSpec
 
 LOG_EVERY_S = 10.0
@@ -46,9 +47,10 @@ class TerminalReporter:
         self.bar.update(self.task, total=num_steps, completed=step)
         self.bar.start_task(self.task)
 
-    def progress(self, step: int, values: dict[str, float]) -> None:
+    def progress(self, step: int, values: dict[str, float | None]) -> None:
+        loss = "-" if values["loss"] is None else f"{values['loss']:.3f}"
         text = (
-            f"loss {values['loss']:.3f}  {values['graphs_per_s']:,.0f} molecules/s  {values['labels_per_s']:,.0f} labels/s  "
+            f"loss {loss}  {values['graphs_per_s']:,.0f} molecules/s  {values['labels_per_s']:,.0f} labels/s  "
             f"data wait {values['data_wait_fraction']:.0%}"
         )
         self.bar.update(self.task, completed=step, values=text)
@@ -123,19 +125,28 @@ def _table(results: Results, heads: list[HeadSpec], columns: dict[str, str], *, 
     for head in heads:
         tasks = results.tasks[head.name]
         count = sum(task.count for task in tasks)
-        add(f"{head.name} ({len(tasks)} {head.level} tasks)", count, summary[head.name], style="bold")
-        ranked = sorted((t for t in tasks if t.values[key] is not None), key=lambda t: t.values[key] or 0.0, reverse=True)
+        add(
+            f"{head.name} ({len(tasks)} {head.level} task{'s' if len(tasks) > 1 else ''})",
+            count,
+            summary[head.name],
+            common_unit(tasks),
+            style="bold",
+        )
+        trained = [task for task in tasks if task.trained]
+        ranked = sorted((t for t in trained if t.values[key] is not None), key=lambda t: t.values[key] or 0.0, reverse=True)
         # for a single task, the row of its set suffices
         shown = [("best: ", t) for t in ranked[:2]] + [("worst: ", t) for t in ranked[2:][-2:]] if len(tasks) > 1 else []
         for word, task in [("", task) for task in tasks] if every_task else shown:
             add(f"  {word}{task.task}", task.count, task.values, task.unit)
-        if undefined := sum(task.values[key] is None for task in tasks):
+        if len(trained) < len(tasks):
+            table.add_row(f"  {len(tasks) - len(trained)} of them without a label in training, left out of means")
+        if undefined := sum(task.values[key] is None for task in trained):
             table.add_row(f"  {undefined} of them without a defined {columns[key]}")
     for name, values in results.levels().items():
         together = [head for head in heads if f"{head.level} {head.kind}" == name]
         if len(together) > 1:
             tasks = [task for head in together for task in results.tasks[head.name]]
-            add(f"{name} ({len(tasks)} tasks)", sum(task.count for task in tasks), values, style="bold")
+            add(f"{name} ({len(tasks)} tasks)", sum(task.count for task in tasks), values, common_unit(tasks), style="bold")
     return table
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from molstream.shards.store.fields import to_json
 from molstream.trainers.errors import RunError
+from molstream.trainers.label_transform import LabelTransform
 from molstream.trainers.layer_table import LAYERS
 
 Pooling = Literal["sum", "mean", "max"]
@@ -62,6 +63,9 @@ class Recipe:
     """Other values of head_hidden for some task sets, by name."""
     losses: Mapping[str, str] = field(default_factory=dict)
     """Loss of some task sets, by name. Default by kind: mae (or mse, huber), bce, hybrid (or cross_entropy), cross_entropy."""
+    label_transform: str = "none"
+    """How regression labels are transformed for training: none; clip:K, clipped K standard deviations from the mean, like clip:5;
+    rank, to a normal distribution. Predictions come back in raw units."""
     weighting: Literal["mean", "uncertainty"] = "mean"
     """Total loss: the mean of the task sets' losses, or each weighted by a learned uncertainty."""
     list_labels: bool = False
@@ -149,6 +153,10 @@ class Recipe:
             self._require(getattr(self, name) in values, name, f"one of {', '.join(values)}")
         losses = tuple(dict.fromkeys(loss for losses in LOSSES.values() for loss in losses))
         self._require(set(self.losses.values()) <= set(losses), "losses", f"of each task set one of {', '.join(losses)}")
+        try:
+            LabelTransform.parse(self.label_transform)
+        except ValueError as error:
+            raise RunError(f"recipe {self.name}: label_transform is {error}") from error
         is_twice = self.virtual_node and LAYERS[self.layer].has_molecule_state
         self._require(not is_twice, "virtual_node", f"False with {self.layer}, which has one built in")
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from molstream.shards.format.reader import ShardSet
 from molstream.shards.tasks import LEVELS, Level
 from molstream.trainers.errors import RunError, TrainError
+from molstream.trainers.label_transform import LabelTransform, clipped_scale, rank_knots
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +29,17 @@ class HeadSpec:
     """Raw units, over the training split; 0 for classes."""
     std: tuple[float, ...]
     """1 for classes."""
+    clip: float
+    """Normalised labels beyond this are clipped in training; 0: none are."""
+    knots: tuple[tuple[tuple[float, float], ...], ...]
+    """Of each task values and the scores that they become, where labels are transformed by rank; empty otherwise."""
+    trained: tuple[bool, ...]
+    """Whether the training split has a label of the task. Of one without, nothing is learned and no scale is known."""
+
+    @property
+    def trained_columns(self) -> list[int]:
+        """Columns of the tasks that are trained."""
+        return [column for column, trained in zip(self.columns, self.trained, strict=True) if trained]
 
     @property
     def key(self) -> str:
@@ -51,8 +63,9 @@ class DataSpec:
     heads: tuple[HeadSpec, ...]
 
     @classmethod
-    def of(cls, shard_set: ShardSet, *, task_sets: Sequence[str] = ()) -> "DataSpec":
+    def of(cls, shard_set: ShardSet, *, task_sets: Sequence[str] = (), label_transform: str = "none") -> "DataSpec":
         """The spec of a shard set: of all its task sets, or of those named. Raises RunError for names it lacks."""
+        transform = LabelTransform.parse(label_transform)
         manifest = shard_set.manifest
         there = [task_set.name for task_set in manifest.task_sets]
         if not {*task_sets} <= {*there}:
@@ -73,6 +86,9 @@ class DataSpec:
         for task_set in chosen:
             scaled = task_set.kind == "regression"
             stats = [manifest.statistics[name] for name in task_set.tasks]
+            scales = [clipped_scale(s, transform.limit) if transform.kind == "clip" else (s.mean, s.std) for s in stats]
+            is_ranked = scaled and transform.kind == "rank"
+            scaled = scaled and not is_ranked
             heads.append(
                 HeadSpec(
                     name=task_set.name,
@@ -82,8 +98,11 @@ class DataSpec:
                     tasks=task_set.tasks,
                     columns=tuple(places[task_set.level][name] for name in task_set.tasks),
                     units=tuple(units[name] for name in task_set.tasks),
-                    mean=tuple(s.mean if scaled else 0.0 for s in stats),
-                    std=tuple(s.std if scaled else 1.0 for s in stats),
+                    mean=tuple(mean if scaled else 0.0 for mean, _ in scales),
+                    std=tuple(std if scaled else 1.0 for _, std in scales),
+                    clip=transform.limit if scaled and transform.kind == "clip" else 0.0,
+                    knots=tuple(map(rank_knots, stats)) if is_ranked else (),
+                    trained=tuple(manifest.labels[name].get("train", 0) > 0 for name in task_set.tasks),
                 )
             )
         return cls(

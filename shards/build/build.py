@@ -45,7 +45,7 @@ from molstream.shards.format.manifest import (
     Statistics,
     fingerprint,
 )
-from molstream.shards.format.statistics import LabelMoments, merge_histograms
+from molstream.shards.format.statistics import LabelMoments, ValueCounts, merge_histograms
 from molstream.shards.inputs.datasets import Dataset
 from molstream.shards.inputs.tables import InputFile, check_input, resolve_inputs
 from molstream.shards.store.documents import parse_json
@@ -315,6 +315,7 @@ def _describe(job: BuildJob, spills: list[Spill], merged: list[Spill], shards: l
     """Write index, rejects and mapping; returns the manifest. Everything in the order of ranges and shards, a file at a time."""
     plan, tasks = job.plan, job.plan.tasks
     moments = {split: LabelMoments.empty(len(tasks)) for split in plan.splits.names}
+    values = ValueCounts(len(tasks))
     totals: dict[str, Counter] = {}
     histograms: dict[str, dict[str, int]] = {}
 
@@ -324,6 +325,7 @@ def _describe(job: BuildJob, spills: list[Spill], merged: list[Spill], shards: l
             table = read_facts(job.facts_path(shard.split, shard.number))
             for part in table["moments"].to_pylist():
                 moments[shard.split].merge(LabelMoments.decode(part))
+            values.merge(ValueCounts.decode(table["values"][0].as_py(), len(tasks)))
             histograms = merge_histograms([histograms, *map(parse_json, table["histograms"].to_pylist())])
             totals.setdefault(shard.split, Counter()).update(_totals(table))
             yield table
@@ -347,7 +349,7 @@ def _describe(job: BuildJob, spills: list[Spill], merged: list[Spill], shards: l
         atom_features=schema.ATOM_FEATURES,
         bond_features=schema.BOND_FEATURES,
         column_groups={group: arrays_of(group) for group in plan.groups},
-        statistics={task.name: _statistics(train, t) for t, task in enumerate(tasks)},
+        statistics={task.name: Statistics.of(train, values, t) for t, task in enumerate(tasks)},
         splits={split: dict(counts) for split, counts in totals.items()},
         labels={t.name: {s: int(moments[s].count[k]) for s in plan.splits.names} for k, t in enumerate(tasks)},
         dropped_labels={
@@ -359,17 +361,6 @@ def _describe(job: BuildJob, spills: list[Spill], merged: list[Spill], shards: l
         histograms=histograms,
         join=_describe_join(job, merged) if plan.options.join else None,
         provenance=_provenance(plan),
-    )
-
-
-def _statistics(moments: LabelMoments, task: int) -> Statistics:
-    count = int(moments.count[task])
-    return Statistics(
-        count=count,
-        mean=float(moments.mean[task]),
-        std=float(moments.std[task]),
-        min=float(moments.low[task]) if count else None,
-        max=float(moments.high[task]) if count else None,
     )
 
 

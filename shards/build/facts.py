@@ -2,7 +2,8 @@
 tell whether it still is that.
 
 {reduce_id}-{shard}.facts           sealed JSON: size and SHA-256 of the shard and of the table, written last
-{reduce_id}-{shard}.facts.parquet   the shard's index rows, and of each block moments (binary) and histograms (JSON)
+{reduce_id}-{shard}.facts.parquet   the shard's index rows, of each block moments (binary) and histograms (JSON), and with
+                                    the first the shard's counts of values (binary)
 """
 
 import hashlib

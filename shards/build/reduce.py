@@ -15,7 +15,7 @@ from molstream.shards.build.spill import Spill
 from molstream.shards.chemistry.encodings import compute_columns
 from molstream.shards.columns import COLUMN_GROUPS
 from molstream.shards.format import index
-from molstream.shards.format.statistics import LabelMoments, count_structure
+from molstream.shards.format.statistics import LabelMoments, ValueCounts, count_structure
 from molstream.shards.format.writer import write_shard
 from molstream.shards.molecules import Molecules, concat_molecules
 from molstream.shards.tasks import Level
@@ -42,6 +42,8 @@ def reduce_partition(job: BuildJob, task: ShardItem, on_molecules: Callable[[int
     ends = block_ends(len(order), plan.block_size(task.split), first=task.number)
     late = [name for name in plan.options.pe if COLUMN_GROUPS[name].compute is not None]
     moments: list[bytes] = []
+    values = ValueCounts(len(plan.tasks))
+    is_number = [task.split == "train" and label.kind == "regression" for label in plan.tasks]
     histograms: list[str] = []
 
     def blocks() -> Iterator[Molecules]:
@@ -49,6 +51,7 @@ def reduce_partition(job: BuildJob, task: ShardItem, on_molecules: Callable[[int
             block = _round_labels(molecules.take(rows), plan.options.label_dtypes)
             block = block.replace(**compute_columns(block, late))
             moments.append(LabelMoments.of(block, num_tasks).encode())
+            values.merge(ValueCounts.of(block, num_tasks, is_number))
             histograms.append(json.dumps(count_structure(block)))
             yield block
             on_molecules(len(block))
@@ -56,9 +59,12 @@ def reduce_partition(job: BuildJob, task: ShardItem, on_molecules: Callable[[int
     rows, shard = write_shard(
         job.out, task.split, task.number, blocks(), label_dtypes=plan.options.label_dtypes, scratch=job.building
     )
-    # what index and manifest are made of: the index rows, and each block's moments and histograms
-    schema = index.schema_of(plan.groups).append(pa.field("moments", pa.binary())).append(pa.field("histograms", pa.string()))
+    # what index and manifest are made of: the index rows, each block's moments and histograms, the shard's counts of values
+    schema = index.schema_of(plan.groups)
+    for name, kind in (("moments", pa.binary()), ("histograms", pa.string()), ("values", pa.binary())):
+        schema = schema.append(pa.field(name, kind))
     extra = [{"moments": m, "histograms": h} for m, h in zip(moments, histograms, strict=True)]
+    extra[0]["values"] = values.encode()
     table = pa.Table.from_pylist([row | more for row, more in zip(rows, extra, strict=True)], schema)
     write_facts(job.facts_path(task.split, task.number), shard=shard, table=table)
 

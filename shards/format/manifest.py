@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import ClassVar
 
 from molstream.shards.format.block import FORMAT_VERSION
+from molstream.shards.format.statistics import LabelMoments, ValueCounts
 from molstream.shards.schema import Feature
 from molstream.shards.store.documents import Document
 from molstream.shards.store.fields import Count
@@ -30,6 +31,21 @@ class Statistics:
     min: float | None
     """Least label; None where there is none."""
     max: float | None
+    quantiles: dict[str, float]
+    """Of numbers: probability -> value, as in `shards.format.statistics.ValueCounts`."""
+
+    @classmethod
+    def of(cls, moments: LabelMoments, values: ValueCounts, task: int) -> "Statistics":
+        """Of task number `task`."""
+        count, low, high = int(moments.count[task]), float(moments.low[task]), float(moments.high[task])
+        return cls(
+            count=count,
+            mean=float(moments.mean[task]),
+            std=float(moments.std[task]),
+            min=low if count else None,
+            max=high if count else None,
+            quantiles=values.quantiles(task, low=low, high=high),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,7 +1,7 @@
 """Count, mean and spread of each task, merged in a fixed order, so that every build of the same data agrees to the last bit."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -81,6 +81,87 @@ class LabelMoments:
         """Inverse of `encode`."""
         columns = np.frombuffer(data, np.float64).reshape(len(fields(cls)), -1)
         return cls(columns[0].astype(np.int64), *columns[1:])
+
+
+PROBABILITIES = (0.001, 0.01, 0.02, 0.05, *(k / 20 for k in range(2, 19)), 0.95, 0.98, 0.99, 0.999)
+"""Of the quantiles in a manifest."""
+
+
+class ValueCounts:
+    """How often each value of T tasks occurs, in bins of float32's eight leading bits: quantiles of any number of labels.
+
+    A bin is named by its end towards zero, so whole numbers up to 256 are exact, and any other value is less than 1/128 of it too
+    close to zero. Bins are counted in whole numbers: merged in any order, the counts are those of all rows.
+    """
+
+    def __init__(self, num_tasks: int):
+        self._keys = [np.empty(0, np.uint16) for _ in range(num_tasks)]
+        self._counts = [np.empty(0, np.int64) for _ in range(num_tasks)]
+
+    @classmethod
+    def of(cls, molecules: Molecules, num_tasks: Mapping[Level, int], wanted: Sequence[bool]) -> "ValueCounts":
+        """Of the labels of molecules that are `wanted`, level by level as in `LabelMoments.of`."""
+        out, task = cls(len(wanted)), 0
+        for labels in flat_labels(molecules, num_tasks):
+            for column in labels.T:
+                if wanted[task]:
+                    out._add(task, *np.unique(_bins_of(column[~np.isnan(column)]), return_counts=True))
+                task += 1
+        return out
+
+    def _add(self, task: int, keys: np.ndarray, counts: np.ndarray) -> None:
+        if not len(self._keys[task]):
+            self._keys[task], self._counts[task] = keys, counts.astype(np.int64)
+            return
+        merged, places = np.unique(np.concatenate([self._keys[task], keys]), return_inverse=True)
+        total = np.zeros(len(merged), np.int64)
+        np.add.at(total, places, np.concatenate([self._counts[task], counts]))
+        self._keys[task], self._counts[task] = merged, total
+
+    def merge(self, other: "ValueCounts") -> None:
+        """Add what others counted."""
+        for task, (keys, counts) in enumerate(zip(other._keys, other._counts, strict=True)):
+            if len(keys):
+                self._add(task, keys, counts)
+
+    def quantiles(self, task: int, *, low: float, high: float) -> dict[str, float]:
+        """Probability -> the least value that so large a share of the labels does not exceed, between the least and the largest
+        label; none without labels."""
+        keys, counts = self._keys[task], self._counts[task]
+        if not len(keys):
+            return {}
+        ends = np.cumsum(counts)
+        places = np.searchsorted(ends, np.ceil(np.array(PROBABILITIES) * ends[-1]))
+        values = np.clip(_values_of(keys)[places].astype(np.float64), low, high)
+        return {f"{p:g}": float(value) for p, value in zip(PROBABILITIES, values, strict=True)}
+
+    def encode(self) -> bytes:
+        """To bytes: the number of bins of each task, then all bins, then all counts."""
+        sizes = np.array([len(keys) for keys in self._keys], "<u4")
+        return b"".join([sizes.tobytes(), *(k.astype("<u2").tobytes() for k in self._keys), *(c.tobytes() for c in self._counts)])
+
+    @classmethod
+    def decode(cls, data: bytes, num_tasks: int) -> "ValueCounts":
+        """Inverse of `encode`."""
+        out = cls(num_tasks)
+        sizes = np.frombuffer(data, "<u4", num_tasks)
+        ends, total = np.cumsum(sizes)[:-1], int(sizes.sum())
+        out._keys = np.split(np.frombuffer(data, "<u2", total, 4 * num_tasks), ends)
+        out._counts = np.split(np.frombuffer(data, "<i8", total, 4 * num_tasks + 2 * total), ends)
+        return out
+
+
+def _bins_of(values: np.ndarray) -> np.ndarray:
+    """float32 (N) -> uint16 (N): the leading half of its bits, ordered as the values are."""
+    # zero has one sign
+    high = ((values + np.float32(0)).view(np.uint32) >> np.uint32(16)).astype(np.uint16)
+    return np.where(high >> 15, ~high, high | np.uint16(0x8000))
+
+
+def _values_of(bins: np.ndarray) -> np.ndarray:
+    """uint16 (N) -> float32 (N): the value of each bin that is closest to zero."""
+    high = np.where(bins >> 15, bins & np.uint16(0x7FFF), ~bins)
+    return (high.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
 def flat_labels(molecules: Molecules, num_tasks: Mapping[Level, int]) -> list[np.ndarray]:

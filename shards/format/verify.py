@@ -9,9 +9,9 @@ import numpy as np
 from molstream.shards.errors import ShardError
 from molstream.shards.format import index
 from molstream.shards.format.archive import TAR_BLOCK, TAR_END, member_name, tar_header
-from molstream.shards.format.manifest import MAPPING, REJECTS, fingerprint
+from molstream.shards.format.manifest import MAPPING, REJECTS, Statistics, fingerprint
 from molstream.shards.format.reader import ShardSet
-from molstream.shards.format.statistics import LabelMoments, count_structure, merge_histograms
+from molstream.shards.format.statistics import LabelMoments, ValueCounts, count_structure, merge_histograms
 from molstream.shards.store.reading import hash_all
 from molstream.shards.tasks import LEVELS
 
@@ -55,6 +55,7 @@ class _Verifier:
         self.num_tasks = {level: len(shard_set.manifest.tasks_of(level)) for level in LEVELS}
         self.histograms: dict[str, dict[str, int]] = {}
         self.moments = {split: LabelMoments.empty(len(shard_set.manifest.tasks)) for split in shard_set.manifest.splits}
+        self.values = ValueCounts(len(shard_set.manifest.tasks))
         self.totals = {split: np.zeros(4, np.int64) for split in shard_set.manifest.splits}
 
     def check_archive(self, blocks: list[int]) -> None:
@@ -106,6 +107,9 @@ class _Verifier:
             if stored[name] != value:
                 self._problem(f"{shard_set.locate(block)}: {name} is {value}, the index says {stored[name]}")
         self.moments[split].merge(LabelMoments.of(molecules, self.num_tasks))
+        if split == "train":
+            is_number = [task.kind == "regression" for task in shard_set.manifest.tasks]
+            self.values.merge(ValueCounts.of(molecules, self.num_tasks, is_number))
         self.totals[split] += [1, len(molecules), molecules.atom_ptr[-1], molecules.bond_ptr[-1]]
         self.histograms = merge_histograms([self.histograms, count_structure(molecules)])
         self.report.blocks += 1
@@ -138,10 +142,11 @@ class _Verifier:
                         f"the shards hold {moments.count[t]}"
                     )
             if "train" in self.moments:
-                said, found = manifest.statistics[task.name], self.moments["train"]
-                ends = (float(found.low[t]), float(found.high[t])) if found.count[t] else (None, None)
-                if (said.mean, said.std, said.min, said.max) != (float(found.mean[t]), float(found.std[t]), *ends):
-                    self._problem(f"manifest.json: mean, std and range of {task.name} are not those of the training split")
+                said, found = manifest.statistics[task.name], Statistics.of(self.moments["train"], self.values, t)
+                if said != found:
+                    self._problem(
+                        f"manifest.json: mean, std, range and quantiles of {task.name} are not those of the training split"
+                    )
         # no problem so far: the hashes in the index are those of the content
         hashes = self.shard_set.index.iter_contents()
         content = fingerprint(manifest.tasks, manifest.atom_features, manifest.bond_features, hashes)

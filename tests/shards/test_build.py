@@ -16,6 +16,7 @@ from molstream.shards.build.spill import Spill
 from molstream.shards.errors import InputError, OutputError, SchemaError, ShardError, StorageError
 from molstream.shards.format.manifest import Dropped, Statistics
 from molstream.shards.format.reader import ShardSet
+from molstream.shards.format.statistics import PROBABILITIES
 from molstream.shards.format.verify import verify
 from molstream.shards.inputs.datasets import TableSpec, preset_dataset
 from molstream.shards.splits.rules import SplitFractions
@@ -248,8 +249,10 @@ def test_histograms_are_those_of_all_molecules(sample_set, by_id):
 def test_a_task_without_labels_in_training_has_mean_zero_and_std_one(build_set):
     shard_set = build_set([{"ordered_smiles": "CO", "graph_mw": 32.0}])
     statistics = shard_set.manifest.statistics
-    assert statistics["graph_qed"] == Statistics(count=0, mean=0.0, std=1.0, min=None, max=None)
-    assert statistics["graph_mw"] == Statistics(count=1, mean=32.0, std=1.0, min=32.0, max=32.0)
+    assert statistics["graph_qed"] == Statistics(count=0, mean=0.0, std=1.0, min=None, max=None, quantiles={})
+    assert statistics["graph_mw"] == Statistics(
+        count=1, mean=32.0, std=1.0, min=32.0, max=32.0, quantiles=dict.fromkeys((f"{p:g}" for p in PROBABILITIES), 32.0)
+    )
 
 
 def test_ids_are_row_numbers_over_all_files_in_natural_order(build_set, pm6_table, tmp_path, by_id):

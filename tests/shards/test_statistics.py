@@ -1,12 +1,22 @@
+import math
 from dataclasses import fields
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from molstream.shards.format.statistics import HISTOGRAMS, LabelMoments, count_structure, flat_labels, merge_histograms
+from molstream.shards.format.statistics import (
+    HISTOGRAMS,
+    PROBABILITIES,
+    LabelMoments,
+    ValueCounts,
+    _bins_of,
+    count_structure,
+    flat_labels,
+    merge_histograms,
+)
 from molstream.shards.molecules import Molecules
 from molstream.shards.schema import BOND_TYPES, encode_bond
 
@@ -145,3 +155,42 @@ def test_the_largest_floats_do_not_overflow():
     moments = LabelMoments.empty(1)
     moments.merge(LabelMoments.measure(np.array([[3.4e38], [-3.4e38]], np.float32)))
     assert np.isfinite(moments.std).all()
+
+
+# quantiles
+
+
+@settings(max_examples=60)
+@given(st.lists(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), max_size=30), min_size=1, max_size=6))
+def test_quantiles_are_those_of_all_labels_up_to_their_eight_leading_bits_however_counts_are_merged(parts):
+    arrays = [np.array(part, np.float32) for part in parts]
+    counts = []
+    for values in arrays:
+        part = ValueCounts(2)
+        if values.size:
+            part._add(1, *np.unique(_bins_of(values), return_counts=True))
+        counts.append(part)
+    whole, backwards = ValueCounts(2), ValueCounts(2)
+    for part in counts:
+        whole.merge(ValueCounts.decode(part.encode(), 2))
+    for part in reversed(counts):
+        backwards.merge(part)
+    values = np.sort(np.concatenate(arrays))
+    assert whole.quantiles(0, low=np.inf, high=-np.inf) == {}
+    if not values.size:
+        assert whole.quantiles(1, low=np.inf, high=-np.inf) == {}
+        return
+    found = whole.quantiles(1, low=float(values[0]), high=float(values[-1]))
+    assert found == backwards.quantiles(1, low=float(values[0]), high=float(values[-1]))
+    assert list(found) == [f"{p:g}" for p in PROBABILITIES]
+    for p, value in zip(PROBABILITIES, found.values(), strict=True):
+        exact = float(values[math.ceil(p * len(values)) - 1])
+        assert abs(value - exact) <= abs(exact) / 128 + 1e-38
+        assert values[0] <= value <= values[-1]
+
+
+def test_quantiles_of_whole_numbers_are_exact():
+    counts = ValueCounts(1)
+    counts._add(0, *np.unique(_bins_of(np.arange(-256, 257, dtype=np.float32)), return_counts=True))
+    found = counts.quantiles(0, low=-256.0, high=256.0)
+    assert (found["0.5"], found["0.05"], found["0.9"], found["0.001"]) == (0.0, -231.0, 205.0, -256.0)

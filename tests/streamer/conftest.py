@@ -88,7 +88,7 @@ def write_set(
         atom_features=schema.ATOM_FEATURES,
         bond_features=schema.BOND_FEATURES,
         column_groups={g: arrays_of(g) for g in groups_of(num_tasks, pe=stored)},
-        statistics={t.name: Statistics(count=1, mean=0.0, std=1.0, min=0.0, max=0.0) for t in tasks},
+        statistics={t.name: Statistics(count=1, mean=0.0, std=1.0, min=0.0, max=0.0, quantiles={}) for t in tasks},
         splits={"train": totals},
         labels=labels,
         dropped_labels={},

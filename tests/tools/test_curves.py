@@ -61,7 +61,7 @@ def test_the_plot_has_every_task_set_in_training_and_validation(copy_run, monkey
     assert (train, validation) == (3, 2)
     assert drawn(copy_run, monkeypatch) == {
         **dict.fromkeys(("loss_g62", "loss_n7", "learning_rate", "gradient_norm", "graphs_per_s", "data_wait_fraction"), train),
-        **{f"{name}_{metric}": validation for name in ("g62", "n7") for metric in ("loss", "r2", "pearson")},
+        **{f"{name}_{metric}": validation for name in ("g62", "n7") for metric in ("loss", "mae", "mean_mae")},
     }
 
 
@@ -70,7 +70,7 @@ def test_class_tasks_are_plotted_by_auroc_and_average_precision(kinds_run, monke
     found = drawn(tmp_path, monkeypatch)
     for name in ("graph_binary", "graph_ordinal3", "graph_multiclass4"):
         assert {f"loss_{name}", f"{name}_loss", f"{name}_auroc", f"{name}_ap"} <= set(found)
-    assert {"bond_r2", "pair_r2", "atom_r2", "graph_r2"} <= set(found)
+    assert {"bond_mae", "pair_mae", "atom_mae", "graph_mae"} <= set(found)
 
 
 def test_a_long_log_is_thinned_and_keeps_its_last_line(tmp_path, monkeypatch):
@@ -121,3 +121,20 @@ def test_going_on_with_a_run_mends_a_damaged_log(succeed, shard_set, copy_run, t
     succeed("pretrain", shard_set, "--out", copy_run, "--resume")
     assert (copy_run / LOG).read_bytes() == text
     check_png(copy_run / "run.png")
+
+
+def test_losses_are_drawn_on_a_logarithmic_axis(copy_run, monkeypatch):
+    axes_of = {}
+    draw = curves._draw
+
+    def record(axes, lines, name, **style):
+        axes_of[name] = axes
+        draw(axes, lines, name, **style)
+
+    monkeypatch.setattr(curves, "_draw", record)
+    assert plot_run(copy_run)
+    assert {name: axes_of[name].get_yscale() for name in ("loss_g62", "g62_loss", "g62_mae")} == {
+        "loss_g62": "log",
+        "g62_loss": "log",
+        "g62_mae": "linear",
+    }

@@ -108,13 +108,14 @@ def test_json_and_parquet_hold_the_same_of_every_task(evaluated):
         metrics = REGRESSION if task_set.kind == "regression" else CLASSES
         for task in results["tasks"][task_set.name]:
             row = of_task.pop(task["task"])
-            assert {name: row[name] for name in ("split", "step", "task_set", "level", "kind", "unit")} == {
+            assert {name: row[name] for name in ("split", "step", "task_set", "level", "kind", "unit", "trained")} == {
                 "split": "test",
                 "step": results["step"],
                 "task_set": task_set.name,
                 "level": task_set.level,
                 "kind": task_set.kind,
                 "unit": task["unit"],
+                "trained": True,
             }
             assert (row["labels"], row["nonfinite"]) == (task["count"], task["nonfinite"])
             assert task["count"] == manifest.labels[task["task"]]["test"]
@@ -126,9 +127,8 @@ def test_json_and_parquet_hold_the_same_of_every_task(evaluated):
     there = {name for task_set in manifest.task_sets for name in (REGRESSION if task_set.kind == "regression" else CLASSES)}
     for name in there:
         assert table.schema.field(name).type == pa.float64()
-    assert (
-        set(table.schema.names) == {"split", "step", "task_set", "level", "kind", "task", "unit", "labels", "nonfinite"} | there
-    )
+    described = {"split", "step", "task_set", "level", "kind", "task", "unit", "trained", "labels", "nonfinite"}
+    assert set(table.schema.names) == described | there
 
 
 def test_every_task_is_printed_as_it_is_written(evaluated):
@@ -163,7 +163,7 @@ def test_task_sets_and_levels_are_means_of_their_tasks(evaluated):
             there = [task["values"][metric] for task in tasks if task["values"][metric] is not None]
             assert values[metric] == (math.fsum(there) / len(there) if there else None)
     for s in sets:
-        assert any(line.startswith(f"{s.name} ({len(s.tasks)} {s.level} tasks)") for line in lines)
+        assert any(line.startswith(f"{s.name} ({len(s.tasks)} {s.level} task") for line in lines)
 
 
 def test_without_every_task_the_two_best_and_the_two_worst_are_named(succeed, shard_set, run, tmp_path):

@@ -145,19 +145,22 @@ def test_statistics_of_other_labels_are_found_and_named(molstream, copy_set, tas
         # which every reader refuses
         assert f"manifest.json: field statistics.{task}.{field} is None, expected a finite number" in done.error
         return
-    assert done.json["problems"] == [f"manifest.json: mean, std and range of {task} are not those of the training split"]
+    differs = f"mean, std, range and quantiles of {task} are not those of the training split"
+    assert done.json["problems"] == [f"manifest.json: {differs}"]
 
 
 def test_a_range_of_no_labels_at_all_is_found(molstream, succeed, pm6_table, tmp_path):
     succeed("build", pm6_table([{"ordered_smiles": "CO", "graph_mw": 32.0}]), "--out", tmp_path / "set")
-    assert ShardSet(tmp_path / "set").manifest.statistics["graph_qed"] == Statistics(count=0, mean=0, std=1, min=None, max=None)
+    assert ShardSet(tmp_path / "set").manifest.statistics["graph_qed"] == Statistics(
+        count=0, mean=0, std=1, min=None, max=None, quantiles={}
+    )
     for end in ("min", "max"):
         shutil.copytree(tmp_path / "set", tmp_path / end)
         rewrite(
             tmp_path / end,
             lambda m, end=end: {"statistics": m.statistics | {"graph_qed": replace(m.statistics["graph_qed"], **{end: 0.0})}},
         )
-        assert "range of graph_qed" in molstream("verify", tmp_path / end).err
+        assert "range and quantiles of graph_qed" in molstream("verify", tmp_path / end).err
 
 
 @pytest.mark.parametrize("count", ["blocks", "molecules", "atoms", "bonds"])

@@ -87,8 +87,8 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_weights(sample_
     assert best_checkpoint(tmp_path / "run").name == best_checkpoint(tmp_path / "whole").name
 
 
-def validation(step, loss):
-    return Validation(step=step, compared_loss=loss, loss=loss, complete=True, task_sets={})
+def validation(step, loss, packs=3):
+    return Validation(step=step, compared_loss=loss, compared_packs=packs, loss=loss, complete=True, task_sets={})
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def trained_twice(sample_set, tmp_path_factory):
 
 def test_the_best_checkpoint_stays_and_can_be_named(sample_set, tiny, tmp_path):
     run = tmp_path / "run"
-    pretrain(sample_set, run, replace(tiny, num_steps=4, eval_steps=4, keep_checkpoints=1), resume=False)
+    pretrain(sample_set, run, replace(tiny, num_steps=4, eval_steps=4, eval_packs=3, keep_checkpoints=1), resume=False)
     first = load_checkpoint(run)
     for step, loss in ((5, 0.5), (6, 0.3), (7, 0.9), (8, None), (9, 0.4), (10, 0.3)):
         write_checkpoint(run, replace(first, step=step), keep=1)
@@ -126,7 +126,7 @@ def test_the_best_checkpoint_stays_and_can_be_named(sample_set, tiny, tmp_path):
 
 def test_no_damage_to_notes_costs_the_best_checkpoint(sample_set, tiny, tmp_path):
     run = tmp_path / "run"
-    pretrain(sample_set, run, replace(tiny, num_steps=1, eval_steps=4), resume=False)
+    pretrain(sample_set, run, replace(tiny, num_steps=1, eval_steps=4, eval_packs=3), resume=False)
     first = load_checkpoint(run)
     for step, loss in ((5, 0.3), (6, 0.5)):
         write_checkpoint(run, replace(first, step=step), keep=1)

@@ -27,6 +27,9 @@ def head(task_set, prefix="") -> HeadSpec:
         units=("1",) * n,
         mean=(0.0,) * n,
         std=(1.0,) * n,
+        clip=0.0,
+        knots=(),
+        trained=(True,) * n,
     )
 
 

@@ -1,6 +1,7 @@
 """Embeddings: the right vector beside the right id, whole parts, restarts."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +27,7 @@ def batches_of(smiles: list[str | None], size: int) -> list[list[str | None]]:
 
 
 def test_embeddings_of_a_shard_set_come_in_shard_order_with_their_ids(sample_set, trained, tmp_path):
-    rows = embed_shard_set(trained, sample_set, tmp_path / "out", splits=("val", "test"))
+    rows, _, _ = embed_shard_set(trained, sample_set, tmp_path / "out", splits=("val", "test"))
     table = pq.read_table(tmp_path / "out")
     stored = np.concatenate([b.ids for s in ("val", "test") for b in sample_set.iter_blocks(s, ("ids",))])
     assert rows == len(stored) == table.num_rows
@@ -47,7 +48,7 @@ def test_an_embedding_depends_on_its_molecule_alone(sample_set, trained, tmp_pat
     mixed: list[str | None] = []
     for text in reversed(smiles):
         mixed += [text, "nonsense", None, ""][: 1 + len(mixed) % 4]
-    rows, failed = embed_table(trained, batches_of(mixed, 100), tmp_path / "table", featurize=featurize, source={"name": "x"})
+    rows, failed, _ = embed_table(trained, batches_of(mixed, 100), tmp_path / "table", featurize=featurize, source={"name": "x"})
     table = pq.read_table(tmp_path / "table")
     assert (rows, failed) == (len(mixed), sum(not m or m == "nonsense" for m in mixed))
     assert table["smiles"].to_pylist() == mixed
@@ -90,6 +91,21 @@ def test_half_precision_is_stored_as_such(sample_set, trained, tmp_path):
     assert np.allclose(vectors_of(tmp_path / "f16").astype(np.float32), vectors_of(tmp_path / "f32"), rtol=1e-3, atol=1e-3)
 
 
+def test_numbers_too_large_for_half_precision_are_counted_and_said(sample_set, trained, tmp_path):
+    weights = {k: v * 1e5 if k.startswith("layers.1.") else v for k, v in trained.weights.items()}
+    large = replace(trained, model=weights, average=None)
+    counts = {}
+    for dtype in ("f32", "f16", "f16"):
+        counts[dtype] = embed_shard_set(large, sample_set, tmp_path / dtype, splits=("val",), dtype=dtype)
+        note = json.loads((tmp_path / dtype / "_embeddings.json").read_text())
+        assert note["overflows"] == counts[dtype].overflows
+    exact, stored = vectors_of(tmp_path / "f32"), vectors_of(tmp_path / "f16")
+    assert np.isfinite(exact).all()
+    infinite = np.isinf(stored).any(axis=1)
+    assert infinite.sum() == counts["f16"].overflows > 0 == counts["f32"].overflows
+    assert (infinite == (np.abs(exact) >= 65_520).any(axis=1)).all()
+
+
 def test_a_stopped_export_goes_on_with_the_missing_parts_only(sample_set, trained, tmp_path, monkeypatch):
     def small(config):
         from dataclasses import replace
@@ -130,7 +146,7 @@ def test_a_folder_of_another_job_is_refused(sample_set, trained, tmp_path):
 
 
 def test_a_table_of_broken_molecules_only_still_has_all_its_rows(trained, tmp_path):
-    rows, failed = embed_table(
+    rows, failed, _ = embed_table(
         trained, batches_of(["x", None], 8192), tmp_path / "out", featurize=featurize, source={"name": "x"}
     )
     assert (rows, failed) == (2, 2)
@@ -153,7 +169,7 @@ def test_a_stopped_table_goes_on_without_parsing_what_is_done(trained, tmp_path)
     with pytest.raises(KeyboardInterrupt):
         call()
     parsed.append("again")
-    assert call() == (6, 2)
+    assert call() == (6, 2, 0)
     assert parsed == [0, 2, "again", 4]
-    assert call() == (6, 2)
+    assert call() == (6, 2, 0)
     assert pq.read_table(tmp_path / "out")["smiles"].to_pylist() == ["CCO", "x", "CCN", None, "C", "CC"]

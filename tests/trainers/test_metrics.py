@@ -47,6 +47,9 @@ def spec_of(num_tasks: int = 3, names: tuple[str, ...] = tuple(KINDS)) -> DataSp
                 units=("eV",) * num_tasks,
                 mean=(0.0,) * num_tasks,
                 std=scale,
+                clip=0.0,
+                knots=(),
+                trained=(True,) * num_tasks,
             )
         )
     return DataSpec(atom_features={}, bond_features={}, heads=tuple(heads))
@@ -405,8 +408,8 @@ def test_predictions_of_another_shape_are_refused_not_broadcast():
 
 
 def test_a_summary_is_the_mean_over_the_tasks_that_define_a_metric():
-    def task(unit: str, **values: float | None) -> TaskMetrics:
-        return TaskMetrics(task="t", unit=unit, count=1, nonfinite=0, values=values)
+    def task(unit: str, trained: bool = True, **values: float | None) -> TaskMetrics:
+        return TaskMetrics(task="t", unit=unit, trained=trained, count=1, nonfinite=0, values=values)
 
     same = [
         task("eV", mae=1.0, mae_raw=4.0, r2=None),
@@ -417,6 +420,13 @@ def test_a_summary_is_the_mean_over_the_tasks_that_define_a_metric():
     assert summarize([*same, task("D", mae=3.0, mae_raw=1.0, r2=0.5)]) == {"mae": 2.0, "r2": 0.5}
     assert summarize([task("", auroc=0.5, ap=None, accuracy=1.0)]) == {"auroc": 0.5, "ap": None, "accuracy": 1.0}
     assert summarize([]) == {}
+    # nothing was learned of it
+    assert summarize([*same, task("eV", trained=False, mae=900.0, mae_raw=900.0, r2=-4402.0)]) == summarize(same)
+    # numbers without a unit may be of any scale, but for one alone
+    numbers = [task("1", mae_raw=1.0), task("1", mae_raw=300.0)]
+    assert summarize(numbers) == {}
+    assert summarize(numbers[:1]) == {"mae_raw": 1.0}
+    assert summarize([numbers[0], task("1", trained=False, mae_raw=300.0)]) == {"mae_raw": 1.0}
 
 
 # ranks

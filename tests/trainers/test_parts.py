@@ -26,7 +26,7 @@ def export(path, *, job=JOB, num_parts=3) -> list[int]:
     with PartFolder(path, job=job) as folder:
         for number in range(num_parts):
             if not folder.holds(number, 50):
-                folder.write(number, columns(number))
+                folder.write(number, columns(number), overflows=0)
                 written.append(number)
         folder.commit(num_parts, 50 * num_parts, 1)
     return written
@@ -114,7 +114,7 @@ def test_a_part_of_another_export_or_of_fewer_rows_is_written_again(copy, whole)
 def test_what_a_killed_writer_left_is_removed_and_what_it_wrote_without_a_note_is_written_again(tmp_path, whole):
     out = tmp_path / "out"
     with PartFolder(out, job=JOB) as folder:
-        folder.write(0, columns(0))
+        folder.write(0, columns(0), overflows=0)
     (out / ".part-00001.parquet.0123456789ab.part").write_bytes(b"half")
     shutil.copy(whole / "part-00001.parquet", out)
     assert export(out) == [1, 2]

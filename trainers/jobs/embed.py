@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,11 +22,24 @@ from molstream.trainers.runs.checkpoint import Checkpoint
 DTYPES = {"f32": (torch.float32, pa.float32()), "f16": (torch.float16, pa.float16())}
 
 
-def fixed_size_list(values: np.ndarray, dtype: str, valid: np.ndarray | None = None) -> pa.Array:
-    """float32 (N, H) -> Arrow fixed_size_list<float16 | float32>; rows that are not `valid` become null."""
-    flat = torch.from_numpy(np.ascontiguousarray(values)).to(DTYPES[dtype][0]).numpy().reshape(-1)
+class Written(NamedTuple):
+    """What an export holds."""
+
+    rows: int
+    failed: int
+    """Rows without an embedding."""
+    overflows: int
+    """Rows with a number too large for half precision."""
+
+
+def fixed_size_list(values: np.ndarray, dtype: str, valid: np.ndarray | None = None) -> tuple[pa.Array, int]:
+    """float32 (N, H) -> Arrow fixed_size_list<float16 | float32>; rows that are not `valid` become null. Also in how many rows a
+    finite number became infinite: half precision ends at 65,504."""
+    stored = torch.from_numpy(np.ascontiguousarray(values)).to(DTYPES[dtype][0]).numpy()
+    overflows = int((np.isinf(stored) & np.isfinite(values)).any(axis=1).sum())
     mask = None if valid is None else pa.array(~valid)
-    return pa.FixedSizeListArray.from_arrays(pa.array(flat, DTYPES[dtype][1]), values.shape[1], mask=mask)
+    flat = pa.array(stored.reshape(-1), DTYPES[dtype][1])
+    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1], mask=mask), overflows
 
 
 def embed_windows(
@@ -61,11 +75,11 @@ def embed_shard_set(
     device: torch.device | None = None,
     num_threads: int = 1,
     on_rows: Callable[[int, int], None] = lambda done, total: None,
-) -> int:
+) -> Written:
     """Write the embeddings of a shard set in shard order: columns split, id, identifier where the set has them, embedding; a part
-    a window.
+    per window.
 
-    Parts that an earlier call of the same job wrote are kept. Returns the number of rows. Raises RunError, TrainError.
+    Parts that an earlier call of the same job wrote are kept. Raises RunError, TrainError.
     """
     checkpoint.spec.check_features(shard_set)
     encoder = Encoder(checkpoint).to(device or find_device(is_shared=True))
@@ -94,13 +108,13 @@ def embed_shard_set(
                     if "identifiers" in shard_set.groups:
                         blocks = [shard_set.read_block(int(b), ("identifiers",)).identifiers for b in plan.window_blocks(window)]
                         columns["identifier"] = pa.array([name or None for names in blocks for name in names], pa.string())
-                    columns["embedding"] = fixed_size_list(vectors, dtype)
-                    folder.write(number + window, columns)
+                    columns["embedding"], overflows = fixed_size_list(vectors, dtype)
+                    folder.write(number + window, columns, overflows=overflows)
                     rows += len(ids)
                     on_rows(rows, total)
             number += plan.num_windows
         folder.commit(number, rows, encoder.dim)
-    return rows
+        return Written(rows=rows, failed=0, overflows=folder.overflows(number))
 
 
 Featurize = Callable[[list[str | None], int], tuple[Molecules, dict[int, str]]]
@@ -118,11 +132,11 @@ def embed_table(
     dtype: str = "f32",
     device: torch.device | None = None,
     on_rows: Callable[[int], None] = lambda done: None,
-) -> tuple[int, int]:
-    """Write the embeddings of a table's molecules, row-aligned with it: columns row, smiles, embedding, reason; a part a batch.
+) -> Written:
+    """Write the embeddings of a table's molecules, row-aligned with it: columns row, smiles, embedding, reason; a part per batch.
 
     A row that could not be parsed has a null embedding and a reason. `source` names the table's content. Parts that an earlier
-    call of the same job wrote are kept, their rows not even parsed. Returns (rows, rows without an embedding).
+    call of the same job wrote are kept, their rows not even parsed.
     """
     encoder = Encoder(checkpoint).to(device or find_device(is_shared=True))
     job = {"weights_sha256": checkpoint.identity(), "source": source, "dtype": dtype}
@@ -139,18 +153,19 @@ def embed_table(
                 ):
                     vectors[places[batch.window_rows]] = encoder.embed(batch)
                 valid[places] = True
+                embedding, overflows = fixed_size_list(vectors, dtype, valid)
                 columns = {
                     "row": pa.array(np.arange(rows, rows + n, dtype=np.uint64)),
                     "smiles": pa.array(smiles, pa.string()),
-                    "embedding": fixed_size_list(vectors, dtype, valid),
+                    "embedding": embedding,
                     "reason": pa.array([reasons.get(rows + i) for i in range(n)], pa.string()),
                 }
-                folder.write(number, columns)
+                folder.write(number, columns, overflows=overflows)
             failed += n - folder.null_count(number, "reason")
             rows, number = rows + n, number + 1
             on_rows(rows)
         folder.commit(number, rows, encoder.dim)
-    return rows, failed
+        return Written(rows=rows, failed=failed, overflows=folder.overflows(number))
 
 
 def sequential_plan(shard_set: ShardSet, split: str, budget: Budget) -> Plan:

@@ -41,6 +41,8 @@ class Results:
     """Mean error of each task set's labels, as in training; None without labels."""
     compared_loss: float
     """Their mean over the packs that every validation of a run sees: what checkpoints are compared by."""
+    compared_packs: int
+    """How many these are, those of padding included; losses over other packs are not compared."""
     tasks: dict[str, list[TaskMetrics]]
     """By task set."""
 
@@ -69,6 +71,7 @@ class Results:
             "complete": self.complete,
             "loss": _finite(self.loss),
             "compared_loss": _finite(self.compared_loss),
+            "compared_packs": self.compared_packs,
             "levels": self.levels(),
             "task_sets": {name: {k: _finite(v) for k, v in values.items()} for name, values in self.summary().items()},
             "tasks": {name: [asdict(task) for task in tasks] for name, tasks in self.tasks.items()},
@@ -85,6 +88,7 @@ class Results:
                 "kind": head.kind,
                 "task": task.task,
                 "unit": task.unit,
+                "trained": task.trained,
                 "labels": task.count,
                 "nonfinite": task.nonfinite,
             }
@@ -176,9 +180,10 @@ def evaluate(
         for k, (item, _) in enumerate(islice(items, total)):
             for batch in item.batches:
                 moved = batch.to(device)
-                predictions, labels = network(moved), targets(moved)
-                metrics.add(match(predictions, labels, spec), labels)
-                errors = torch.stack(list(loss.sums(predictions, labels).values())).double().cpu()
+                predictions, labels = network(moved), targets.all(moved)
+                matched = match(predictions, labels, spec)
+                metrics.add(matched, labels, raw_errors=targets.raw_errors(matched, moved))
+                errors = torch.stack(list(loss.sums(predictions, targets.trained(labels)).values())).double().cpu()
                 counts = torch.tensor(count_labels([batch], spec), dtype=torch.float64)
                 sums = sums + torch.cat([torch.tensor([batch.num_graphs], dtype=torch.float64), errors, counts])
             if k < compared:
@@ -197,6 +202,7 @@ def evaluate(
         heads=spec.heads,
         losses=losses,
         compared_loss=_mean(_means(processes.sum(sums_compared), spec)[1]),
+        compared_packs=compared * num_lanes,
         tasks=metrics.tasks(),
     )
 

@@ -54,6 +54,8 @@ class Export(Document):
     rows: Count
     dim: Count
     """Length of an embedding."""
+    overflows: Count
+    """Rows with a number too large for half precision, which is infinite in the file."""
     parts: dict[str, str]
     """SHA-256 of each, by name."""
     job: dict
@@ -67,6 +69,8 @@ class PartNote:
     rows: Count
     size: Count
     sha256: str
+    overflows: Count
+    """Rows with a number too large for half precision."""
 
 
 class PartFolder:
@@ -159,11 +163,12 @@ class PartFolder:
         """Nulls in a column of a part."""
         return read_parquet(self.part(number), [column])[column].null_count
 
-    def write(self, number: int, columns: dict[str, pa.Array]) -> None:
-        """Write a part, whole or not at all, and note what it is. Raises StorageError."""
+    def write(self, number: int, columns: dict[str, pa.Array], *, overflows: int) -> None:
+        """Write a part, whole or not at all, and note what it is, and in how many rows a number became infinite. Raises
+        StorageError."""
         table = pa.table(columns)
         written = write_parquet(self.part(number), table.schema, [table])
-        note = PartNote(part=number, rows=len(table), size=written.size, sha256=written.sha256)
+        note = PartNote(part=number, rows=len(table), size=written.size, sha256=written.sha256, overflows=overflows)
         self._lines.add(to_json(note))
         self._notes[number] = note
         self._checked.add(number)
@@ -172,4 +177,9 @@ class PartFolder:
         """Write the manifest: the export is complete. Raises StorageError."""
         assert self._checked >= {*range(num_parts)}, "every part was written or held"
         parts = {self.part(k).name: self._notes[k].sha256 for k in range(num_parts)}
-        Export(rows=rows, dim=dim, parts=parts, job=self.job).write(self.path / MANIFEST)
+        export = Export(rows=rows, dim=dim, overflows=self.overflows(num_parts), parts=parts, job=self.job)
+        export.write(self.path / MANIFEST)
+
+    def overflows(self, num_parts: int) -> int:
+        """Rows of the first parts with a number too large for half precision."""
+        return sum(self._notes[k].overflows for k in range(num_parts))

@@ -5,7 +5,9 @@ float64 (`regression`). The price: AUROC and average precision of tasks with mor
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 import torch.distributed as dist
@@ -25,6 +27,8 @@ class TaskMetrics:
 
     task: str
     unit: str
+    trained: bool
+    """Whether the training split has a label of it. A task without is left out of means, and has no mean_mae."""
     count: int
     """Labels."""
     nonfinite: int
@@ -40,8 +44,8 @@ class TaskMetrics:
 class Metrics:
     """Metrics of every task set.
 
-    State is on the device of the first predictions: 112 bytes a regression task; 24 bytes a class task and 24 KiB a class of it
-    (a binary task has one): 31 MiB for 1,328 binary tasks, 70 MiB for 978 of three classes.
+    State is on the device of the first predictions: 120 bytes per regression task; 24 bytes per class task and 24 KiB per class
+    of it (a binary task has one): 31 MiB for 1,328 binary tasks, 70 MiB for 978 of three classes.
     """
 
     def __init__(self, spec: DataSpec):
@@ -73,11 +77,18 @@ class Metrics:
     # tensors made in inference mode could not be written to outside it
     @torch.inference_mode(mode=False)
     @torch.no_grad()
-    def add(self, predictions: dict[str, Tensor], targets: dict[str, tuple[Tensor, Tensor]]) -> None:
+    def add(
+        self,
+        predictions: dict[str, Tensor],
+        targets: dict[str, tuple[Tensor, Tensor]],
+        raw_errors: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> None:
         """Add one pack: {task set: predictions}, {task set: (target (M, T), mask (M, T) bool)}.
 
         Predictions are (M, T) for regression (normalised) and binary (logits), (M, T, C) logits for ordinal and multiclass;
-        targets are normalised values or class numbers. Entries where the mask is False may be anything. At most one host sync.
+        targets are normalised values or class numbers. Entries where the mask is False may be anything. `raw_errors`:
+        absolute errors (M, T) in raw units of task sets where these are not the normalised ones times the scale. At most one host
+        sync.
         """
         assert not self._merged, "metrics of all ranks are final: more packs would count on one rank only"
         parts = []
@@ -91,7 +102,7 @@ class Metrics:
             self._start(prediction.device)
             assert self._regression is not None
             if head.kind == "regression":
-                self._regression.add(self._columns[head.name], prediction, target, mask)
+                self._regression.add(self._columns[head.name], prediction, target, mask, raw_errors.get(head.name))
             else:
                 parts.append(self._class_part(head, prediction, target, mask))
         if parts:
@@ -155,7 +166,8 @@ class Metrics:
         for head in self.spec.heads:
             columns = self._columns[head.name]
             if head.kind == "regression":
-                rows = [self._regression_row(s, std) for s, std in zip(regression[columns], head.std, strict=True)]
+                stds = [None] * len(head.tasks) if head.knots else head.std
+                rows = [self._regression_row(*row) for row in zip(regression[columns], stds, head.trained, strict=True)]
             else:
                 scores = self._classes[head.name]
                 # classes without labels on both sides are NaN; so is the mean over none
@@ -165,14 +177,26 @@ class Metrics:
                     for (count, correct, bad), a, b in zip(tally[columns], *means, strict=True)
                 ]
             out[head.name] = [
-                TaskMetrics(task=task, unit=unit, count=count, nonfinite=bad, values=_defined(values, count > bad == 0))
-                for task, unit, (count, bad, values) in zip(head.tasks, head.units, rows, strict=True)
+                TaskMetrics(
+                    task=task,
+                    unit=unit,
+                    trained=trained,
+                    count=count,
+                    nonfinite=bad,
+                    values=_defined(values, count > bad == 0),
+                )
+                for task, unit, trained, (count, bad, values) in zip(head.tasks, head.units, head.trained, rows, strict=True)
             ]
         return out
 
     @staticmethod
-    def _regression_row(s: dict[str, float], std: float) -> tuple[int, int, dict[str, float | None]]:
-        values = regression_values(s, std) if s["count"] else dict.fromkeys(REGRESSION)
+    def _regression_row(s: dict[str, float], std: float | None, trained: bool) -> tuple[int, int, dict[str, float | None]]:
+        values: dict[str, float | None] = dict.fromkeys(REGRESSION)
+        if s["count"]:
+            values |= regression_values(s, std)
+        if not trained:
+            # there is no mean to predict
+            values["mean_mae"] = None
         return int(s["count"] + s["nonfinite"]), int(s["nonfinite"]), values
 
 
@@ -194,11 +218,21 @@ def _defined(values: dict[str, float | None], whole: bool) -> dict[str, float | 
 
 
 def summarize(tasks: list[TaskMetrics]) -> dict[str, float | None]:
-    """Of each metric the mean over the tasks that define it, None if none does; mae_raw only where all units are equal."""
+    """Of each metric the mean over the trained tasks that define it, None if none does; mae_raw only where these have a common
+    unit."""
     out: dict[str, float | None] = {}
+    tasks = [task for task in tasks if task.trained]
+    unit = common_unit(tasks)
     for name in dict.fromkeys(name for task in tasks for name in task.values):
-        if name == "mae_raw" and len({task.unit for task in tasks}) > 1:
+        if name == "mae_raw" and not unit:
             continue
         there = [v for task in tasks if (v := task.values.get(name)) is not None]
         out[name] = math.fsum(there) / len(there) if there else None
     return out
+
+
+def common_unit(tasks: list[TaskMetrics]) -> str:
+    """The unit in which the trained ones of these tasks have a mean error; empty where they have none, since a mean over unlike
+    scales says nothing: such are pure numbers ('1'), unless there is one task."""
+    units = [task.unit for task in tasks if task.trained]
+    return units[0] if len(units) == 1 or (len({*units}) == 1 and units[0] != "1") else ""

@@ -11,9 +11,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 _ROWS = (
-    "count mean_p mean_y m2_p m2_y c_py abs_error square_error abs_y min_p max_p min_y max_y nonfinite"
+    "count mean_p mean_y m2_p m2_y c_py abs_error square_error abs_y abs_raw min_p max_p min_y max_y nonfinite"
 ).split()  # p: prediction, y: target
-_SUMS = ("abs_error", "square_error", "abs_y", "nonfinite")
+_SUMS = ("abs_error", "square_error", "abs_y", "abs_raw", "nonfinite")
 
 _SAME = 2.0**-40
 """Numbers whose range is below this share of the largest are one number: digits that float64 moments do not hold. Two float32
@@ -21,7 +21,7 @@ numbers that differ do so by 2^-24, so it decides nothing for them: a constant i
 
 
 class RegressionState:
-    """What the metrics of T tasks are computed from: 14 numbers each."""
+    """What the metrics of T tasks are computed from: 15 numbers each."""
 
     def __init__(self, num_tasks: int, device: torch.device):
         self.state = torch.zeros(len(_ROWS), num_tasks, dtype=torch.float64, device=device)
@@ -30,10 +30,11 @@ class RegressionState:
         for name in ("max_p", "max_y"):
             self.state[_ROWS.index(name)] = -math.inf
 
-    def add(self, columns: slice, prediction: Tensor, target: Tensor, mask: Tensor) -> None:
-        """Add rows (M, T) of the tasks `columns`; only entries where `mask` is True count."""
+    def add(self, columns: slice, prediction: Tensor, target: Tensor, mask: Tensor, raw_error: Tensor | None = None) -> None:
+        """Add rows (M, T) of the tasks `columns`; only entries where `mask` is True count. `raw_error`: absolute errors in raw
+        units, where they are not the normalised ones times a scale."""
         if len(mask):
-            self.state[:, columns] = _merged(self.state[:, columns], _moments(prediction, target, mask))
+            self.state[:, columns] = _merged(self.state[:, columns], _moments(prediction, target, mask, raw_error))
 
     def merge(self, device: torch.device) -> None:
         """Moments of all ranks, merged in rank order; `device` is one that the process group works on. Collective."""
@@ -50,8 +51,8 @@ class RegressionState:
         return [dict(zip(_ROWS, column, strict=True)) for column in self.state.T.tolist()]
 
 
-def _moments(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """Moments (14, T) of one pack, in two passes."""
+def _moments(prediction: Tensor, target: Tensor, mask: Tensor, raw_error: Tensor | None) -> Tensor:
+    """Moments (15, T) of one pack, in two passes."""
     finite = mask & torch.isfinite(prediction) & torch.isfinite(target)
     p, y = (torch.where(finite, x, 0).double() for x in (prediction, target))
     n = finite.sum(0, dtype=torch.float64)
@@ -70,6 +71,7 @@ def _moments(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         "abs_error": (p - y).abs().sum(0),
         "square_error": (p - y).square().sum(0),
         "abs_y": y.abs().sum(0),
+        "abs_raw": torch.zeros_like(n) if raw_error is None else torch.where(finite, raw_error, 0).double().sum(0),
         "min_p": torch.where(finite, p, math.inf).amin(0),
         "max_p": torch.where(finite, p, -math.inf).amax(0),
         "min_y": torch.where(finite, y, math.inf).amin(0),
@@ -80,7 +82,7 @@ def _moments(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 
 
 def _merged(a_state: Tensor, b_state: Tensor) -> Tensor:
-    """Moments (14, T) of two parts together."""
+    """Moments (15, T) of two parts together."""
     a, b = (dict(zip(_ROWS, x, strict=True)) for x in (a_state, b_state))
     n = a["count"] + b["count"]
     share = b["count"] / n.clamp(min=1)
@@ -100,8 +102,9 @@ def _merged(a_state: Tensor, b_state: Tensor) -> Tensor:
     return torch.stack([rows[name] for name in _ROWS])
 
 
-def regression_values(s: dict[str, float], std: float) -> dict[str, float | None]:
-    """Metrics of one task of `RegressionState.tasks`; `std` takes normalised units to those of the task."""
+def regression_values(s: dict[str, float], std: float | None) -> dict[str, float | None]:
+    """Metrics of one task of `RegressionState.tasks`; `std` takes normalised units to those of the task, None where errors in
+    those were added."""
     n = s["count"]
     varies_p, varies_y = (
         s[f"max_{x}"] - s[f"min_{x}"] > _SAME * max(abs(s[f"min_{x}"]), abs(s[f"max_{x}"])) and s[f"m2_{x}"] > 0 for x in "py"
@@ -109,7 +112,7 @@ def regression_values(s: dict[str, float], std: float) -> dict[str, float | None
     mae = s["abs_error"] / n
     return {
         "mae": mae,
-        "mae_raw": mae * std,
+        "mae_raw": s["abs_raw"] / n if std is None else mae * std,
         "mean_mae": s["abs_y"] / n,
         "rmse": math.sqrt(s["square_error"] / n),
         # two square roots: the product of two small variances underflows; rounding may pass 1

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from molstream.streamer.batch import Batch
 from molstream.streamer.config import Budget
 from molstream.trainers.config import Recipe
 from molstream.trainers.errors import CheckpointError
+from molstream.trainers.models.label_scale import LabelScale
 from molstream.trainers.models.network import load_network
 from molstream.trainers.runs.checkpoint import RUN_VERSION, Checkpoint, load_checkpoint
 from molstream.trainers.spec import DataSpec
@@ -56,6 +57,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.network = load_network(checkpoint)
         self.recipe, self.spec = checkpoint.recipe, checkpoint.spec
+        self.scales = nn.ModuleDict({head.key: LabelScale(head) for head in self.spec.heads})
         self.budget = Budget.parse(checkpoint.budget)
         """Shape of the batches it was trained on; any other will do."""
         self.eval()
@@ -78,11 +80,11 @@ class Encoder(nn.Module):
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         """{task set: (R, T), or (R, T, C) for classes}: numbers in the units of the labels, or logits; rows as in `Network`."""
         out = self.network(batch)
-        for head in self.spec.heads:
-            if head.kind == "regression":
-                predicted = out[head.name]
-                out[head.name] = predicted * predicted.new_tensor(head.std) + predicted.new_tensor(head.mean)
-        return out
+        return out | {
+            head.name: cast(LabelScale, self.scales[head.key]).inverse(out[head.name])
+            for head in self.spec.heads
+            if head.kind == "regression"
+        }
 
 
 def load_encoder(path: Path | str) -> Encoder:

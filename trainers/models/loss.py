@@ -9,6 +9,7 @@ Shape suffixes: R rows of a level (graphs, atoms, directed edges, pairs in both 
 """
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 from molstream.streamer.batch import Batch
 from molstream.trainers.config import LOSSES, Recipe
 from molstream.trainers.errors import RunError
+from molstream.trainers.models.label_scale import LabelScale
 from molstream.trainers.spec import DataSpec, HeadSpec
 
 HYBRID_SHARE = 0.5
@@ -30,21 +32,56 @@ class Targets(nn.Module):
     def __init__(self, spec: DataSpec):
         super().__init__()
         self.heads = spec.heads
+        self.scales = nn.ModuleDict({head.key: LabelScale(head) for head in spec.heads})
         for head in spec.heads:
             self.register_buffer(f"columns_{head.key}", torch.tensor(head.columns))
-            # scales in f64 would double the work for digits that the labels do not have
-            self.register_buffer(f"mean_{head.key}", torch.tensor(head.mean, dtype=torch.float32))
-            self.register_buffer(f"std_{head.key}", torch.tensor(head.std, dtype=torch.float32))
+            self.register_buffer(f"trained_{head.key}", torch.tensor(head.trained))
 
     def forward(self, batch: Batch) -> Labels:
-        """{task set: (targets, mask)}, each (R, T); targets are 0 where the mask is False, numbers of classes where these are."""
+        """{task set: (targets, mask)}, each (R, T), as training sees them: clipped where the recipe says so, and only of tasks
+        that the training split has labels of. Targets are 0 where the mask is False, numbers of classes where these are."""
+        return self.trained(self.all(batch))
+
+    def scale(self, head: HeadSpec) -> LabelScale:
+        """Between raw and normalised labels of a task set."""
+        return cast(LabelScale, self.scales[head.key])
+
+    def trained(self, labels: Labels) -> Labels:
+        """Of `all` labels what training sees."""
+        out = {}
+        for head in self.heads:
+            target, mask = labels[head.name]
+            mask = mask if all(head.trained) else mask & getattr(self, f"trained_{head.key}")
+            out[head.name] = self.scale(head).clip(target), mask
+        return out
+
+    def count_clipped(self, labels: Labels, targets: Labels) -> Tensor:
+        """How many of `targets`, made of `labels`, are clipped."""
+        counts = [
+            (targets[head.name][1] & (targets[head.name][0] != labels[head.name][0])).sum() for head in self.heads if head.clip
+        ]
+        return torch.stack(counts).sum() if counts else torch.zeros((), dtype=torch.int64, device=next(self.buffers()).device)
+
+    def raw_errors(self, predictions: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """{task set: absolute errors (R, T) in raw units} of matched predictions, where these are not proportional to the
+        normalised ones; NaN where there is no label."""
+        return {
+            head.name: (
+                self.scale(head).inverse(predictions[head.name])
+                - label_columns(batch, head.level)[:, getattr(self, f"columns_{head.key}")]
+            ).abs()
+            for head in self.heads
+            if head.knots
+        }
+
+    def all(self, batch: Batch) -> Labels:
+        """Of all tasks, as they are."""
         columns = {level: label_columns(batch, level) for level in {head.level for head in self.heads}}
         out = {}
         for head in self.heads:
             raw = columns[head.level][:, getattr(self, f"columns_{head.key}")]
             mask = ~torch.isnan(raw)
-            scaled = (raw - getattr(self, f"mean_{head.key}")) / getattr(self, f"std_{head.key}")
-            out[head.name] = torch.where(mask, scaled, 0.0), mask
+            out[head.name] = torch.where(mask, self.scale(head)(raw), 0.0), mask
         return out
 
 
@@ -75,11 +112,11 @@ def match(predictions: dict[str, Tensor], targets: Labels, spec: DataSpec) -> di
 
 
 def count_labels(batches: Sequence[Batch], spec: DataSpec) -> list[int]:
-    """Real labels of each task set over some packs; known at collation, no device involved."""
+    """Real labels of each task set over some packs, of trained tasks; known at collation, no device involved."""
     out = []
     for head in spec.heads:
         counts = [getattr(batch, f"num_{head.level}_labels_T") for batch in batches]
-        out.append(sum(int(c[list(head.columns)].sum()) for c in counts))
+        out.append(sum(int(c[head.trained_columns].sum()) for c in counts))
     return out
 
 

@@ -90,6 +90,8 @@ class Validation(Document):
     step: Count
     compared_loss: float | None
     """What checkpoints are compared by; None if that is no number."""
+    compared_packs: Count
+    """Over how many packs; those over others are not compared."""
     loss: float | None
     complete: bool
     task_sets: dict[str, dict[str, float | None]]
@@ -107,6 +109,7 @@ class Best(Document):
     checkpoint: str
     """Name of its folder."""
     compared_loss: float
+    compared_packs: Count
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.checkpoint):
@@ -180,22 +183,31 @@ def write_checkpoint(run: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
 
 
 def add_validation(run: Path, found: Validation) -> None:
-    """Note what the validation of a checkpoint found, and which is the best there is. Raises StorageError."""
+    """Note what the validation of a checkpoint found, and which is the best of those whose loss is over as many packs: after a
+    change of `eval_packs` the choice begins anew. Raises StorageError."""
     checkpoints, before = run / CHECKPOINTS, _read_best(run)
     found.write(checkpoints / f"step-{found.step:08d}" / VALIDATION)
-    losses = _losses(run)
-    if before is not None and (checkpoints / before.checkpoint).is_dir():
+    losses = _losses(run).get(found.compared_packs, {})
+    if before is not None and before.compared_packs == found.compared_packs and (checkpoints / before.checkpoint).is_dir():
         losses.setdefault(before.checkpoint, before.compared_loss)
     if losses:
-        # of equal ones the earlier
-        best = min(losses, key=lambda name: (losses[name], name))
-        Best(checkpoint=best, compared_loss=losses[best]).write(checkpoints / BEST)
+        best = _lowest(losses)
+        Best(checkpoint=best, compared_loss=losses[best], compared_packs=found.compared_packs).write(checkpoints / BEST)
 
 
-def _losses(run: Path) -> dict[str, float]:
-    """What checkpoints are compared by: of those whose validation came to a number, by name."""
-    found = {folder.name: read_validation(folder) for folder in list_checkpoints(run)}
-    return {name: v.compared_loss for name, v in found.items() if v is not None and v.compared_loss is not None}
+def _losses(run: Path) -> dict[int, dict[str, float]]:
+    """What checkpoints are compared by: number of packs -> losses over so many, by name, of those that came to a number; first
+    the number that the newest has."""
+    out: dict[int, dict[str, float]] = {}
+    for folder in list_checkpoints(run):
+        if (found := read_validation(folder)) is not None and found.compared_loss is not None:
+            out.setdefault(found.compared_packs, {})[folder.name] = found.compared_loss
+    return out
+
+
+def _lowest(losses: dict[str, float]) -> str:
+    """Of equal ones the earlier."""
+    return min(losses, key=lambda name: (losses[name], name))
 
 
 def read_validation(folder: Path) -> Validation | None:
@@ -212,8 +224,7 @@ def best_checkpoint(run: Path) -> Path | None:
     gone, what the validations say."""
     if (note := _read_best(run)) is not None:
         return run / CHECKPOINTS / note.checkpoint
-    losses = _losses(run)
-    return run / CHECKPOINTS / min(losses, key=lambda name: (losses[name], name)) if losses else None
+    return next((run / CHECKPOINTS / _lowest(losses) for losses in _losses(run).values()), None)
 
 
 def _read_best(run: Path) -> Best | None:
@@ -224,8 +235,10 @@ def _read_best(run: Path) -> Best | None:
 
 
 def _kept(run: Path) -> set[Path]:
-    """Checkpoints that stay however old they are: the best, or where its note is damaged, whichever may be."""
-    stay = {best} if (best := best_checkpoint(run)) else set()
+    """Checkpoints that stay however old they are: the best, also those over other numbers of packs, or where the note of it is
+    damaged, whichever may be."""
+    stay = {run / CHECKPOINTS / _lowest(losses) for losses in _losses(run).values()}
+    stay |= {best} if (best := best_checkpoint(run)) else set()
     if _read_best(run) is None:
         stay |= {folder for folder in list_checkpoints(run) if (folder / VALIDATION).exists() and read_validation(folder) is None}
     return stay

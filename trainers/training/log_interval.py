@@ -1,4 +1,8 @@
-"""Rates and means since the last line of the log, over all processes."""
+"""Rates and means since the last line of the log, over all processes.
+
+A loss is the mean over labels, as an evaluation's is: the errors of all finite steps over the number of their labels. So what is
+logged does not depend on how labels are spread over steps, and a task set of which no label came has none.
+"""
 
 import time
 from collections.abc import Sequence
@@ -28,30 +32,43 @@ class LogInterval:
     """Sums over the steps between two lines of the log. Those of losses lie on the device, and only `read` waits for it."""
 
     def __init__(self, spec: DataSpec, device: torch.device):
-        self.names = ["loss", *(f"loss_{name}" for name in spec.task_sets), "gradient_norm"]
+        self.task_sets = spec.task_sets
         self.start, self.steps = time.perf_counter(), 0
         self.counts = [0] * (len(COUNTS) + len(spec.task_sets))
-        # of losses, norms and the number of steps that were finite
-        self.sums = torch.zeros(len(self.names) + 1, dtype=torch.float64, device=device)
+        self.clips = any(head.clip for head in spec.heads)
+        # over finite steps: this process's errors of each task set, its share of what is minimised, its clipped labels; then, the
+        # same in all processes, labels of each task set, the gradient's norm, and the number of steps
+        self.sums = torch.zeros(2 * len(spec.task_sets) + 4, dtype=torch.float64, device=device)
 
     def add(self, result: StepResult, totals: Sequence[int]) -> None:
         """A step, with `totals` of `count_step` over all processes."""
         self.steps += 1
         self.counts = [a + b for a, b in zip(self.counts, totals, strict=True)]
-        values = torch.cat([result.losses, result.norm.view(1), torch.ones_like(result.norm.view(1))]).double()
+        total, shares = result.losses[:1].double(), result.losses[1:].double()
+        norm, one = result.norm.view(1).double(), torch.ones_like(total)
+        values = torch.cat([shares * result.num_labels, total, result.num_clipped.view(1).double(), result.num_labels, norm, one])
         self.sums += torch.where(result.is_finite, values, 0.0)
 
-    def read(self, budget: Budget, recipe_lanes: int, processes: ProcessGroup) -> dict[str, float]:
-        """Means and rates. Collective."""
+    def read(self, budget: Budget, recipe_lanes: int, processes: ProcessGroup) -> dict[str, float | None]:
+        """Means and rates; a mean over nothing is None. Collective.
+
+        `loss` is the mean over task sets, `objective` what was minimised, which differs by learned weights and by the steps in
+        which a task set has no label.
+        """
         seconds = time.perf_counter() - self.start
         sums: Tensor = self.sums.cpu()
-        # the norm and the number of steps are the same in all processes, losses are parts
-        losses = processes.sum(sums[:-2])
-        finite = max(1.0, float(sums[-1]))
+        num_sets = len(self.task_sets)
+        *errors, objective, clipped = processes.sum(sums[: num_sets + 2]).tolist()
+        *num_labels, norm, finite = sums[num_sets + 2 :].tolist()
+        losses = {f"loss_{name}": _mean(e, n) for name, e, n in zip(self.task_sets, errors, num_labels, strict=True)}
+        there = [loss for loss in losses.values() if loss is not None]
         graphs, atoms, wait_us, *labels = self.counts
         return (
-            dict(zip(self.names, (torch.cat([losses, sums[-2:-1]]) / finite).tolist(), strict=True))
+            {"loss": _mean(sum(there), len(there))}
+            | losses
             | {
+                "objective": _mean(objective, finite),
+                "gradient_norm": _mean(norm, finite),
                 "graphs_per_s": graphs / seconds,
                 "atoms_per_s": atoms / seconds,
                 "labels_per_s": sum(labels) / seconds,
@@ -59,5 +76,10 @@ class LogInterval:
                 "atom_fill_fraction": atoms / (self.steps * recipe_lanes * (budget.atoms - 1)),
                 "rss_bytes": float(psutil.Process().memory_info().rss),
             }
+            | ({"clipped_fraction": _mean(clipped, sum(num_labels))} if self.clips else {})
             | ({"gpu_bytes": float(torch.cuda.max_memory_allocated())} if self.sums.is_cuda else {})
         )
+
+
+def _mean(total: float, number: float) -> float | None:
+    return total / number if number else None

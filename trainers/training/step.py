@@ -35,6 +35,10 @@ class StepResult(NamedTuple):
     """Of the packs of this process: the total, then each task set's share; sums over processes are those of the step."""
     pack_losses: Tensor
     """The total of each pack."""
+    num_labels: Tensor
+    """float64: of each task set, over all packs of the step."""
+    num_clipped: Tensor
+    """Labels of the packs of this process that are clipped."""
     norm: Tensor
     """Of the gradient, before it was clipped; the same in all processes."""
     is_finite: Tensor
@@ -78,6 +82,7 @@ class Stepper:
         counts = counts.to(self.device, non_blocking=True)
         num_packs = len(item.batches) * self.processes.world_size
         losses, pack_losses = [], []
+        num_clipped = torch.zeros((), dtype=torch.int64, device=self.device)
         for k, (lane, batch) in enumerate(zip(item.lanes, item.batches, strict=True)):
             is_last = k == len(item.batches) - 1
             self._seed(mix_key(self.recipe.seed, step, max(0, lane)) >> 1)
@@ -85,14 +90,15 @@ class Stepper:
             with self._reduced(is_last), lost_as_error():
                 with self.autocast():
                     predictions = self.network(moved)
-                loss, shares = self.loss(
-                    predictions, self.targets(moved), counts, log_variance=self.bare.log_variance, num_packs=num_packs
-                )
+                labels = self.targets.all(moved)
+                targets = self.targets.trained(labels)
+                num_clipped += self.targets.count_clipped(labels, targets)
+                loss, shares = self.loss(predictions, targets, counts, log_variance=self.bare.log_variance, num_packs=num_packs)
                 self.scaler.scale(_poison(loss) * self.processes.world_size).backward()
             pack_losses.append(loss.detach())
             losses.append(torch.cat([loss.detach().view(1), shares]))
         norm, is_finite = self._update(step)
-        return StepResult(torch.stack(losses).sum(dim=0), torch.stack(pack_losses), norm, is_finite)
+        return StepResult(torch.stack(losses).sum(dim=0), torch.stack(pack_losses), counts, num_clipped, norm, is_finite)
 
     def _seed(self, seed: int) -> None:
         """As torch.manual_seed, which takes up to 5 ms: for each kind of device that is not here it formats a traceback."""

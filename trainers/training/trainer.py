@@ -142,7 +142,7 @@ class Trainer:
         self.device = find_device(device)
         if self.device.type == "cpu":
             keep_freed_memory()
-        self.spec = DataSpec.of(shard_set, task_sets=recipe.task_sets)
+        self.spec = DataSpec.of(shard_set, task_sets=recipe.task_sets, label_transform=recipe.label_transform)
         if not self.spec.heads:
             raise TrainError(f"{shard_set.path}: a set without labels, expected something to train on")
         for head in self.spec.heads:
@@ -387,7 +387,7 @@ class Trainer:
             self.log.add("validation", self.step, dict(iter_metrics(results)))
         if self.saved_step == self.step:
             found = results.to_json()
-            noted = {k: found[k] for k in ("step", "compared_loss", "loss", "complete", "task_sets")}
+            noted = {k: found[k] for k in ("step", "compared_loss", "compared_packs", "loss", "complete", "task_sets")}
             add_validation(self.run, Validation(**noted))
         self.reporter.validation(results)
 
@@ -429,6 +429,12 @@ class Trainer:
         if self.step:
             ended = ", the last one: only evaluated again" if self.step == recipe.num_steps else ""
             self.reporter.message(f"resumed at step {self.step}{ended}")
+        for head in self.spec.heads:
+            if lacking := [task for task, trained in zip(head.tasks, head.trained, strict=True) if not trained]:
+                self.reporter.message(
+                    f"{head.name}: {len(lacking)} of {len(head.tasks)} tasks have no label in the training split, so they count "
+                    f"in no loss and no mean: {', '.join(lacking[:5])}{', ...' if len(lacking) > 5 else ''}"
+                )
         molecules = self.shard_set.manifest.splits["train"]["molecules"]
         several = f"{self.processes.world_size} processes, " if self.processes.world_size > 1 else ""
         self.reporter.start(

@@ -1,0 +1,93 @@
+"""How labels of regression tasks are transformed for training, found from the statistics of a manifest alone.
+
+none     (y - mean) / std
+clip:K   the same, of labels that are clipped K standard deviations from the mean; both are of the clipped labels, so one value
+         far out does not set the scale of all others (sigma clipping)
+rank     to a normal distribution by rank: y goes to the normal quantile of the share of labels up to it, linearly between the
+         quantiles in the manifest
+
+Distributions are taken to be even between the quantiles. Predictions come back through the inverse.
+"""
+
+import math
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from molstream.shards.format.manifest import Statistics
+
+MAX_ROUNDS = 100
+"""Clipping settles in some ten; a distribution for which it does not is clipped where it then stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelTransform:
+    """A parsed `label_transform` of a recipe."""
+
+    kind: str
+    """'none', 'clip' or 'rank'."""
+    limit: float = math.inf
+    """Of clip: standard deviations."""
+
+    @classmethod
+    def parse(cls, text: str) -> "LabelTransform":
+        """'none', 'clip:K' with K of at least 1, or 'rank'. Raises ValueError."""
+        kind, colon, number = text.partition(":")
+        if kind == "clip" and colon:
+            with suppress(ValueError):
+                if 1 <= float(number) < math.inf:
+                    return cls("clip", float(number))
+        elif text in ("none", "rank"):
+            return cls(text)
+        raise ValueError(f"{text!r}, expected none, rank, or clip:K with K standard deviations, at least 1, like clip:5")
+
+
+def ends_of(statistics: Statistics) -> tuple[np.ndarray, np.ndarray]:
+    """Shares of the labels, rising from 0 to 1 (float64), and the values that they reach."""
+    inner = [(float(p), value) for p, value in statistics.quantiles.items()]
+    knots = [(0.0, statistics.min), *inner, (1.0, statistics.max)]
+    shares, values = np.array(knots, np.float64).T
+    return shares, values
+
+
+def clipped_scale(statistics: Statistics, limit: float) -> tuple[float, float]:
+    """Mean and standard deviation of the labels, clipped `limit` standard deviations from the mean; 1 where nothing is spread."""
+    mean, std = statistics.mean, statistics.std
+    if not statistics.quantiles:
+        return mean, std
+    shares, values = ends_of(statistics)
+    width = np.diff(shares)
+    for _ in range(MAX_ROUNDS):
+        x = np.clip(values, mean - limit * std, mean + limit * std)
+        # of even distributions from one quantile to the next
+        new_mean = float((width * (x[:-1] + x[1:]) / 2).sum())
+        square = float((width * (x[:-1] ** 2 + x[:-1] * x[1:] + x[1:] ** 2) / 3).sum())
+        new_std = math.sqrt(max(0.0, square - new_mean**2))
+        if new_std <= 1e-6 * max(abs(new_mean), 1e-30) or new_std >= std * (1 - 1e-9):
+            # nothing is far out any more, or nearly all labels are one value
+            break
+        mean, std = new_mean, new_std
+    return mean, std
+
+
+def rank_knots(statistics: Statistics) -> tuple[tuple[float, float], ...]:
+    """(value, normal score) from the least to the largest label, both rising; labels that are equal share a score."""
+    if not statistics.quantiles:
+        return ((0.0, 0.0),)
+    shares, values = ends_of(statistics)
+    # the ends stand for half a label
+    half = min(0.5, 0.5 / statistics.count)
+    keep = (shares == 0) | (shares == 1) | ((shares > half) & (shares < 1 - half))
+    shares, values = np.clip(shares[keep], half, 1 - half), values[keep]
+    same, places = np.unique(values, return_inverse=True)
+    middle = np.bincount(places, shares) / np.bincount(places)
+    return tuple((float(value), NormalDist().inv_cdf(float(p))) for value, p in zip(same, middle, strict=True))
+
+
+def padded(knots: Sequence[tuple[tuple[float, float], ...]]) -> np.ndarray:
+    """Knots of T tasks as one array: float64 (2, T, K), values and scores, the last knot of a task repeated."""
+    most = max(map(len, knots))
+    return np.array([[*task, *[task[-1]] * (most - len(task))] for task in knots], np.float64).transpose(2, 0, 1)
