@@ -70,6 +70,16 @@ class TableArguments:
             "--pair-columns", metavar="[NAME=]C,C", help="Columns that label pairs of atoms: n*n or n*(n-1)/2 for n atoms."
         ),
     ] = None
+    atom_order: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--atom-order",
+            metavar="[NAME=]ORDER",
+            help="What lists of atoms run over, for SMILES without atom maps: hydrogens-last (all atoms, hydrogens behind the "
+            "heavy ones), interleaved (all atoms, hydrogens where they are written, others last, as in QM9) or heavy. [default: "
+            "by length; lists with hydrogens are refused where the SMILES writes hydrogens]",
+        ),
+    ] = None
     task_kind: Annotated[
         list[str] | None,
         typer.Option(
@@ -118,6 +128,7 @@ class TableArguments:
         said: dict[str, dict[str, Any]] = {
             "smiles_column": one_of_each("--smiles-column", self.smiles_column, names),
             "id_column": one_of_each("--id-column", self.id_column, names),
+            "atom_order": one_of_each("--atom-order", self.atom_order, names),
             **{
                 f"{level}_columns": list_of_each(f"--{level}-columns", getattr(self, f"{level}_columns"), names)
                 for level in ("graph", "atom", "bond", "pair")

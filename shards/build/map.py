@@ -17,6 +17,7 @@ from molstream.shards.build.spill import REJECT_SCHEMA, write_spill
 from molstream.shards.chemistry.guarded import Featurized, shared_featurizer
 from molstream.shards.chemistry.identity import hash_texts
 from molstream.shards.format.statistics import LabelMoments, flat_labels
+from molstream.shards.inputs.atom_order import has_maps, interleaved_entries, writes_hydrogens
 from molstream.shards.inputs.datasets import Dataset
 from molstream.shards.inputs.rows import Rows
 from molstream.shards.inputs.tables import TableReader
@@ -207,7 +208,9 @@ def _label_structures(rows: Rows, start: int, structures: Any) -> tuple[Molecule
         flat = [FlatLists(x.values, x.ptr[:-1][entries], np.diff(x.ptr)[entries]) for x in lists]
         num_heavy, num_all = structures.num_heavy, structures.num_all
         if level == "atom":
-            columns["atom_labels"], status = align_lists(flat, num_heavy=num_heavy, num_all=num_all, **atoms)
+            index, shorter, longer = _list_order(rows, entries, structures)
+            laid = atoms | {"label_index": index, "num_heavy": shorter, "num_all": longer}
+            columns["atom_labels"], status = align_lists(flat, **laid)
         elif level == "bond":
             columns["bond_labels"], status = align_bonds(
                 flat, bond_ptr=structures.bond_ptr, bond_index=structures.bond_index, is_reversed=structures.is_reversed
@@ -220,6 +223,13 @@ def _label_structures(rows: Rows, start: int, structures: Any) -> tuple[Molecule
                 reason = structures.map_problems[m]
             elif level == "atom":
                 reason = f"atom list of {size} values for {num_heavy[m]} heavy atoms ({num_all[m]} with hydrogens)"
+                if rows.atom_order:
+                    reason += f", expected {shorter[m]} by --atom-order {rows.atom_order}"
+                elif size == num_all[m] and longer[m] != size:
+                    reason += (
+                        ", and hydrogens are written in the SMILES: where they stand in the list is not known; say it with "
+                        "--atom-order hydrogens-last or interleaved"
+                    )
             elif level == "bond":
                 a, b = molecules.bond_ptr[m : m + 2]
                 count = int((structures.bond_index[a:b] >= 0).sum())
@@ -229,6 +239,29 @@ def _label_structures(rows: Rows, start: int, structures: Any) -> tuple[Molecule
                 reason = f"pair list of {size} values for {n} heavy atoms, expected {n * n} or {n * (n - 1) // 2}"
             problems.setdefault(m, reason)
     return molecules.replace(**columns), problems
+
+
+def _list_order(rows: Rows, entries: np.ndarray, structures: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How lists of atoms are laid onto molecules: the entry of each atom, and the two lengths that a list may have, which are one
+    where the call says what lists run over."""
+    num_heavy, num_all, index = structures.num_heavy, structures.num_all, structures.label_index
+    if rows.atom_order == "heavy":
+        return index, num_heavy, num_heavy
+    texts = [rows.smiles[i] or "" for i in entries]
+    written = [m for m, text in enumerate(texts) if writes_hydrogens(text) and not has_maps(text)]
+    if not rows.atom_order:
+        longer = num_all.copy()
+        longer[written] = num_heavy[written]
+        return index, num_heavy, longer
+    if rows.atom_order == "interleaved":
+        index = index.copy()
+        for m in written:
+            atoms = index[structures.atom_ptr[m] : structures.atom_ptr[m + 1]]
+            places = interleaved_entries(texts[m])
+            # a molecule of hydrogens alone is listed as it is
+            if len(places) == num_heavy[m]:
+                atoms[atoms >= 0] = places[atoms[atoms >= 0]]
+    return index, num_all, num_all
 
 
 def featurize_smiles(smiles: list[str | None], first_row: int) -> tuple[Molecules, dict[int, str]]:

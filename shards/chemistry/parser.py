@@ -366,9 +366,6 @@ def parse_molecule(smiles: str) -> Parsed:
     elements = np.array([atom.GetAtomicNum() for atom in atoms])
     # a molecule of hydrogens alone is labelled on those
     heavy = (elements != 1) | (elements == 1).all()
-    if maps is None and has_hydrogens:
-        # hydrogens stand among the heavy atoms of the text, so what order a list over all atoms had is anyone's guess
-        num_all = int(heavy.sum())
     bonds = _bonds(mol, rank, heavy)
     label_index, problem = None, ""
     try:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from molstream.shards.errors import InputError, SchemaError
+from molstream.shards.inputs.atom_order import ATOM_ORDERS
 from molstream.shards.tasks import KINDS, LEVELS, Kind, Level, Task, TaskSet
 
 SMILES_COLUMNS = ("smiles", "ordered_smiles", "canonical_smiles", "SMILES", "Smiles")
@@ -43,6 +44,8 @@ class Dataset:
     task_sets: tuple[TaskSet, ...]
     merge_classes: bool = False
     """Classes 0 to 4 become clip(x - 1, 0, 2)."""
+    atom_order: str = ""
+    """What lists of atoms run over where no atom maps say it, one of `inputs.atom_order.ATOM_ORDERS`; empty: not known."""
 
     def num_tasks(self, level: Level) -> int:
         """Number of label columns of one level."""
@@ -72,6 +75,8 @@ class TableSpec:
     """Columns or patterns that are labels, for the data set 'table'. A preset has its own, and nothing else may be said of it."""
     task_kinds: tuple[tuple[str, Kind, int], ...] = ()
     """(pattern, kind, number of classes). The first that matches a column counts; columns without a match are regression."""
+    atom_order: str = ""
+    """What lists of atoms run over, one of `inputs.atom_order.ATOM_ORDERS`; empty: not known."""
     split_column: str = ""
     """Column that names the split of each row."""
     splits: str = ""
@@ -80,6 +85,8 @@ class TableSpec:
     def __post_init__(self) -> None:
         if self.dataset not in DATASETS:
             raise InputError(f"dataset {self.dataset!r}: expected one of {', '.join(DATASETS)}")
+        if self.atom_order and self.atom_order not in ATOM_ORDERS:
+            raise InputError(f"atom order {self.atom_order!r}: expected one of {', '.join(ATOM_ORDERS)}")
         if self.dataset != "table":
             self._check_preset()
         if self.split_column and self.splits:
@@ -346,6 +353,7 @@ def _dataset(spec: TableSpec, preset: _Preset, smiles: str, found: dict[str, Tas
             for name, members in sets.items()
         ),
         merge_classes=preset.merge_classes,
+        atom_order=spec.atom_order,
     )
 
 

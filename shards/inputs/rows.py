@@ -41,6 +41,8 @@ class Rows:
     """float32 (N, T), NaN where absent."""
     lists: dict[Level, list[Lists]] = field(default_factory=dict)
     """Columns of the other levels, in the order of their tasks."""
+    atom_order: str = ""
+    """What lists of atoms run over, as in `Dataset`."""
     infinite: np.ndarray
     """int64 (T of all levels): number of labels of each task that are infinite in the input or in float32."""
     nan: np.ndarray
@@ -93,6 +95,7 @@ def decode_rows(batch: pa.RecordBatch, dataset: Dataset, *, first_row: int, url:
         identifiers=to_texts(batch.column(dataset.id_column)) if dataset.id_column else None,
         graph=graph,
         lists=lists,
+        atom_order=dataset.atom_order,
         infinite=infinite,
         nan=nan,
     )

@@ -205,9 +205,10 @@ def test_the_order_of_atoms_in_the_text_does_not_matter(sample_smiles):
             assert np.array_equal(again.atom_codes, parsed.atom_codes)
 
 
-def test_an_unmapped_text_with_hydrogens_says_nothing_of_a_list_over_all_atoms():
-    assert parse_molecule("CO").num_all == 6
-    assert parse_molecule("C([H])([H])([H])O").num_all == parse_molecule("C([H])([H])([H])O").num_heavy == 2
+def test_hydrogens_are_counted_however_they_are_written():
+    for text in ("CO", "C([H])([H])([H])O", "[CH3][OH]", "[H]OC", "[2H]OC"):
+        parsed = parse_molecule(text)
+        assert (parsed.num_heavy, parsed.num_all) == (2, 6)
 
 
 # batches: many molecules read together, to the letter what each gives by itself

@@ -526,4 +526,19 @@ def test_cat_prints_the_labels_of_all_tables_of_a_join(looks, largemix, succeed)
     assert record["graph"][f"vcap.{gene}"] == looks.vcap.graph[gene][row]
 
 
+def test_the_order_of_lists_of_atoms_is_said_for_each_table_and_kept(succeed, molstream, tmp_path):
+    text = json.dumps([float(k) for k in range(20)])
+    (tmp_path / "a.csv").write_text(f'smiles,q\nCCC1([NH3+])CC1C([O-])=O,"{text}"\n')
+    call = ("build", tmp_path / "a.csv", "--dataset", "table", "--atom-columns", "q", "--out", tmp_path / "set")
+    succeed(*call, "--atom-order", "interleaved")
+    shard_set = ShardSet(tmp_path / "set")
+    assert shard_set.manifest.provenance["options"]["tables"][0]["atom_order"] == "interleaved"
+    (block,) = shard_set.iter_blocks()
+    labels = dict(zip(block.atom_labels[:, 0].tolist(), block.atom_codes[:, 0].tolist(), strict=True))
+    assert (labels[3.0], labels[7.0], labels[11.0]) == (7, 6, 8)
+    done = molstream(*call[:-1], tmp_path / "other", "--atom-order", "last")
+    assert done.code == 2
+    assert "atom order 'last': expected one of hydrogens-last, interleaved, heavy" in done.error
+
+
 # what reads them

@@ -10,9 +10,10 @@ from molstream.shards.errors import InputError
 from molstream.tools import main
 
 OPTIONS = {
-    "build": "INPUT... --out --dataset --smiles-column --id-column --graph-columns --atom-columns --bond-columns --pair-columns "
-    "--task-kind --table --join --splits --split-column --rename-split --split-fractions --split-seed --seed --label-dtype --pe "
-    "--shard-molecules --block-molecules --workers --engine --ray-address --max-reject-fraction --molecule-s --molecule-mib",
+    "build": "INPUT... --out --dataset --smiles-column --id-column --graph-columns --atom-columns --atom-order "
+    "--bond-columns --pair-columns --task-kind --table --join --splits --split-column --rename-split "
+    "--split-fractions --split-seed --seed --label-dtype --pe --shard-molecules --block-molecules "
+    "--workers --engine --ray-address --max-reject-fraction --molecule-s --molecule-mib",
     "inspect": "DIR --html --json",
     "cat": "DIR --split --limit --ids",
     "verify": "DIR --json",
