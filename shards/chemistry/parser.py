@@ -483,7 +483,9 @@ def _hash_inchis(structures: Structures, on_row: Callable[[int], None]) -> np.nd
         for row, smiles in zip(structures.rows.tolist(), structures.smiles, strict=True):
             on_row(row)
             # the standard InChI merges tautomers, whose atoms and labels differ
-            inchi = Chem.MolToInchi(Chem.MolFromSmiles(smiles, _WHOLE), options="/FixedH")
+            # RDKit writes some molecules in a way that it does not read
+            mol = Chem.MolFromSmiles(smiles, _WHOLE)
+            inchi = "" if mol is None else Chem.MolToInchi(mol, options="/FixedH")
             # a molecule that InChI knows nothing to say about is itself only
             texts.append(inchi or smiles)
     return hash_texts(texts)
@@ -496,11 +498,19 @@ def match_atoms(kept: str, other: str) -> np.ndarray | None:
     """Which atom of `other` is each atom of `kept`, two stored SMILES of one InChI: int64 (n), or None where they do not match.
 
     By a substructure match of elements, hydrogens and isotopes on bonds of any kind, since it is kinds of bonds and charges that
-    such pairs differ in. Stereo must be kept, centre by centre and double bond by double bond. Of several matches, which symmetry
+    such pairs differ in. Stereo must be kept, centre by centre and double bond by double bond; two molecules with any other kind of
+    stereo, of which InChI knows nothing (square planar, octahedral, ...), do not match. Of several matches, which symmetry
     makes, the one with most charges and bonds in place, then the first in the order of numbers: a function of the two texts.
     """
     a, b = (Chem.MolFromSmiles(text, _WHOLE) for text in (kept, other))
-    if a is None or b is None or a.GetNumAtoms() != b.GetNumAtoms() or a.GetNumBonds() != b.GetNumBonds():
+    if (
+        a is None
+        or b is None
+        or _has_other_stereo(a)
+        or _has_other_stereo(b)
+        or a.GetNumAtoms() != b.GetNumAtoms()
+        or a.GetNumBonds() != b.GetNumBonds()
+    ):
         return None
     found = _bare(b).GetSubstructMatches(_bare(a), uniquify=False, useChirality=False, maxMatches=MAX_MATCHES)
     matches = [match for match in found if _keeps_stereo(a, b, match)]
@@ -520,6 +530,13 @@ def match_atoms(kept: str, other: str) -> np.ndarray | None:
 
 _TURN = {Chem.ChiralType.CHI_TETRAHEDRAL_CW: 1, Chem.ChiralType.CHI_TETRAHEDRAL_CCW: -1}
 _SIDE = {Chem.BondStereo.STEREOZ: 1, Chem.BondStereo.STEREOCIS: 1, Chem.BondStereo.STEREOE: -1, Chem.BondStereo.STEREOTRANS: -1}
+
+
+def _has_other_stereo(mol: Chem.Mol) -> bool:
+    """Whether a molecule has stereo other than that of tetrahedral centres and double bonds."""
+    turns = (atom.GetChiralTag() for atom in mol.GetAtoms())
+    sides = (bond.GetStereo() for bond in mol.GetBonds())
+    return not ({*turns} <= {*_TURN, Chem.ChiralType.CHI_UNSPECIFIED} and {*sides} <= {*_SIDE, Chem.BondStereo.STEREONONE})
 
 
 def _keeps_stereo(a: Chem.Mol, b: Chem.Mol, match: tuple[int, ...]) -> bool:

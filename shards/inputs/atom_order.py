@@ -1,8 +1,8 @@
 """Which entry of a list over all atoms, hydrogens too, belongs to which heavy atom of a SMILES without atom maps.
 
 Hydrogens that are not written come last in such lists: all programs agree on that. Where hydrogens are written, inside brackets
-or as atoms of their own, some programs list them behind the heavy atoms and others where they stand, and a list does not say which
-it is. So the call says it, as one of ATOM_ORDERS.
+or as atoms of their own, some programs list them behind the heavy atoms and others where they stand, and a list does not say
+which. So the call says it, as one of ATOM_ORDERS.
 """
 
 import re

@@ -690,6 +690,28 @@ def test_what_shares_an_inchi_and_does_not_match_stays_apart_and_is_counted(tmp_
     assert join.conflicts == {"salts.y": 4}
 
 
+def test_kinds_of_stereo_that_inchi_does_not_know_keep_molecules_apart_and_are_counted(tmp_path):
+    cis, trans = "N[Pt@SP1](N)(Cl)Cl", "N[Pt@SP2](N)(Cl)Cl"
+    assert inchi_of(Chem.CanonSmiles(cis)) == inchi_of(Chem.CanonSmiles(trans))
+    texts = [cis, trans, cis, trans, "CS(=O)(=O)C", "C[S+2]([O-])([O-])C"]
+    file = write_forms(tmp_path / "a.parquet", [(text, float(k % 2), None) for k, text in enumerate(texts)])
+    shard_set = build_forms([[file]], (replace(FORM_SPEC, name="a"),), tmp_path / "set")
+    assert mapping_of(shard_set) == {0: 0, 1: 1, 2: 0, 3: 1, 4: 4, 5: 4}
+    join = shard_set.manifest.join
+    assert join.unmatched == 1
+    assert join.conflicts == {"a.y": 1}
+
+
+def test_a_molecule_that_rdkit_writes_and_does_not_read_is_itself_only(tmp_path):
+    text = "C1=[Al]C(=NC2=C1NC=N2)C=O"
+    stored = Chem.CanonSmiles(text)
+    assert Chem.MolFromSmiles(stored) is None
+    file = write_forms(tmp_path / "a.parquet", [(text, 1.0, None), ("CO", 2.0, None), (text, 1.0, None)])
+    shard_set = build_forms([[file]], (replace(FORM_SPEC, name="a"),), tmp_path / "set")
+    assert mapping_of(shard_set) == {0: 0, 1: 1, 2: 0}
+    assert shard_set.manifest.rejects == {}
+
+
 # which atom is which
 
 
@@ -785,6 +807,10 @@ def test_of_several_ways_the_one_with_most_charges_and_bonds_in_place_is_taken(o
         ("[2H]C", "[3H]C"),
         ("[Na]Cl", "[Na+].[Cl-]"),
         ("[NH4+]", "N"),
+        ("N[Pt@SP1](N)(Cl)Cl", "N[Pt@SP2](N)(Cl)Cl"),
+        ("N[Pt@SP1](N)(Cl)Cl", "N[Pt](N)(Cl)Cl"),
+        ("F[As@TB1](Cl)(Br)(N)S", "F[As@TB2](Cl)(Br)(N)S"),
+        ("O[Co@OH1](Cl)(N)(S)(P)F", "O[Co@OH2](Cl)(N)(S)(P)F"),
         ("C", "not a molecule"),
         ("not a molecule", "C"),
         ("", "C"),
