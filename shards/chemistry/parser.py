@@ -498,7 +498,7 @@ def match_atoms(kept: str, other: str) -> np.ndarray | None:
     """Which atom of `other` is each atom of `kept`, two stored SMILES of one InChI: int64 (n), or None where they do not match.
 
     By a substructure match of elements, hydrogens and isotopes on bonds of any kind, since it is kinds of bonds and charges that
-    such pairs differ in. Stereo must be kept, centre by centre and double bond by double bond; two molecules with any other kind of
+    such pairs differ in. Stereo must be kept, centre by centre and double bond by double bond; two molecules with another kind of
     stereo, of which InChI knows nothing (square planar, octahedral, ...), do not match. Of several matches, which symmetry
     makes, the one with most charges and bonds in place, then the first in the order of numbers: a function of the two texts.
     """
