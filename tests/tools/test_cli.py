@@ -7,7 +7,7 @@ import pytest
 import typer
 
 from molstream.shards.errors import InputError
-from molstream.tools import main
+from molstream.tools import app, main
 
 OPTIONS = {
     "build": "INPUT... --out --dataset --smiles-column --id-column --graph-columns --atom-columns --bond-columns --pair-columns "
@@ -26,15 +26,15 @@ OPTIONS = {
 
 
 def command(name: str):
-    main._commands()
-    return typer.main.get_command(main.app).commands[name]
+    app.register()
+    return typer.main.get_command(app.app).commands[name]
 
 
 def test_the_help_lists_every_subcommand(succeed):
     out = succeed("--help").out
     for name in OPTIONS:
         assert f"\n  {name} " in out
-    assert set(OPTIONS) == set(typer.main.get_command(main.app).commands)
+    assert set(OPTIONS) == set(typer.main.get_command(app.app).commands)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
