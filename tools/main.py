@@ -6,6 +6,7 @@ It imports nothing heavy, so that a signal in the first moments ends it like any
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import Any, NoReturn
 
 STOPPED = 130
@@ -24,12 +25,18 @@ def main(argv: list[str] | None = None) -> NoReturn:
         with protected():
             code = _run(list(args), interrupts)
     except KeyboardInterrupt:
-        code = STOPPED
+        code = interrupts.code = STOPPED
+        with suppress(OSError):
+            print("molstream: stopped", file=sys.stderr)
     finally:
         if argv is not None:
             for number, handler in before.items():
                 signal.signal(number, handler)
     interrupts.code = code
+    if code == STOPPED and argv is None:
+        # all is closed by now; the interpreter would wait for threads that were left in the middle, and end by SIGINT itself
+        # where it came while a module made code of text
+        os._exit(code)
     sys.exit(code)
 
 
@@ -65,6 +72,8 @@ def _run(args: list[str], interrupts: _Interrupts) -> int:
         if interrupts.has_come or isinstance(error, KeyboardInterrupt):
             # some libraries make another error of an interrupt
             interrupts.code = STOPPED
+            with suppress(ValueError):
+                sys.stdout.flush()
             print("molstream: stopped", file=sys.stderr)
             return STOPPED
         if is_debug or not isinstance(error, Exception):
