@@ -375,7 +375,7 @@ def test_the_checker_finds_what_is_forbidden(module, line, problem):
         ("shards.splits.torchfile", "def f():\n    import torch\n    torch.load('x', weights_only=True)"),
         ("shards.chemistry.guarded", "def f():\n    from molstream.shards.chemistry.parser import featurize"),
         ("shards.build.build", "from molstream.shards.format.index import Index"),
-        ("trainers.runs.log", "from torch.utils.tensorboard import SummaryWriter"),
+        ("trainers.runs.board", "from tensorboard.summary.writer.record_writer import RecordWriter"),
         ("trainers.jobs.evaluate", "network.eval()"),
         ("trainers.models.heads", "from molstream.trainers.models.layers.graph import Graph"),
         ("trainers.jobs.evaluate", "from molstream.shards.format.reader import ShardSet"),

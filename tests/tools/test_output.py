@@ -74,7 +74,7 @@ def calls(table, shard_set, run, tmp_path) -> dict[str, tuple[list, list[Path]]]
     }
 
 
-NAMES = "build inspect cat verify stream pretrain eval embed bench fields help".split() + ["a refused call"]
+NAMES = [*"build inspect cat verify stream pretrain eval embed bench fields help".split(), "a refused call"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -23,7 +23,7 @@ from molstream.trainers.errors import RunError
 GRACE_S = 15.0
 """Seconds that other processes have to end by themselves after one has failed."""
 FORWARDED = {signal.SIGTERM: signal.SIGTERM, signal.SIGUSR1: signal.SIGUSR1, signal.SIGINT: signal.SIGTERM}
-"""What is passed on as what. A terminal's Ctrl-C reaches all its processes by itself, and a second one would stop them at once."""
+"""What is passed on as what. Ctrl-C reaches all processes of a terminal by itself, and a second one would stop them at once."""
 # the interpreter's own path, so that a folder of data beside the caller hides no package of ours
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); "
