@@ -45,6 +45,7 @@ MAY_IMPORT = {
         "shards.store",
         "shards.errors",
         "accelerate",
+        "tensorboard",
         "torch",
         "safetensors",
         "numpy",

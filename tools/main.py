@@ -109,8 +109,10 @@ def _explain(error: Exception) -> int:
         elif text:
             print("molstream: error: " + " ".join(text.split()), file=sys.stderr)
         return usage_code
-    if isinstance(error, MemoryError):
-        print(f"molstream: error: not enough memory{f' ({error})' if str(error) else ''}", file=sys.stderr)
+    # PyTorch has errors of its own for it, on a CPU a plain one
+    if isinstance(error, MemoryError) or "allocate memory" in str(error) or type(error).__name__ == "OutOfMemoryError":
+        text = " ".join(str(error).split())
+        print(f"molstream: error: not enough memory{f' ({text})' if text else ''}", file=sys.stderr)
         return 1
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""

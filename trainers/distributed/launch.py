@@ -112,7 +112,8 @@ def _wait(processes: list[subprocess.Popen], received: list[int]) -> int:
             what = f"process {rank} of {len(processes)} was ended by {name}; go on with the same command and --resume"
             print(f"molstream: error: {what}", file=sys.stderr)
             return 1
-    return code or (STOPPED if any(process.returncode in stopped for process in processes) else 0)
+    codes = [process.returncode or 0 for process in processes]
+    return code or next((c for c in codes if c not in (0, *stopped)), STOPPED if any(codes) else 0)
 
 
 def _end(processes: list[subprocess.Popen]) -> None:

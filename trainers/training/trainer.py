@@ -26,7 +26,7 @@ from molstream.trainers.errors import CheckpointError, OtherProcessError, RunErr
 from molstream.trainers.jobs.evaluate import Results, evaluate, iter_metrics, plan_budget, write_results
 from molstream.trainers.models.export import write_model
 from molstream.trainers.models.loss import Loss, Targets
-from molstream.trainers.models.network import base_shapes, build_network, use_threads
+from molstream.trainers.models.network import base_shapes, build_network, check_weights, use_threads
 from molstream.trainers.runs.checkpoint import (
     CHECKPOINTS,
     Checkpoint,
@@ -43,7 +43,7 @@ from molstream.trainers.spec import DataSpec
 from molstream.trainers.training.ema import MovingAverage
 from molstream.trainers.training.log_interval import COUNTS, LogInterval, count_step
 from molstream.trainers.training.nonfinite import Fault, NonfiniteCheck, PendingStep
-from molstream.trainers.training.optim import build_optimizer, learning_rate
+from molstream.trainers.training.optim import build_optimizer, check_optimizer, learning_rate
 from molstream.trainers.training.reporter import Reporter, Silent
 from molstream.trainers.training.step import Stepper
 
@@ -230,6 +230,10 @@ class Trainer:
             fingerprint = self.shard_set.manifest.fingerprint
             if differ := find_differences(checkpoint, self.recipe, fingerprint, self.spec):
                 raise CheckpointError(f"{self.run}: its checkpoint of step {checkpoint.step} is of another run: {differ}")
+            if checkpoint.step > self.recipe.num_steps:
+                raise CheckpointError(f"{self.run}: step {checkpoint.step} of {self.recipe.num_steps}; use another checkpoint")
+            check_weights(checkpoint)
+            check_optimizer(self.optimizer, checkpoint.optimizer)
 
         checkpoint, problems = newest_checkpoint(self.run, check)
         for problem in problems:
