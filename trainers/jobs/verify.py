@@ -130,11 +130,11 @@ def _verify_export(folder: Path) -> Found:
 
 def _check_notes(path: Path, export: Export) -> None:
     _check_lines(path)
-    # a part that was written again has a later line
-    notes = {note.get("part"): note for note in read_json_lines(path)[0]}
     try:
-        said = {f"part-{part:05d}.parquet": from_json(PartNote, note).sha256 for part, note in notes.items()}
-    except (FormatError, ValueError, TypeError) as error:
+        # a part that was written again has a later line
+        notes = [from_json(PartNote, line) for line in read_json_lines(path)[0]]
+        said = {f"part-{note.part:05d}.parquet": note.sha256 for note in notes}
+    except FormatError as error:
         raise FormatError(f"{path}: damaged ({error}); run the same command again") from error
     if {name: said.get(name) for name in export.parts} != export.parts:
         raise FormatError(f"{path}: does not say what {MANIFEST} does; run the same command again")
