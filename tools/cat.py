@@ -17,6 +17,7 @@ def cat(
 ) -> None:
     from molstream.shards.errors import InputError
     from molstream.shards.format.reader import ShardSet
+    from molstream.tools.output import is_read
 
     wanted = None
     if ids is not None:
@@ -30,6 +31,8 @@ def cat(
             break
         typer.echo(json.dumps(record))
         printed.add(record["id"])
+        if wanted is None and not is_read():
+            break
         if printed == wanted:
             break
     if wanted and limit is None and wanted - printed:

@@ -1,110 +1,100 @@
-"""The `molstream` command: one function per subcommand, errors as one line, exit codes 0 done, 1 data or run, 2 call."""
+"""The `molstream` command: signals, what is printed, errors as one line, exit codes 0 done, 1 data or run, 2 call, 130 stopped.
+
+It imports nothing heavy, so that a signal in the first moments ends it like any other.
+"""
 
 import os
 import signal
 import sys
-from typing import Annotated, Any
+from contextlib import suppress
+from typing import Any, NoReturn
 
-import typer
-
-app = typer.Typer(
-    name="molstream",
-    add_completion=False,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="Streaming, out-of-core pre-training on billion-label molecular data. Each command has a --help of its own.",
-)
-
-
-def _commands() -> None:
-    """Register the subcommands, once. Their modules import nothing heavy until they run."""
-    if app.registered_commands:
-        return
-    from molstream.tools import bench, build, cat, embed, evaluate, inspect, pretrain, stream, verify
-
-    app.command("build", help=build.__doc__)(build.build)
-    app.command("inspect", help=inspect.__doc__)(inspect.inspect)
-    app.command("cat", help=cat.__doc__)(cat.cat)
-    app.command("verify", help=verify.__doc__)(verify.verify)
-    app.command("stream", help=stream.__doc__)(stream.stream)
-    app.command("pretrain", help=pretrain.__doc__)(pretrain.pretrain)
-    app.command("eval", help=evaluate.__doc__)(evaluate.evaluate)
-    app.command("embed", help=embed.__doc__)(embed.embed)
-    arguments_of_its_own = {"allow_extra_args": True, "ignore_unknown_options": True}
-    app.command("bench", help=bench.__doc__, context_settings=arguments_of_its_own)(bench.bench)
-
-
+STOPPED = 130
 _OURS = "molstream"
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
-def _print_version(wanted: bool) -> None:
-    if not wanted:
-        return
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        typer.echo(f"molstream {version('molstream')}")
-    except PackageNotFoundError:
-        typer.echo("molstream, not installed (running from a checkout)")
-    raise typer.Exit
-
-
-@app.callback()
-def options(
-    debug: Annotated[bool, typer.Option("--debug", help="Print a traceback with an error.")] = False,
-    # eager, since it is given without a command
-    version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
-    ] = False,
-) -> None:
-    pass
-
-
-def _terminate(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Entry point of the `molstream` command."""
+def main(argv: list[str] | None = None) -> NoReturn:
+    """Entry point of the `molstream` command. `argv`: of a call from Python, which gets its handlers of signals back."""
+    interrupts = _Interrupts()
+    before = {number: signal.signal(number, interrupts) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     args = sys.argv[1:] if argv is None else argv
-    debug = "--debug" in args
-    # it is a flag for every command, so it may stand anywhere
-    args = ["--debug", *(a for a in args if a != "--debug")] if debug and args != ["--debug"] else args
-    signal.signal(signal.SIGTERM, _terminate)
-    _commands()
-    command = typer.main.get_command(app)
     try:
-        code = _run(command, list(args), debug)
-    except (BrokenPipeError, SystemExit) as error:
-        # rich exits with 1, and only for a broken pipe
-        if isinstance(error, SystemExit) and error.code != 1:
-            raise
-        # the reader of our output has exited, as in `molstream cat ... | head` (rich then exits); buffered output is dropped
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        from molstream.tools.output import protected
+
+        with protected():
+            code = _run(list(args), interrupts)
+    except KeyboardInterrupt:
+        code = interrupts.code = STOPPED
+        with suppress(OSError):
+            print("molstream: stopped", file=sys.stderr)
+    finally:
+        if argv is not None:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+    interrupts.code = code
+    if code == STOPPED and argv is None:
+        # all is closed by now; the interpreter would wait for threads that were left in the middle, and end by SIGINT itself
+        # where it came while a module made code of text
+        os._exit(code)
     sys.exit(code)
 
 
-def _run(command: Any, args: list[str], debug: bool) -> int:
+class _Interrupts:
+    """Handler of the signals that end a command: KeyboardInterrupt while it runs, the end at once when it has its exit code."""
+
+    def __init__(self) -> None:
+        self.has_come = False
+        self.code: int | None = None
+
+    def __call__(self, number: int, frame: Any) -> None:
+        if self.code is not None:
+            os._exit(self.code)
+        if self.has_come and number != signal.SIGINT:
+            # a launcher passes on what has reached its processes already
+            return
+        self.has_come = True
+        raise KeyboardInterrupt
+
+
+def _run(args: list[str], interrupts: _Interrupts) -> int:
     """Parse and run; returns the exit code."""
+    is_debug = "--debug" in args
+    if is_debug and args != ["--debug"]:
+        # it is a flag for every command, so it may stand anywhere
+        args = ["--debug", *(a for a in args if a != "--debug")]
+    try:
+        code = _call(args)
+        # what is still buffered may not fit on a disk
+        sys.stdout.flush()
+        return code
+    except BaseException as error:
+        if interrupts.has_come or isinstance(error, KeyboardInterrupt):
+            # some libraries make another error of an interrupt
+            interrupts.code = STOPPED
+            with suppress(ValueError):
+                sys.stdout.flush()
+            print("molstream: stopped", file=sys.stderr)
+            return STOPPED
+        if is_debug or not isinstance(error, Exception):
+            raise
+        return _explain(error)
+
+
+def _call(args: list[str]) -> int:
+    import typer
+
+    from molstream.tools.app import app, register
+
+    register()
     try:
         # app(...) would handle interrupts and broken pipes in its own way; the arguments are passed on for a command that starts
         # itself as several processes
-        with command.make_context("molstream", list(args), obj=list(args)) as context:
-            command.invoke(context)
+        with typer.main.get_command(app).make_context("molstream", list(args), obj=list(args)) as context:
+            context.command.invoke(context)
         return 0
     except typer.Exit as done:
         return done.exit_code
-    except KeyboardInterrupt:
-        print("molstream: stopped", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        raise
-    except Exception as error:
-        if debug:
-            raise
-        return _explain(error)
 
 
 def _explain(error: Exception) -> int:
@@ -119,8 +109,10 @@ def _explain(error: Exception) -> int:
         elif text:
             print("molstream: error: " + " ".join(text.split()), file=sys.stderr)
         return usage_code
-    if isinstance(error, MemoryError):
-        print(f"molstream: error: not enough memory{f' ({error})' if str(error) else ''}", file=sys.stderr)
+    # PyTorch has errors of its own for it, on a CPU a plain one
+    if isinstance(error, MemoryError) or "allocate memory" in str(error) or type(error).__name__ == "OutOfMemoryError":
+        text = " ".join(str(error).split())
+        print(f"molstream: error: not enough memory{f' ({text})' if text else ''}", file=sys.stderr)
         return 1
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""

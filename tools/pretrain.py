@@ -4,7 +4,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
@@ -150,27 +150,35 @@ def run(
 
 def report(outcome, shard_set, directory: Path | None, out: Path, options: list[str]) -> None:
     """Print how a run ended, where everything is and what to type next."""
+    from molstream.shards.errors import StorageError
     from molstream.tools.curves import plot_run
     from molstream.tools.report import print_results
 
-    plot = plot_run(out)
+    try:
+        plot = plot_run(out) or "not drawn: pip install matplotlib"
+    except StorageError as error:
+        # a picture of the log is no result
+        plot = f"not drawn: {error}"
     if not outcome.finished:
         again = shlex.join([program(), "pretrain", *([str(directory)] if directory else []), "--out", str(out), "--resume"])
         again = " ".join([again, *options])
-        typer.echo(f"stopped at step {outcome.step:,} of {outcome.num_steps:,}, checkpoint written; go on with\n  {again}")
+        saved = "checkpoint written" if outcome.step else "before the first, so there is no checkpoint"
+        typer.echo(f"stopped at step {outcome.step:,} of {outcome.num_steps:,}, {saved}; go on with\n  {again}")
         raise typer.Exit(130)
     if outcome.results:
         print_results(outcome.results)
     shards = directory or out / "shards"
     split = f" --split {shard_set.splits[-1]}"
     embeddings = quote(out / f"embeddings-{shard_set.splits[-1]}")
+    files = {
+        "model": (out / "model", f", by itself: molstream.load_encoder({str(out / 'model')!r})"),
+        "weights": (out / "checkpoints", ""),
+        "log": (out / "log.jsonl", f", or: tensorboard --logdir {out / 'tensorboard'}" if (out / "tensorboard").exists() else ""),
+        "results": (out / "results.json", ""),
+    }
+    lines = [f"run        {out}", *(f"  {name:<8} {path}{more}" for name, (path, more) in files.items() if path.exists())]
     typer.echo(
-        f"run        {out}\n"
-        f"  model    {out / 'model'}, by itself: molstream.load_encoder({str(out / 'model')!r})\n"
-        f"  weights  {out / 'checkpoints'}\n"
-        f"  log      {out / 'log.jsonl'}, or: tensorboard --logdir {out / 'tensorboard'}\n"
-        f"  results  {out / 'results.json'}\n"
-        f"  plot     {plot or 'not drawn: pip install matplotlib'}\n"
+        "\n".join(lines) + f"\n  plot     {plot}\n"
         f"data       {shards}\n"
         f"next       {program()} eval {quote(shards)} --checkpoint {quote(out)}{split}\n"
         f"           {program()} embed {quote(shards)} --checkpoint {quote(out)}{split} --out {embeddings}"
@@ -206,8 +214,9 @@ def left_as_found(out: Path, *, was_there: bool, shards_were: bool) -> Iterator[
     except ValueError:
         if not shards_were and not (out / "config.json").exists():
             shutil.rmtree(out / "shards", ignore_errors=True)
-            if not was_there and out.exists():
-                out.rmdir()
+            if not was_there:
+                with suppress(OSError):
+                    out.rmdir()
         raise
 
 

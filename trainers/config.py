@@ -21,6 +21,8 @@ LOSSES = {
     "multiclass": ("cross_entropy",),
 }
 """Losses of each kind of task, the default first."""
+MAX_WIDTH, MAX_LAYERS = 65_536, 1000
+"""Far beyond any network of the field: who claims more is wrong, and is refused before there is memory for it."""
 FREE = ("eval_steps", "eval_packs", "log_steps", "save_steps", "keep_checkpoints", "nonfinite")
 """Fields that may change when a run is resumed: no weight depends on them, except that `nonfinite` may end the run."""
 
@@ -135,6 +137,9 @@ class Recipe:
             "keep_checkpoints",
         ):
             self._require(getattr(self, name) >= 1, name, "at least 1")
+        for name in ("hidden", "encoder_hidden", "encoder_out", "bond_hidden", "head_hidden", "mup_base_hidden"):
+            self._require(getattr(self, name) <= MAX_WIDTH, name, f"at most {MAX_WIDTH:,}")
+        self._require(self.num_layers <= MAX_LAYERS, "num_layers", f"at most {MAX_LAYERS:,}")
         for name in ("num_epochs", "learning_rate", "warmup_fraction", "dropout", "weight_decay", "clip_norm", "ema_decay"):
             self._require(math.isfinite(getattr(self, name)), name, "a finite number")
         for name in ("num_steps", "num_epochs", "mup_base_hidden", "weight_decay", "cpu_threads", "seed", "save_steps"):
@@ -148,6 +153,7 @@ class Recipe:
         self._require(0 <= self.warmup_fraction <= 1, "warmup_fraction", "a share in [0, 1]")
         self._require(self.num_steps > 0 or self.num_epochs > 0, "num_steps", "at least 1, or num_epochs above 0")
         self._require(all(v >= 1 for v in self.head_hiddens.values()), "head_hiddens", "widths of at least 1")
+        self._require(all(v <= MAX_WIDTH for v in self.head_hiddens.values()), "head_hiddens", f"widths of at most {MAX_WIDTH:,}")
         self._require(set(self.encodings) <= {"rw16", "lap8"}, "encodings", "some of rw16, lap8")
         for name, values in choices().items():
             self._require(getattr(self, name) in values, name, f"one of {', '.join(values)}")

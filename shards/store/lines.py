@@ -8,31 +8,28 @@ from molstream.shards.store.documents import encode_line, parse_json
 from molstream.shards.store.reading import read_file
 
 
-class LineWriter:
-    """Appends whole lines to a log. One writer at a time: under the lock of the folder. Raises StorageError."""
+class Appender:
+    """Appends to a file that others may be reading. Raises StorageError, naming it."""
 
     def __init__(self, path: Path):
-        """Take up a log, or begin one. What a killed writer left of a line is cut off."""
+        """Take up a file, or begin one, and its folder."""
         self.path = path
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("ab", buffering=0)
-            whole = _whole(read_file(path))
-            if self._file.seek(0, os.SEEK_END) != len(whole):
-                self._file.truncate(len(whole))
         except OSError as error:
             raise self._failed(error) from error
 
-    def add(self, fields: dict) -> None:
-        """One line, handed to the system whole."""
-        line = encode_line(fields)
+    def write(self, data: bytes) -> None:
+        """All of it, handed to the system at once."""
         try:
-            while line:
-                line = line[self._file.write(line) :]
+            while data:
+                data = data[self._file.write(data) :]
         except OSError as error:
             raise self._failed(error) from error
 
     def close(self) -> None:
-        """Wait until the disk has all lines, and close."""
+        """Wait until the disk has all, and close."""
         if self._file.closed:
             return
         try:
@@ -44,6 +41,24 @@ class LineWriter:
 
     def _failed(self, error: OSError) -> StorageError:
         return StorageError(f"{self.path}: cannot be written: {error.strerror or error}; run again to go on from here")
+
+
+class LineWriter(Appender):
+    """Appends whole lines to a log. One writer at a time: under the lock of the folder. Raises StorageError."""
+
+    def __init__(self, path: Path):
+        """Take up a log, or begin one. What a killed writer left of a line is cut off."""
+        super().__init__(path)
+        try:
+            whole = _whole(read_file(path))
+            if self._file.seek(0, os.SEEK_END) != len(whole):
+                self._file.truncate(len(whole))
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def add(self, fields: dict) -> None:
+        """One line."""
+        self.write(encode_line(fields))
 
     def __enter__(self) -> "LineWriter":
         return self

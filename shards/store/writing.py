@@ -2,9 +2,10 @@
 
 It is written beside, under a name of its own, `.{name}.{12 digits}.part`; then it is synced, renamed, and the folder synced. Two
 writers of one name do not meet: the last one wins. What a killed writer leaves is known by its name, and removed by whoever holds
-the folder's lock (`remove_leftovers`).
+the folder's lock (`remove_leftovers`), or by the next writer of the same file, which finds it unlocked.
 """
 
+import fcntl
 import hashlib
 import io
 import os
@@ -70,27 +71,26 @@ def write_beside(path: Path, *, scratch: Path | None = None) -> Iterator[Sink]:
     Until then it lies in `scratch`, a folder of the same file system, or beside: a process that is killed leaves it there. Raises
     StorageError.
     """
-    beside = (scratch or path.parent) / _name_beside(path.name)
+    if scratch is None:
+        _remove_dead(path)
+    with _reported(path):
+        file, beside = _open_locked(scratch or path.parent, path.name)
     try:
+        sink = Sink(file, path)
+        yield sink
         with _reported(path):
-            file = beside.open("xb")
-        try:
-            sink = Sink(file, path)
-            yield sink
-            with _reported(path):
-                file.flush()
-                os.fsync(file.fileno())
-        finally:
-            # where the block failed, what is still buffered may not fit on the disk either, which is not the news
-            with suppress(OSError):
-                file.close()
-        with _reported(path):
+            file.flush()
+            os.fsync(file.fileno())
             beside.replace(path)
             sync_folder(path.parent)
     except BaseException:
         with suppress(OSError):
             beside.unlink()
         raise
+    finally:
+        # not before it has its name; where the block failed, what is still buffered may not fit on the disk either
+        with suppress(OSError):
+            file.close()
 
 
 def write_bytes(path: Path, data: bytes) -> Written:
@@ -170,6 +170,30 @@ def make_scratch(size: int) -> IO[bytes]:
     file = tempfile.TemporaryFile()  # noqa: SIM115  # the caller's
     file.truncate(size)
     return file
+
+
+def _open_locked(folder: Path, name: str) -> tuple[Any, Path]:
+    """A new file beside, locked for as long as it is open: whoever finds it unlocked knows that its writer is dead."""
+    while True:
+        beside = folder / _name_beside(name)
+        file = beside.open("xb")
+        # who has found it in this moment removes it, and lets go; where there are no locks, nothing is removed
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if beside.exists():
+            return file, beside
+        file.close()
+
+
+def _remove_dead(path: Path) -> None:
+    """Remove what killed writers of this name left beside it. Those that are alive hold a lock."""
+    with suppress(OSError), os.scandir(path.parent) as found:
+        # a name that is longer than what is kept of it may be another's
+        names = [entry.name for entry in found if leftover_of(entry.name) == path.name and entry.is_file(follow_symlinks=False)]
+        for name in names:
+            with suppress(OSError), open(path.parent / name, "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                (path.parent / name).unlink()
 
 
 def _name_beside(name: str) -> str:

@@ -1,13 +1,17 @@
 """What all subcommands share: help, exit codes, the one line of an error, --debug, interrupts and pipes."""
 
+import os
 import re
+import signal
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import typer
 
 from molstream.shards.errors import InputError
-from molstream.tools import main
+from molstream.tools import app, main
 
 OPTIONS = {
     "build": "INPUT... --out --dataset --smiles-column --id-column --graph-columns --atom-columns --atom-order "
@@ -27,15 +31,15 @@ OPTIONS = {
 
 
 def command(name: str):
-    main._commands()
-    return typer.main.get_command(main.app).commands[name]
+    app.register()
+    return typer.main.get_command(app.app).commands[name]
 
 
 def test_the_help_lists_every_subcommand(succeed):
     out = succeed("--help").out
     for name in OPTIONS:
         assert f"\n  {name} " in out
-    assert set(OPTIONS) == set(typer.main.get_command(main.app).commands)
+    assert set(OPTIONS) == set(typer.main.get_command(app.app).commands)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -144,6 +148,36 @@ def test_our_own_mistakes_keep_their_traceback(monkeypatch, shard_set):
 def test_an_interrupt_ends_in_one_line_and_130(molstream, monkeypatch, shard_set):
     def interrupt(self, path):
         raise KeyboardInterrupt
+
+    monkeypatch.setattr("molstream.shards.format.reader.ShardSet.__init__", interrupt)
+    done = molstream("cat", shard_set)
+    assert (done.code, done.err) == (130, "molstream: stopped\n")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc which signals are caught")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "delay_s", [0.0, 0.05, pytest.param(0.5, marks=pytest.mark.slow), pytest.param(1.5, marks=pytest.mark.slow)]
+)
+def test_a_signal_in_the_first_moments_ends_in_one_line(start, shard_set, tmp_path, number, delay_s):
+    process = start("pretrain", shard_set, "--out", tmp_path / "run", "--recipe", "smoke")
+    caught = 1 << (signal.SIGUSR1 - 1)
+    while not int(re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{process.pid}/status").read_text())[1], 16) & caught:
+        assert process.poll() is None, process.communicate()
+    time.sleep(delay_s)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=300)
+    assert (process.returncode, out, err) == (130, "", "molstream: stopped\n")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_interrupt_that_a_library_hides_is_one_all_the_same(molstream, monkeypatch, shard_set):
+    def interrupt(self, path):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        except KeyboardInterrupt as error:
+            raise ImportError("numpy is broken") from error
 
     monkeypatch.setattr("molstream.shards.format.reader.ShardSet.__init__", interrupt)
     done = molstream("cat", shard_set)

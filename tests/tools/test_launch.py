@@ -78,13 +78,13 @@ def test_a_run_killed_at_four_processes_goes_on_at_three_with_the_same_losses(st
 
 
 @SLOW
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGINT])
-def test_a_signal_to_the_launcher_or_to_all_stops_all_with_a_checkpoint(start, shard_set, tmp_path, number, alone):
+@pytest.mark.parametrize(("number", "is_to_all"), [(signal.SIGUSR1, False), (signal.SIGINT, False), (signal.SIGINT, True)])
+def test_a_signal_to_the_launcher_or_to_all_stops_all_with_a_checkpoint(start, shard_set, tmp_path, number, is_to_all, alone):
     out = tmp_path / "run"
     process = start("pretrain", shard_set, "--out", out, *F64, "--steps", 60, "--processes", 2)
     wait_for_step(process, out, 5)
     # a terminal sends Ctrl-C to all of a group
-    for each in [*ranks_of(process), process] if number == signal.SIGINT else [process]:
+    for each in [*ranks_of(process), process] if is_to_all else [process]:
         each.send_signal(number)
     printed, err = process.communicate(timeout=500)
     assert process.returncode == 130, err
@@ -99,6 +99,21 @@ def test_a_signal_to_the_launcher_or_to_all_stops_all_with_a_checkpoint(start, s
     _, err = process.communicate(timeout=500)
     assert process.returncode == 0, err
     check_losses(out, alone)
+
+
+@SLOW
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_before_the_first_step_ends_all(start, shard_set, tmp_path, number):
+    process = start("pretrain", shard_set, "--out", tmp_path / "run", *F64, "--steps", 60, "--processes", 2)
+    deadline = time.monotonic() + 500
+    while len(ranks_of(process)) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(number)
+    printed, err = process.communicate(timeout=500)
+    assert (process.returncode, printed) == (130, ""), err
+    assert "Traceback" not in err
+    assert "error" not in err
 
 
 @SLOW

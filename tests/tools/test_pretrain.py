@@ -5,6 +5,7 @@ import shlex
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -180,3 +181,45 @@ def test_the_command_is_named_by_the_program_not_by_its_folder(monkeypatch):
     for path, expected in (("/x/molstream/tools/main.py", "molstream"), ("/x/bin/molstream", "/x/bin/molstream")):
         monkeypatch.setattr("sys.argv", [path])
         assert program() == expected
+
+
+def test_a_disk_that_is_full_at_the_start_is_named_with_the_file_and_leaves_nothing(molstream, shard_set, tmp_path, monkeypatch):
+    from molstream.shards.errors import StorageError
+
+    def fail(self, path):
+        raise StorageError(f"{path}: cannot be written: No space left on device")
+
+    monkeypatch.setattr("molstream.trainers.runs.folder.RunConfig.write", fail)
+    done = molstream("pretrain", shard_set, "--out", tmp_path / "run", "--recipe", "smoke")
+    assert (done.code, done.error) == (1, f"{tmp_path / 'run' / 'config.json'}: cannot be written: No space left on device")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_is_stopped_before_its_first_step_claims_no_checkpoint(molstream, succeed, shard_set, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("molstream.tools.stop.StopFlag.is_set", lambda self: True)
+        done = molstream("pretrain", shard_set, "--out", tmp_path / "run", "--recipe", "smoke", "--steps", 2)
+    assert done.code == 130
+    assert done.lines[0] == "stopped at step 0 of 2, before the first, so there is no checkpoint; go on with"
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    succeed("pretrain", shard_set, "--out", tmp_path / "run", "--resume")
+
+
+def test_a_finished_run_names_no_file_that_is_not_there(succeed, table, tmp_path):
+    succeed("build", table, "--out", tmp_path / "set", "--split-fractions", "80,0,20")
+    done = succeed("pretrain", tmp_path / "set", "--out", tmp_path / "run", "--recipe", "smoke", "--steps", 2)
+    named = [word.strip(",") for line in done.lines for word in line.split() if word.startswith(str(tmp_path / "run" / ""))]
+    assert tmp_path / "run" / "model" in map(Path, named)
+    assert all(Path(name).exists() for name in named if "embeddings" not in name)
+    assert "results" not in done.out
+
+
+def test_a_plot_that_cannot_be_written_is_said_and_the_run_is_finished(succeed, shard_set, tmp_path, monkeypatch):
+    from molstream.shards.errors import StorageError
+
+    def fail(run):
+        raise StorageError(f"{run / 'run.png'}: cannot be written: No space left on device")
+
+    monkeypatch.setattr("molstream.tools.curves.plot_run", fail)
+    done = succeed("pretrain", shard_set, "--out", tmp_path / "run", "--recipe", "smoke", "--steps", 2)
+    assert f"plot     not drawn: {tmp_path / 'run' / 'run.png'}: cannot be written: No space left on device" in done.out

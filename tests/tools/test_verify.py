@@ -25,6 +25,7 @@ def test_a_sound_set_is_said_to_be_sound(succeed, shard_set):
     assert done.err == ""
     assert done.json == {
         "sound": True,
+        "kind": "shard set",
         "shards": sum(t["shards"] for t in manifest.splits.values()),
         "blocks": sum(t["blocks"] for t in manifest.splits.values()),
         "molecules": 250,
@@ -243,3 +244,45 @@ def test_a_damaged_column_of_the_index_is_one_message(molstream, copy_set):
     done = molstream("verify", copy_set)
     assert done.code == 1
     assert "index.parquet: not readable as Parquet" in done.error
+
+
+PARTS_OF = {
+    "run": ("run", ("config.json", "results.json", "checkpoints/best.json", "model/model.json", "model/model.safetensors")),
+    "model": ("run/model", ("model.json", "model.safetensors")),
+    "export": ("export", ("_embeddings.json", "_job.json", "_parts.jsonl", "part-00000.parquet")),
+    "checkpoint": ("run/checkpoints/step-00000012", ("state.json", "hashes.json", "validation.json", "optimizer.safetensors")),
+}
+
+
+@pytest.fixture(scope="module")
+def written(succeed, shard_set, run, tmp_path_factory) -> Path:
+    """A run and an export. Shared."""
+    folder = tmp_path_factory.mktemp("written")
+    shutil.copytree(run, folder / "run")
+    succeed("embed", shard_set, "--checkpoint", run, "--split", "val", "--out", folder / "export")
+    return folder
+
+
+@pytest.mark.parametrize("kind", PARTS_OF)
+def test_what_a_folder_is_follows_from_its_files_and_damage_to_any_is_named(molstream, written, tmp_path, flip, kind):
+    folder, names = PARTS_OF[kind]
+    done = molstream("verify", written / folder, "--json")
+    assert (done.code, done.err) == (0, "")
+    assert done.lines[0].startswith(f"{written / folder}: sound; {kind}, ")
+    assert (done.json["kind"], done.json["problems"]) == (kind, [])
+    for name in names:
+        copy = Path(shutil.copytree(written / folder, tmp_path / name.replace("/", "-")))
+        flip(copy / name, (copy / name).stat().st_size // 2)
+        done = molstream("verify", copy)
+        assert done.code == 1, name
+        assert any(name.rpartition("/")[2] in line for line in done.err.splitlines()), (name, done.err)
+
+
+def test_an_export_that_is_not_finished_or_has_a_part_of_another_is_named(molstream, written, tmp_path):
+    copy = Path(shutil.copytree(written / "export", tmp_path / "export"))
+    shutil.copy(copy / "part-00000.parquet", copy / "part-00099.parquet")
+    done = molstream("verify", copy)
+    assert (done.code, "part-00099.parquet: is no part of this export" in done.err) == (1, True)
+    (copy / "_embeddings.json").unlink()
+    done = molstream("verify", copy)
+    assert (done.code, "not finished (_embeddings.json is missing)" in done.err) == (1, True)

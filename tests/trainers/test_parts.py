@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from molstream.shards.store.lines import read_json_lines
 from molstream.shards.store.writing import write_bytes
 from molstream.trainers.errors import RunError
 from molstream.trainers.jobs.parts import Export, JobNote, PartFolder
@@ -68,7 +69,7 @@ def test_a_second_call_writes_nothing_again(copy, whole):
 
 @pytest.mark.parametrize("committed", [True, False])
 @pytest.mark.parametrize("seed", range(40))
-def test_a_flipped_bit_anywhere_is_healed_or_named(copy, whole, seed, committed):
+def test_a_flipped_bit_anywhere_is_healed(copy, whole, seed, committed):
     draw = random.Random(seed)
     if not committed:
         (copy / "_embeddings.json").unlink()
@@ -76,19 +77,14 @@ def test_a_flipped_bit_anywhere_is_healed_or_named(copy, whole, seed, committed)
     damaged = bytearray(path.read_bytes())
     damaged[draw.randrange(len(damaged))] ^= 1 << draw.randrange(8)
     path.write_bytes(damaged)
-    try:
-        written = export(copy)
-    except RunError as error:
-        # without job and manifest nobody knows whose parts these are
-        assert (path.name, committed) == ("_job.json", False), f"seed {seed}"
-        assert str(error).startswith(f"{path}: ")  # noqa: PT017
-        return
+    written = export(copy)
     here, there = content(copy), content(whole)
     assert written == ([int(path.name[5:10])] if path.name.startswith("part") else written)
     # a flipped line break spoils two notes
     assert len(written) <= 2
     # each part noted once more for each time it was written
     assert {n: d for n, d in here.items() if n != "_parts.jsonl"} == {n: d for n, d in there.items() if n != "_parts.jsonl"}
+    assert read_json_lines(copy / "_parts.jsonl")[1] == 0
     assert export(copy) == []
 
 
@@ -148,7 +144,8 @@ def test_two_jobs_at_a_time_in_one_folder_are_refused_the_same_job_too(tmp_path)
 
 def test_an_export_of_another_version_is_refused_in_one_line(copy):
     (copy / "_embeddings.json").unlink()
-    # as it was before there were versions
+    # as it was before there were versions, and notes that say whose they are
+    (copy / "_parts.jsonl").unlink()
     (copy / "_job.json").write_text('{"weights_sha256": "a", "splits": ["val"]}\n')
     with pytest.raises(RunError, match=r"_job\.json: no export job of version 1, or a damaged one.*; choose another folder"):
         export(copy)

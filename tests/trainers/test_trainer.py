@@ -1,9 +1,11 @@
 """The run: learns, stops, resumes to the same bits, survives damaged checkpoints, refuses what is not its own."""
 
+import importlib
 import json
 import shutil
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 import torch
 
 from molstream.shards.build.build import BuildOptions, build
+from molstream.shards.errors import StorageError
 from molstream.shards.format.reader import ShardSet
 from molstream.shards.inputs.datasets import TableSpec
 from molstream.shards.splits.rules import SplitFractions
@@ -21,7 +24,14 @@ from molstream.trainers.jobs.evaluate import evaluate_checkpoint, plan_budget
 from molstream.trainers.models.loss import Targets
 from molstream.trainers.models.network import build_network
 from molstream.trainers.recipes import smoke
-from molstream.trainers.runs.checkpoint import CHECKPOINTS, list_checkpoints, load_checkpoint, newest_checkpoint, write_checkpoint
+from molstream.trainers.runs.checkpoint import (
+    CHECKPOINTS,
+    list_checkpoints,
+    load_checkpoint,
+    newest_checkpoint,
+    read_checkpoint,
+    write_checkpoint,
+)
 from molstream.trainers.runs.folder import read_recipe
 from molstream.trainers.spec import DataSpec
 from molstream.trainers.training.trainer import pretrain
@@ -206,6 +216,80 @@ def test_a_run_without_a_complete_checkpoint_is_not_started_anew_in_silence(samp
         (folder / "state.json").write_text("{")
     with pytest.raises(ValueError, match="no checkpoint is complete; choose another folder"):
         pretrain(sample_set, run, tiny, resume=True, reporter=reporter)
+
+
+class FullDisk:
+    """A disk that is full from the n-th call of some function on."""
+
+    def __init__(self, monkeypatch, *, at: dict[str, int]):
+        for place, calls in at.items():
+            module, name = place.split(":")
+            owner = importlib.import_module(module)
+            for part in name.split(".")[:-1]:
+                owner = getattr(owner, part)
+            monkeypatch.setattr(owner, name.split(".")[-1], self._fail_after(getattr(owner, name.split(".")[-1]), calls))
+
+    def _fail_after(self, function, calls: int):
+        left = iter(range(calls))
+
+        def call(*arguments, **named):
+            if next(left, None) is None:
+                raise StorageError("run: cannot be written: No space left on device")
+            return function(*arguments, **named)
+
+        return call
+
+
+LOG, SAVE = "molstream.trainers.runs.log:RunLog.add", "molstream.trainers.training.trainer:write_checkpoint"
+
+
+@pytest.mark.parametrize(
+    ("at", "what", "kept"),
+    [
+        ({LOG: 6}, "; step 6 is saved", 6),
+        ({LOG: 6, SAVE: 1}, "; steps 5 to 6 are lost: no checkpoint of them could be written", 4),
+        ({SAVE: 0}, "; steps 1 to 4 are lost: no checkpoint of them could be written", None),
+        ({LOG: 4}, "; step 4 is saved", 4),
+    ],
+)
+def test_where_a_disk_is_full_the_state_is_saved_or_said_to_be_lost(
+    sample_set, tiny, tmp_path, reporter, monkeypatch, at, what, kept
+):
+    recipe = replace(tiny, num_steps=12, eval_steps=4, log_steps=1)
+    with monkeypatch.context() as patch:
+        FullDisk(patch, at=at)
+        with pytest.raises(StorageError, match=f"No space left on device{what}$"):
+            pretrain(sample_set, tmp_path / "run", recipe, resume=False, reporter=reporter)
+    assert [c.step for c in map(read_checkpoint, list_checkpoints(tmp_path / "run"))][:1] == ([] if kept is None else [kept])
+    assert pretrain(sample_set, tmp_path / "run", recipe, resume=True, reporter=reporter).finished
+
+
+@pytest.mark.parametrize("after", [0, 1, 3])
+def test_curves_that_cannot_be_written_end_with_a_word_and_the_run_goes_on(
+    sample_set, tiny, tmp_path, reporter, monkeypatch, after
+):
+    messages: list[str] = []
+    monkeypatch.setattr(reporter, "message", messages.append)
+    FullDisk(monkeypatch, at={"molstream.trainers.runs.board:RecordWriter.write": after})
+    assert pretrain(sample_set, tmp_path / "run", tiny, resume=False, reporter=reporter).finished
+    assert [m for m in messages if "TensorBoard" in m] == [
+        "no more curves for TensorBoard: run: cannot be written: No space left on device"
+    ]
+
+
+def test_a_run_leaves_no_thread_however_it_ends(sample_set, tiny, tmp_path, reporter, monkeypatch):
+    before = set(threading.enumerate())
+    pretrain(sample_set, tmp_path / "a", tiny, resume=False, reporter=reporter)
+    assert not set(threading.enumerate()) - before
+    stop = iter([False] * 3)
+    assert not pretrain(
+        sample_set, tmp_path / "b", tiny, resume=False, reporter=reporter, should_stop=lambda: next(stop, True)
+    ).finished
+    assert not set(threading.enumerate()) - before
+    FullDisk(monkeypatch, at={SAVE: 0})
+    with pytest.raises(StorageError, match="lost"):
+        pretrain(sample_set, tmp_path / "c", tiny, resume=False, reporter=reporter)
+    assert not set(threading.enumerate()) - before
 
 
 def test_training_is_kept_when_validation_fails(sample_set, tiny, tmp_path, reporter):

@@ -17,13 +17,13 @@ from datetime import timedelta
 import torch
 from torch.distributed import TCPStore
 
+from molstream.trainers.distributed.process_group import STOPPED
 from molstream.trainers.errors import RunError
 
 GRACE_S = 15.0
 """Seconds that other processes have to end by themselves after one has failed."""
-STOPPED = 130
-"""Exit code of a run that was told to stop."""
-FORWARDED = (signal.SIGTERM, signal.SIGUSR1)
+FORWARDED = {signal.SIGTERM: signal.SIGTERM, signal.SIGUSR1: signal.SIGUSR1, signal.SIGINT: signal.SIGTERM}
+"""What is passed on as what. Ctrl-C reaches all processes of a terminal by itself, and a second one would stop them at once."""
 # the interpreter's own path, so that a folder of data beside the caller hides no package of ours
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); "
@@ -54,7 +54,7 @@ def enter() -> None:
 def launch(argv: Sequence[str], num_processes: int) -> int:
     """Run `molstream argv` as that many processes and wait. Returns the exit code of the first that failed, else 0.
 
-    SIGTERM and SIGUSR1 are passed on; Ctrl-C reaches all of a terminal's processes by itself.
+    SIGTERM, SIGUSR1 and SIGINT are passed on.
     """
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(minutes=5))
     shared = {
@@ -68,42 +68,52 @@ def launch(argv: Sequence[str], num_processes: int) -> int:
     command = [sys.executable, "-c", _START, json.dumps(sys.path), *argv]
     processes: list[subprocess.Popen] = []
 
-    def forward(number: int, frame: object) -> None:
+    received: list[int] = []
+
+    def forward(number: int, frame: object = None) -> None:
+        received.append(number)
         for process in processes:
             if process.poll() is None:
-                process.send_signal(number)
+                process.send_signal(FORWARDED[signal.Signals(number)])
 
     before = {number: signal.signal(number, forward) for number in FORWARDED}
-    before[signal.SIGINT] = signal.signal(signal.SIGINT, lambda number, frame: None)
     try:
         for rank in range(num_processes):
             numbers = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
             processes.append(subprocess.Popen(command, env=os.environ | shared | numbers))
-        return _wait(processes)
+        for number in tuple(received):
+            # those that were started since
+            forward(number)
+        return _wait(processes, received)
     finally:
         _end(processes)
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _wait(processes: list[subprocess.Popen]) -> int:
-    """Wait for all; once one has failed, the others have `GRACE_S`. Returns the exit code of all together."""
-    deadline, code = None, 0
+def _wait(processes: list[subprocess.Popen], received: list[int]) -> int:
+    """Wait for all; once one has failed, the others have `GRACE_S`. Returns the exit code of all together.
+
+    `received`: signals that were passed on so far. A process that one of them ended had not started to work yet.
+    """
+    deadline, code, stopped = None, 0, {STOPPED}
     while any(process.poll() is None for process in processes):
         time.sleep(0.05)
         # one that was stopped is no failure: the first process may still have to save
-        failed = [process.returncode for process in processes if process.returncode not in (None, 0, STOPPED)]
+        stopped |= {-FORWARDED[signal.Signals(number)] for number in received}
+        failed = [process.returncode for process in processes if process.returncode not in (None, 0, *stopped)]
         if failed and deadline is None:
             deadline, code = time.monotonic() + GRACE_S, failed[0]
         if deadline is not None and time.monotonic() > deadline:
             break
     for rank, process in enumerate(processes):
-        if (number := -(process.returncode or 0)) > 0:
+        if process.returncode not in stopped and (number := -(process.returncode or 0)) > 0:
             name = signal.Signals(number).name
             what = f"process {rank} of {len(processes)} was ended by {name}; go on with the same command and --resume"
             print(f"molstream: error: {what}", file=sys.stderr)
             return 1
-    return code or max(process.returncode or 0 for process in processes)
+    codes = [process.returncode or 0 for process in processes]
+    return code or next((c for c in codes if c not in (0, *stopped)), STOPPED if any(codes) else 0)
 
 
 def _end(processes: list[subprocess.Popen]) -> None:

@@ -2,13 +2,19 @@
 
 What one process alone could meet, a damaged shard, a full disk or a signal, is agreed upon before any process goes on:
 `together` around what all do once, `in_step` around what they do step by step. So no process waits for one that has failed.
+
+Where a process waits for others it waits in Python, so a signal is seen at once and not when the others have come.
 """
 
 import gc
 import os
+import socket
+import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -22,6 +28,13 @@ from torch import distributed as dist
 from molstream.trainers.errors import OtherProcessError, RunError
 
 T = TypeVar("T")
+POLL_S = 2e-5
+"""Seconds between two looks at whether the others have come; a step takes a thousand times that."""
+JOIN_POLL_S = 0.05
+JOIN_S = 1800.0
+"""Seconds that a process waits for the others to start."""
+STOPPED = 130
+"""Exit code of a process that was told to stop."""
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Read error", "Socket closed", "Timed out")
 """What gloo and the store say when another process has ended."""
 
@@ -53,7 +66,10 @@ class ProcessGroup:
             return values
         parts = [torch.empty_like(values) for _ in range(self.world_size)]
         with lost_as_error():
-            dist.all_gather(parts, values)
+            work = dist.all_gather(parts, values, async_op=True)
+            while not work.is_completed():
+                time.sleep(POLL_S)
+            work.wait()
         return torch.stack(parts).sum(dim=0)
 
     def share(self, value: int) -> int:
@@ -146,19 +162,58 @@ def joined(device: str = "cpu") -> Iterator[ProcessGroup]:
         threads = max(1, (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1) // local)
         os.environ["OMP_NUM_THREADS"] = str(threads)
         torch.set_num_threads(threads)
-    try:
-        # counts and metrics are summed on the CPU
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")
-    except ValueError as error:
-        # a variable that is missing
-        raise RunError(f"WORLD_SIZE is {world_size}, which says that there are more processes: {error}") from error
+    store = _meet(rank, world_size)
+    # counts and metrics are summed on the CPU
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", store=store, rank=rank, world_size=world_size)
     try:
         yield ProcessGroup.here()
+    except KeyboardInterrupt:
+        # a group waits for what is under way before it goes, and the others may not answer
+        if rank == 0:
+            print("molstream: stopped", file=sys.stderr, flush=True)
+        os._exit(STOPPED)
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
         # DistributedDataParallel is part of a cycle and holds the group, whose threads must end
         gc.collect()
+
+
+def _meet(rank: int, world_size: int) -> dist.Store:
+    """Wait until all processes are here. Returns the store that they share, at MASTER_ADDR and MASTER_PORT. Raises RunError."""
+    if lacking := [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
+        raise RunError(f"WORLD_SIZE is {world_size}, which says that there are more processes: {', '.join(lacking)} not set")
+    host, port = os.environ["MASTER_ADDR"], _number("MASTER_PORT", 0)
+    # torchrun and our launcher hold the store themselves, through all its attempts
+    is_agents = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    deadline = time.monotonic() + JOIN_S
+    is_master = rank == 0 and not is_agents
+    while not (is_master or _answers(host, port)):
+        _wait(deadline, f"no answer at {host}:{port}, where the first process is to be")
+    timeout = timedelta(seconds=JOIN_S)
+    try:
+        store = dist.TCPStore(host, port, is_master=is_master, wait_for_workers=False, timeout=timeout)
+    except (RuntimeError, ValueError) as error:
+        raise RunError(f"no store for the processes at {host}:{port}: {str(error).splitlines()[0]}") from error
+    shared = dist.PrefixStore(f"molstream {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    shared.set(f"{rank} is here", "")
+    while not shared.check([f"{other} is here" for other in range(world_size)]):
+        _wait(deadline, f"not all {world_size} have come")
+    return shared
+
+
+def _answers(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _wait(deadline: float, why: str) -> None:
+    if time.monotonic() > deadline:
+        raise RunError(f"waited {JOIN_S:,.0f} s for the other processes: {why}")
+    time.sleep(JOIN_POLL_S)
 
 
 def join_slurm() -> None:

@@ -1,7 +1,7 @@
 """A folder of Parquet parts that a job writes, and a manifest written last. Restartable part by part.
 
 OUT/_job.json             what decides the content; who finds another job's refuses
-OUT/_parts.jsonl          size and hash of each part, noted when it was written
+OUT/_parts.jsonl          size and hash of each part, and of the job, noted when it was written
 OUT/part-00000.parquet    ...
 OUT/_embeddings.json      the manifest: rows, and the hash of each part
 
@@ -9,6 +9,8 @@ A part counts as done if it is what was noted; whatever else is there is written
 underscore or a dot are skipped by everything that reads a folder of Parquet files as one table.
 """
 
+import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,13 +18,13 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from molstream.shards.errors import FormatError, OutputError
-from molstream.shards.store.documents import Document
+from molstream.shards.store.documents import Document, encode_line
 from molstream.shards.store.fields import Count, from_json, to_json
 from molstream.shards.store.lines import LineWriter, read_json_lines
 from molstream.shards.store.locks import Lock
 from molstream.shards.store.reading import hash_file
 from molstream.shards.store.tables import read_parquet, write_parquet
-from molstream.shards.store.writing import leftover_of, remove_leftovers
+from molstream.shards.store.writing import leftover_of, remove_leftovers, write_bytes
 from molstream.trainers.errors import RunError
 
 MANIFEST = "_embeddings.json"
@@ -71,6 +73,8 @@ class PartNote:
     sha256: str
     overflows: Count
     """Rows with a number too large for half precision."""
+    job: str
+    """SHA-256 of the job, so that a damaged _job.json can be made again."""
 
 
 class PartFolder:
@@ -80,6 +84,7 @@ class PartFolder:
         """`job` decides the content of every part. On entry RunError is raised for a folder that holds anything else, or that
         another process is at work in."""
         self.path, self.job = path, to_json(job)
+        self._job_sha256 = hashlib.sha256(encode_line(self.job)).hexdigest()
         self._notes: dict[int, PartNote] = {}
         self._checked: set[int] = set()
 
@@ -98,8 +103,10 @@ class PartFolder:
             self._check()
             remove_leftovers(self.path)
             JobNote(job=self.job).write(self.path / JOB)
-            for line in read_json_lines(self.path / PARTS)[0]:
-                self._take(line)
+            notes, is_whole = self._read_notes()
+            self._notes = {note.part: note for note in notes}
+            if not is_whole:
+                write_bytes(self.path / PARTS, b"".join(encode_line(to_json(note)) for note in notes))
             self._lines = LineWriter(self.path / PARTS)
         except BaseException:
             self._lock.close()
@@ -131,15 +138,20 @@ class PartFolder:
             try:
                 return Export.read(self.path / MANIFEST).job
             except FormatError:
+                # parts of this job and of no other
+                if self._read_notes()[0]:
+                    return self.job
                 raise RunError(str(error)) from error
 
-    def _take(self, line: dict) -> None:
-        try:
-            note = from_json(PartNote, line)
-        except FormatError:
-            # a part without a note is written again
-            return
-        self._notes[note.part] = note
+    def _read_notes(self) -> tuple[list[PartNote], bool]:
+        """What is noted of parts of this job, and whether that is all there is. A part without a note is written again."""
+        lines, damaged = read_json_lines(self.path / PARTS)
+        notes = []
+        for line in lines:
+            with suppress(FormatError):
+                notes.append(from_json(PartNote, line))
+        own = [note for note in notes if note.job == self._job_sha256]
+        return own, not damaged and len(own) == len(lines)
 
     def part(self, number: int) -> Path:
         """File of a part."""
@@ -168,7 +180,14 @@ class PartFolder:
         StorageError."""
         table = pa.table(columns)
         written = write_parquet(self.part(number), table.schema, [table])
-        note = PartNote(part=number, rows=len(table), size=written.size, sha256=written.sha256, overflows=overflows)
+        note = PartNote(
+            part=number,
+            rows=len(table),
+            size=written.size,
+            sha256=written.sha256,
+            overflows=overflows,
+            job=self._job_sha256,
+        )
         self._lines.add(to_json(note))
         self._notes[number] = note
         self._checked.add(number)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from molstream.kernels.nn.segment import gather, segment_max, segment_mean, segment_sum
 from molstream.streamer.batch import Batch
 from molstream.trainers.config import Recipe
+from molstream.trainers.errors import CheckpointError
 from molstream.trainers.layer_table import LAYERS
 from molstream.trainers.models.encoders import AtomEncoder, BondTable
 from molstream.trainers.models.heads import EndsHead, Head, find_ends
@@ -111,6 +112,36 @@ def use_threads(recipe: Recipe) -> None:
 def load_network(checkpoint: Checkpoint) -> Network:
     """The network of a checkpoint, in evaluation mode, on the threads of its recipe."""
     use_threads(checkpoint.recipe)
+    check_weights(checkpoint)
     network = build_network(checkpoint.spec, checkpoint.recipe)
     network.load_state_dict(checkpoint.weights)
     return network.eval()
+
+
+def check_weights(checkpoint: Checkpoint) -> None:
+    """Hold the tensors of a checkpoint against the network that its recipe and spec describe, before there is any memory for it.
+
+    Raises CheckpointError.
+    """
+    recipe, spec = checkpoint.recipe, checkpoint.spec
+    try:
+        with torch.device("meta"):
+            network = Network(spec, recipe)
+    except (RuntimeError, ValueError, OverflowError, KeyError) as error:
+        raise CheckpointError(f"step {checkpoint.step}: recipe and data spec describe no network: {error}") from error
+    dtype = torch.float64 if recipe.precision == "f64" else None
+    expected = {
+        name: (t.shape, dtype if dtype and t.is_floating_point() else t.dtype) for name, t in network.state_dict().items()
+    }
+    for tensors in (checkpoint.model, *([] if checkpoint.average is None else [checkpoint.average])):
+        found = {name: (t.shape, t.dtype) for name, t in tensors.items()}
+        if wrong := sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)):
+            name = wrong[0]
+            raise CheckpointError(
+                f"step {checkpoint.step}: weights are not those of its recipe: {name} is {_describe(found.get(name))}, expected "
+                f"{_describe(expected.get(name))}; use another checkpoint"
+            )
+
+
+def _describe(tensor: tuple[torch.Size, torch.dtype] | None) -> str:
+    return "not there" if tensor is None else f"{str(tensor[1]).removeprefix('torch.')} {tuple(tensor[0])}"

@@ -45,6 +45,7 @@ MODEL, OPTIMIZER, AVERAGE = "model.safetensors", "optimizer.safetensors", "avera
 RUN_VERSION = 4
 """Of all documents of a run."""
 _AGAIN = "train again in another folder"
+_SCALER = {"scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker"}
 _NAME = re.compile(r"step-\d{8,}")
 
 
@@ -63,8 +64,12 @@ class State(Document):
     cursor: Cursor
     budget: str
     optimizer_groups: list[dict]
-    scaler: dict
+    scaler: dict[str, int | float]
     num_skipped: Count
+
+    def __post_init__(self) -> None:
+        if self.scaler and {*self.scaler} != _SCALER:
+            raise ValueError(f"scaler has {', '.join(sorted(self.scaler))}, expected {', '.join(sorted(_SCALER))} or nothing")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

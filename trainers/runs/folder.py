@@ -92,6 +92,8 @@ def open_run(run: Path, recipe: Recipe, data: dict[str, str], *, resume: bool) -
         remove_leftovers(run)
         RunConfig(recipe=recipe, data=data).write(run / CONFIG)
     except BaseException:
+        if is_fresh:
+            lock.remove()
         lock.close()
         raise
     return lock

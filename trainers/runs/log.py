@@ -7,12 +7,12 @@ from pathlib import Path
 
 from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, get_available_trackers
-from torch.utils.tensorboard import SummaryWriter
 
 from molstream.shards.store.documents import encode_line
 from molstream.shards.store.lines import LineWriter, read_json_lines
 from molstream.shards.store.writing import write_bytes
 from molstream.trainers.errors import RunError
+from molstream.trainers.runs.board import Board
 
 LOG = "log.jsonl"
 
@@ -52,7 +52,7 @@ class RunLog:
             self.last_validation = max((line["step"] for line in kept if line["kind"] == "validation"), default=-1)
             write_bytes(self.path, b"".join(map(encode_line, kept)))
         self.lines = LineWriter(self.path)
-        self.board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
+        self.board = Board(run, step=step + 1, on_problem=on_problem)
         flat = {k: v if isinstance(v, (int, float, str)) else json.dumps(v) for k, v in config.items()}
         accelerator.init_trackers("molstream", config=flat)
 
@@ -65,14 +65,13 @@ class RunLog:
         clean = {k: v if v is not None and math.isfinite(v) else None for k, v in values.items()}
         self.lines.add({"kind": kind, "step": step} | clean)
         numbers = {f"{kind}/{name}": value for name, value in clean.items() if value is not None}
-        for name, value in numbers.items():
-            self.board.add_scalar(name, value, step)
+        self.board.add(numbers, step)
         self.accelerator.log(numbers, step=step)
 
     def close(self) -> None:
         """Flush and close all."""
-        self.lines.close()
         self.board.close()
+        self.lines.close()
         # not end_training, which leaves the group of processes too
         for tracker in self.accelerator.trackers:
             tracker.finish()

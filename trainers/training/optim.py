@@ -11,7 +11,9 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from molstream.shards.store.fields import to_json
 from molstream.trainers.config import Recipe
+from molstream.trainers.errors import CheckpointError
 from molstream.trainers.models.mup import width_ratio
 
 
@@ -45,3 +47,28 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Before a step: each group at its scale."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["lr_scale"]
+
+
+def check_optimizer(optimizer: torch.optim.Optimizer, found: dict) -> None:
+    """Hold the optimizer state of a checkpoint against the optimizer that is to take it. Raises CheckpointError."""
+    own = optimizer.state_dict()["param_groups"]
+    groups = found["param_groups"]
+    names = [[group.get("params") for group in of] for of in (groups, own)]
+    if names[0] != names[1]:
+        raise CheckpointError("optimizer: its groups of parameters are not those of the recipe; use another checkpoint")
+    for mine, there in zip(own, groups, strict=True):
+        # the rest follows from the recipe, but for what another version of PyTorch does not know
+        differ = [k for k, v in to_json(mine).items() if k in there and k not in ("lr", "initial_lr") and there[k] != v]
+        if differ:
+            raise CheckpointError(
+                f"optimizer: {differ[0]} is {there[differ[0]]!r}, expected {mine[differ[0]]!r}; use another checkpoint"
+            )
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    places = [k for group in own for k in group["params"]]
+    if found["state"] and {*found["state"]} != {*places}:
+        raise CheckpointError("optimizer: has not the state of every parameter; use another checkpoint")
+    for k, parameter in zip(places, parameters, strict=True):
+        state = found["state"].get(k, {})
+        moments = [state.get(name) for name in ("exp_avg", "exp_avg_sq")]
+        if state and not ("step" in state and all(m is not None and m.shape == parameter.shape for m in moments)):
+            raise CheckpointError(f"optimizer: the state of parameter {k} is not one of its shape; use another checkpoint")

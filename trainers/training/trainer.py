@@ -7,7 +7,7 @@ from (seed, step, lane), the learning rate is a function of the step, and a chec
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +15,8 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 
+from molstream.shards.errors import ShardError, StorageError
 from molstream.shards.format.reader import ShardSet
-from molstream.shards.store.locks import Lock
 from molstream.streamer.config import StreamConfig
 from molstream.streamer.loader import Loader
 from molstream.trainers.config import Recipe
@@ -26,7 +26,7 @@ from molstream.trainers.errors import CheckpointError, OtherProcessError, RunErr
 from molstream.trainers.jobs.evaluate import Results, evaluate, iter_metrics, plan_budget, write_results
 from molstream.trainers.models.export import write_model
 from molstream.trainers.models.loss import Loss, Targets
-from molstream.trainers.models.network import base_shapes, build_network, use_threads
+from molstream.trainers.models.network import base_shapes, build_network, check_weights, use_threads
 from molstream.trainers.runs.checkpoint import (
     CHECKPOINTS,
     Checkpoint,
@@ -43,7 +43,7 @@ from molstream.trainers.spec import DataSpec
 from molstream.trainers.training.ema import MovingAverage
 from molstream.trainers.training.log_interval import COUNTS, LogInterval, count_step
 from molstream.trainers.training.nonfinite import Fault, NonfiniteCheck, PendingStep
-from molstream.trainers.training.optim import build_optimizer, learning_rate
+from molstream.trainers.training.optim import build_optimizer, check_optimizer, learning_rate
 from molstream.trainers.training.reporter import Reporter, Silent
 from molstream.trainers.training.step import Stepper
 
@@ -94,9 +94,14 @@ def pretrain(
             device=device,
         )
         try:
-            return trainer.train(should_stop)
-        finally:
-            trainer.close()
+            outcome = trainer.train(should_stop)
+        except BaseException:
+            # the same disk may be full for the log, which is not the news
+            with suppress(StorageError):
+                trainer.close()
+            raise
+        trainer.close()
+        return outcome
 
 
 class Trainer:
@@ -118,8 +123,8 @@ class Trainer:
         self.processes = ProcessGroup.here()
         self.shard_set, self.run, self.num_threads = shard_set, run, num_threads
         self.reporter: Reporter = reporter if reporter is not None and self.processes.is_first else Silent()
-        self.lock: Lock | None = None
         self.log: RunLog | None = None
+        self._held = ExitStack()
         self.average: MovingAverage | None = None
         # what a checkpoint will say otherwise
         self.step, self.is_validated = 0, True
@@ -129,10 +134,11 @@ class Trainer:
             with self.processes.together():
                 if self.processes.is_first:
                     data = {"fingerprint": shard_set.manifest.fingerprint, "budget": str(self.budget)}
-                    self.lock = open_run(run, self.recipe, data, resume=resume)
+                    self._held.enter_context(open_run(run, self.recipe, data, resume=resume))
             self._start(self._restore())
         except BaseException:
-            self.close()
+            with suppress(StorageError):
+                self.close()
             raise
 
     def _prepare(self, recipe: Recipe, trackers: tuple[str, ...], device: str) -> None:
@@ -174,7 +180,7 @@ class Trainer:
         )
         # after Accelerate, which counts cores too
         use_threads(recipe)
-        self.loader = self._open_stream(recipe, rank=processes.rank, world_size=processes.world_size)
+        self.loader = self._held.enter_context(self._open_stream(recipe, rank=processes.rank, world_size=processes.world_size))
         self.cursor = self.loader.state_dict()
         self.recipe = recipe = recipe.resolve(len(self.loader), self.device.type)
         self.network = build_network(self.spec, recipe).to(self.device)
@@ -224,6 +230,10 @@ class Trainer:
             fingerprint = self.shard_set.manifest.fingerprint
             if differ := find_differences(checkpoint, self.recipe, fingerprint, self.spec):
                 raise CheckpointError(f"{self.run}: its checkpoint of step {checkpoint.step} is of another run: {differ}")
+            if checkpoint.step > self.recipe.num_steps:
+                raise CheckpointError(f"{self.run}: step {checkpoint.step} of {self.recipe.num_steps}; use another checkpoint")
+            check_weights(checkpoint)
+            check_optimizer(self.optimizer, checkpoint.optimizer)
 
         checkpoint, problems = newest_checkpoint(self.run, check)
         for problem in problems:
@@ -246,6 +256,7 @@ class Trainer:
                     config=self.recipe.to_json(),
                     on_problem=self.reporter.message,
                 )
+                self._held.callback(self.log.close)
         with warnings.catch_warnings():
             # broadcast_buffers has another name in PyTorch 2.13, which Accelerate does not know yet
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
@@ -273,11 +284,8 @@ class Trainer:
         self.interval, self.saved_step = LogInterval(self.spec, self.device), self.step
 
     def close(self) -> None:
-        """Let go of threads, files and the folder."""
-        if self.log is not None:
-            self.log.close()
-        if self.lock is not None:
-            self.lock.close()
+        """Let go of threads, files and the folder. Raises StorageError."""
+        self._held.close()
 
     def train(self, should_stop: Callable[[], bool]) -> Outcome:
         """Run steps until the last one, or until any process is told to stop."""
@@ -300,6 +308,9 @@ class Trainer:
         except Stopped:
             self._check(self.nonfinite.look())
             self._save()
+        except ShardError as error:
+            # a full disk, damaged data: between two steps
+            raise type(error)(f"{error}; {self._rescue()}") from error
         return Outcome(step=self.step, num_steps=num_steps, finished=finished, results=results)
 
     def _run_epoch(self, should_stop: Callable[[], bool]) -> None:
@@ -400,6 +411,19 @@ class Trainer:
             if self.processes.is_first:
                 write_checkpoint(self.run, self._checkpoint(), keep=self.recipe.keep_checkpoints)
         self.saved_step = self.step
+
+    def _rescue(self) -> str:
+        """Save where the run stands, without the other processes; returns what became of it."""
+        first = self.saved_step + 1
+        if self.step < first:
+            return f"step {self.step} is saved" if self.step else "no step was done"
+        try:
+            if self.processes.is_first and not self.nonfinite.pending:
+                write_checkpoint(self.run, self._checkpoint(), keep=self.recipe.keep_checkpoints)
+                return f"step {self.step} is saved"
+        except ShardError:
+            pass
+        return f"steps {first} to {self.step} are lost: no checkpoint of them could be written"
 
     def _checkpoint(self) -> Checkpoint:
         return Checkpoint(

@@ -6,6 +6,8 @@ import re
 import signal
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -199,3 +201,52 @@ def test_what_fails_beside_arrow_is_not_called_unreadable(tmp_path):
     write_parquet(path, pa.schema([("a", pa.int64())]), [])
     with pytest.raises(KeyError), LocalFile(path) as file, open_parquet(file):
         raise KeyError
+
+
+ROOT = Path(__file__).resolve().parents[3]
+DIES = """
+import os, sys
+from pathlib import Path
+from molstream.shards.store.writing import write_beside
+with write_beside(Path(sys.argv[1])) as sink:
+    sink.write(b"half")
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_the_next_writer_removes_what_a_killed_one_left_and_nothing_else(tmp_path):
+    path = tmp_path / "mine.json"
+    subprocess.run([sys.executable, "-c", DIES, path], env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False)
+    dead = [p for p in tmp_path.iterdir() if leftover_of(p.name) == "mine.json"]
+    assert len(dead) == 1
+    others = [tmp_path / f".other.json.{'0' * 12}.part", tmp_path / ".mine.json.part", tmp_path / "mine.json.0.part"]
+    for other in others:
+        other.write_bytes(b"a user's")
+    with write_beside(path) as alive:
+        alive.write(b"first")
+        write_bytes(path, b"second")
+        assert path.read_bytes() == b"second"
+        assert not dead[0].exists()
+    # a writer that was at work all the while lost nothing
+    assert path.read_bytes() == b"first"
+    assert {*tmp_path.iterdir()} == {path, *others}
+
+
+def test_writers_of_one_name_at_once_all_end_well(tmp_path):
+    path, errors = tmp_path / "file", []
+
+    def write(number: int) -> None:
+        try:
+            for _ in range(40):
+                write_bytes(path, bytes([number]) * 1000)
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    assert len({*path.read_bytes()}) == 1
