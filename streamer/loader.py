@@ -107,14 +107,14 @@ class Loader:
         self.stages, self._owner = Stages(), os.getpid()
         self.memory = WindowMemory()
         self.epoch, self.step = 0, 0
-        self._plan = Plan.make(shard_set, config, 0)
+        self._plan = self._make_plan(0)
         self._checked = False
         self._masked: Batch | None = None
         self._running: weakref.ref[Generator[Step, None, None]] | None = None
 
     def _check_labels(self) -> None:
-        """Refuse pair-level labels that the budget has no room for, and a budget of listed labels that a molecule exceeds
-        according to the index."""
+        """Refuse pair-level labels that the budget has no room for, and a budget of listed labels that a molecule may exceed
+        according to the index, which knows the number of labels of a molecule but not their tasks."""
         if (pairs := self.selection.tasks["pair"]) and self.config.budget.pairs is None:
             raise CallError(
                 f"tasks: {pairs[0].name} is of level pair, and budget {self.config.budget} has no pairs; give one with "
@@ -124,12 +124,14 @@ class Loader:
         if limit is None or self.config.oversize == "skip":
             return
         blocks = self.shard_set.blocks(self.config.split)
-        most = counts["max_graph_labels"][blocks]
-        everything = len(self.selection.tasks["graph"]) == len(self.shard_set.manifest.tasks_of("graph"))
-        if everything and most.max() > limit:
+        most, num_tasks = counts["max_graph_labels"][blocks], len(self.selection.tasks["graph"])
+        needed = min(int(most.max()), num_tasks)
+        if needed > limit:
+            some = "" if num_tasks == len(self.shard_set.manifest.tasks_of("graph")) else f", up to {num_tasks} of selected tasks"
             raise BudgetError(
                 f"budget {self.config.budget}: molecule {counts['max_graph_labels_id'][blocks[most.argmax()]]} has {most.max()} "
-                f"graph-level labels, usable are {limit}; give more, select tasks, or leave it out with --oversize skip"
+                f"graph-level labels{some}, usable are {limit}; give {-(-needed // 8) * 8}, select fewer tasks, "
+                f"or leave such molecules out with --oversize skip"
             )
 
     def __getstate__(self) -> dict:
@@ -149,12 +151,15 @@ class Loader:
     def plan(self) -> Plan:
         """The plan of the current epoch."""
         if self._plan.epoch != self.epoch:
-            self._plan = Plan.make(self.shard_set, self.config, self.epoch)
+            self._plan = self._make_plan(self.epoch)
         return self._plan
 
     def __len__(self) -> int:
         """Number of steps of the current epoch, from its start."""
         return self.plan.num_steps
+
+    def _make_plan(self, epoch: int) -> Plan:
+        return Plan.make(self.shard_set, self.config, epoch, max_labels=len(self.selection.tasks["graph"]))
 
     def state_dict(self) -> dict:
         """The cursor, as a small dict of JSON types."""
@@ -186,7 +191,7 @@ class Loader:
     def seek(self, cursor: Cursor) -> None:
         """Continue where a cursor stands. Raises CursorError if it belongs to another stream or lies beyond its epoch."""
         cursor.check(self.cursor)
-        plan = self.plan if cursor.epoch == self.epoch else Plan.make(self.shard_set, self.config, cursor.epoch)
+        plan = self.plan if cursor.epoch == self.epoch else self._make_plan(cursor.epoch)
         if cursor.step > plan.num_steps:
             raise CursorError(f"cursor at step {cursor.step} of an epoch of {plan.num_steps} steps")
         self._stop()

@@ -50,7 +50,8 @@ class _Verifier:
     def __init__(self, shard_set: ShardSet):
         self.shard_set, self.report = shard_set, Report()
         # every column of the index before any block: a damaged one is one message, not one a block
-        self.histogram, self.hashes = shard_set.index.histogram(), shard_set.index.content_sha256
+        self.histograms_of = {"histogram": shard_set.index.histogram(), "labels": shard_set.index.label_histogram()}
+        self.hashes = shard_set.index.content_sha256
         list(shard_set.index.counts.values()), list(shard_set.index.members.values())
         self.num_tasks = {level: len(shard_set.manifest.tasks_of(level)) for level in LEVELS}
         self.histograms: dict[str, dict[str, int]] = {}
@@ -97,11 +98,11 @@ class _Verifier:
             return
         if index.hash_contents(contents) != self.hashes[block].tobytes():
             self._problem(f"{shard_set.locate(block)}: content differs from its hash in the index")
-        row, where = index.describe_block(molecules), slice(*self.histogram.ptr[block : block + 2])
-        stored = {name: shard_set.index.counts[name][block] for name in row if name in shard_set.index.counts} | {
-            "histogram_size": self.histogram.size[where].tolist(),
-            "histogram_count": self.histogram.count[where].tolist(),
-        }
+        row = index.describe_block(molecules)
+        stored = {name: shard_set.index.counts[name][block] for name in row if name in shard_set.index.counts}
+        for kind, histogram in self.histograms_of.items():
+            where = slice(*histogram.ptr[block : block + 2])
+            stored |= {f"{kind}_size": histogram.size[where].tolist(), f"{kind}_count": histogram.count[where].tolist()}
         for name, value in row.items():
             if stored[name] != value:
                 self._problem(f"{shard_set.locate(block)}: {name} is {value}, the index says {stored[name]}")
