@@ -4,8 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import groupby
 
-import numpy as np
-
 from molstream.shards.errors import ShardError
 from molstream.shards.format import index
 from molstream.shards.format.archive import TAR_BLOCK, TAR_END, member_name, tar_header
@@ -56,7 +54,6 @@ class _Verifier:
         self.num_tasks = {level: len(shard_set.manifest.tasks_of(level)) for level in LEVELS}
         self.histograms: dict[str, dict[str, int]] = {}
         self.moments = {split: LabelMoments.empty(len(shard_set.manifest.tasks)) for split in shard_set.manifest.splits}
-        self.totals = {split: np.zeros(4, np.int64) for split in shard_set.manifest.splits}
 
     def check_archive(self, blocks: list[int]) -> None:
         """The file is the members the index lists, under the headers we write, and nothing else."""
@@ -107,13 +104,12 @@ class _Verifier:
             if stored[name] != value:
                 self._problem(f"{shard_set.locate(block)}: {name} is {value}, the index says {stored[name]}")
         self.moments[split].merge(LabelMoments.of(molecules, self.num_tasks))
-        self.totals[split] += [1, len(molecules), molecules.atom_ptr[-1], molecules.bond_ptr[-1]]
         self.histograms = merge_histograms([self.histograms, count_structure(molecules)])
         self.report.blocks += 1
         self.report.molecules += len(molecules)
 
     def check_manifest(self) -> None:
-        """Totals, label counts, statistics, fingerprint and the list of rejected rows."""
+        """Label counts, statistics, fingerprint and the list of rejected rows."""
         manifest = self.shard_set.manifest
         beside = {REJECTS: manifest.rejects_sha256} | ({MAPPING: manifest.join.mapping_sha256} if manifest.join else {})
         for name, digest in beside.items():
@@ -125,12 +121,6 @@ class _Verifier:
                 self._problem(str(error))
         if manifest.histograms != self.histograms:
             self._problem("manifest.json: histograms of atoms, bonds, elements or bond types are not those of the shards")
-        for split, totals in self.totals.items():
-            for name, value in zip(("blocks", "molecules", "atoms", "bonds"), totals, strict=True):
-                if manifest.splits[split][name] != value:
-                    self._problem(
-                        f"manifest.json: {manifest.splits[split][name]} {name} in split {split}, the shards hold {value}"
-                    )
         for t, task in enumerate(manifest.tasks):
             for split, moments in self.moments.items():
                 if manifest.labels[task.name][split] != moments.count[t]:

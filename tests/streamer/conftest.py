@@ -105,7 +105,7 @@ def write_set(
         rejects={},
         histograms=count_structure(molecules),
         join=None,
-        provenance={},
+        provenance={"inputs": [], "options": {"tables": []}, "splits": {"rule": "made"}},
     )
     manifest.write(folder / MANIFEST)
     return ShardSet(folder)
@@ -126,7 +126,7 @@ def made_sets(tmp_path_factory) -> dict[str, ShardSet]:
 
 @pytest.fixture(scope="session")
 def random_set(tmp_path_factory) -> Callable[..., ShardSet]:
-    """random_set(num, seed=, block=, largest=30, by_size=False, edit=None, tasks=TASKS, num_val=0) -> ShardSet of random molecules.
+    """random_set(num, seed=, block=, largest=30, by_size=False, edit=None, tasks=TASKS, num_val=0) -> ShardSet, made up.
 
     `by_size` sorts them by atoms, so that blocks differ; `edit` gets the molecules and returns others to write.
     """
