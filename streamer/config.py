@@ -11,6 +11,8 @@ from molstream.shards.format.reader import ShardSet
 from molstream.streamer.errors import BudgetError, CallError
 
 Oversize = Literal["error", "skip"]
+MAX_LANES, MAX_WINDOW_MOLECULES = 1 << 16, 1 << 40
+"""More lanes than there are processes in the world, and more molecules than any set."""
 WINDOW_MOLECULES = 12_288
 """Least molecules of a window, by default."""
 
@@ -188,9 +190,11 @@ class StreamConfig:
     """Molecules larger than the budget: error refuses to start and names the largest; skip leaves out, counts and lists them."""
 
     def __post_init__(self) -> None:
-        if self.num_lanes < 1:
-            raise CallError(f"lanes: got {self.num_lanes}, expected at least 1")
-        if self.window_molecules < 1:
-            raise CallError(f"window_molecules: got {self.window_molecules}, expected at least 1")
+        if not 1 <= self.num_lanes <= MAX_LANES:
+            raise CallError(f"lanes: got {self.num_lanes}, expected at least 1 and at most {MAX_LANES:,}")
+        if not 1 <= self.window_molecules < MAX_WINDOW_MOLECULES:
+            raise CallError(
+                f"window_molecules: got {self.window_molecules}, expected at least 1 and less than {MAX_WINDOW_MOLECULES:,}"
+            )
         if self.oversize not in get_args(Oversize):
             raise CallError(f"oversize: got {self.oversize!r}, expected one of {', '.join(get_args(Oversize))}")

@@ -27,6 +27,12 @@ def parse_label_dtypes(texts: list[str]) -> dict[str, Any]:
     return fields
 
 
+MAX_WORKERS = 65_536
+"""Of one build; each is a process."""
+MAX_SHARD_MOLECULES = 1 << 24
+"""They are in memory at once."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuildOptions:
     """The options that decide the bytes of a shard set, besides its input."""
@@ -65,8 +71,9 @@ class BuildOptions:
             raise InputError(f"join {self.join!r}: expected one of {', '.join(JOINS)}")
         if len(self.tables) > 1 and not self.join:
             raise InputError(f"{len(self.tables)} tables: expected one, or to be told what to join them by")
-        if self.block_molecules < 0 or self.shard_molecules < 1:
-            raise InputError("block_molecules must not be negative and shard_molecules at least 1")
+        for name, least in (("block_molecules", 0), ("shard_molecules", 1)):
+            if not least <= getattr(self, name) <= MAX_SHARD_MOLECULES:
+                raise InputError(f"{name} {getattr(self, name)}: expected at least {least} and at most {MAX_SHARD_MOLECULES:,}")
         for level in LEVELS:
             if getattr(self, f"{level}_labels") not in LABEL_DTYPES:
                 raise InputError(
@@ -104,8 +111,8 @@ class WorkOptions:
     def __post_init__(self) -> None:
         if self.engine not in ("local", "ray"):
             raise InputError(f"engine {self.engine!r}: expected local or ray")
-        if self.workers < (self.engine == "local"):
-            raise InputError(f"workers {self.workers}: expected at least 1")
+        if not (self.engine == "local") <= self.workers <= MAX_WORKERS:
+            raise InputError(f"workers {self.workers}: expected at least 1 and at most {MAX_WORKERS:,}")
         if self.ray_address is not None and self.engine != "ray":
             raise InputError("a Ray address is of no use without the engine ray")
         if not 0 <= self.max_reject_fraction <= 1:

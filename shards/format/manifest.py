@@ -108,10 +108,10 @@ class Manifest(Document):
 
     def __post_init__(self) -> None:
         """What types do not say. Raises ValueError, naming the field."""
-        names = [task.name for task in self.tasks]
+        names = {task.name for task in self.tasks}
         for field, known in (("statistics", self.statistics), ("labels", self.labels)):
-            if {*known} != {*names}:
-                other = sorted({*known} ^ {*names})[0]
+            if {*known} != names:
+                other = sorted({*known} ^ names)[0]
                 raise ValueError(
                     f"field {field}: of {len(known)} tasks, expected of the {len(names)} tasks; {other} is in one only"
                 )
@@ -119,13 +119,11 @@ class Manifest(Document):
             if unknown := [name for name in task_set.tasks if name not in names]:
                 raise ValueError(f"field task_sets: {task_set.name} names {unknown[0]}, which is none of tasks")
         for name, histogram in self.histograms.items():
-            numbers = {str(number) for number in range(len(SYMBOLS))} if name == "elements" else None
-            known = {*BOND_TYPES} if name == "bond_types" else numbers
-            if (
-                unknown := [key for key in histogram if key not in known]
-                if known
-                else [k for k in histogram if not k.isdecimal()]
-            ):
+            expected = {
+                "elements": lambda key: key in {str(number) for number in range(len(SYMBOLS))},
+                "bond_types": lambda key: key in BOND_TYPES,
+            }.get(name, str.isdecimal)
+            if unknown := [key for key in histogram if not expected(key)]:
                 raise ValueError(f"field histograms: {name} counts {unknown[0]!r}")
         _check_provenance(self.provenance)
 

@@ -1,7 +1,9 @@
 """molstream stream: the ledger is the oracle for exactly once, for order, for resuming and for ranks."""
 
 import json
+import re
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 
 from molstream.shards.format.reader import ShardSet
 from molstream.streamer.config import Budget
+from molstream.streamer.cursor import Cursor
 from molstream.streamer.ledger import LedgerWriter
 
 SMALL = ("--lanes", 4, "--budget", "24,256,640", "--window-molecules", 64)
@@ -151,6 +154,30 @@ def test_a_damaged_cursor_is_refused_and_left_alone(molstream, shard_set, tmp_pa
     assert state.read_bytes() == content
 
 
+@pytest.mark.parametrize(
+    ("place", "match"),
+    [
+        ({"epoch": 0, "step": 10**6}, r"cursor at step 1000000 of an epoch of \d+ steps; remove it to start anew"),
+        (
+            {"epoch": 2, "step": 0},
+            "cursor at epoch 2, step 0, which is beyond the end of 1 epochs; give more --epochs, or remove",
+        ),
+        ({"epoch": 1, "step": 1}, "cursor at epoch 1, step 1, which is beyond the end of 1 epochs"),
+        ({"epoch": 10**30, "step": 0}, "epoch"),
+    ],
+)
+def test_a_cursor_beyond_the_end_is_refused_and_left_alone(stream, molstream, shard_set, tmp_path, place, match):
+    state, ledger = tmp_path / "state.json", tmp_path / "beyond.parquet"
+    stream("first", "--state", state, "--max-steps", 1)
+    replace(Cursor.read(state), **place).write(state)
+    before = state.read_bytes()
+    done = molstream("stream", shard_set, *SMALL, "--state", state, "--ledger", ledger)
+    assert (done.code, done.out) == (1, "")
+    assert re.search(match, done.error)
+    assert state.read_bytes() == before
+    assert not ledger.exists()
+
+
 def test_damage_met_on_the_way_is_named_and_leaves_no_ledger(molstream, copy_set, flip, tmp_path):
     block = ShardSet(copy_set).blocks("train")[0]
     flip(copy_set / "train-00000.tar", int(ShardSet(copy_set).index.members["structure_offset"][block]) + 20)
@@ -228,7 +255,7 @@ def test_the_stream_says_where_its_time_goes(succeed, shard_set):
         ("--list-labels --budget 64,1024,2304", "--list-labels: --budget 64,1024,2304 has no room for labels, give G,A,E,L"),
         (
             "--budget 64,1024,2304,8",
-            "graph-level labels, usable are 8; give more, select tasks, or leave it out with --oversize skip",
+            "graph-level labels, usable are 8; give 64, select fewer tasks, or leave such molecules out with --oversize skip",
         ),
         ("--budget 8,8,16 --oversize skip", "budget 8,8,16: no molecule of split train is small enough for a pack"),
     ],
