@@ -131,6 +131,10 @@ class Recipe:
             "keep_checkpoints",
         ):
             self._require(getattr(self, name) >= 1, name, "at least 1")
+        for name in ("hidden", "num_layers", "encoder_hidden", "encoder_out", "bond_hidden", "head_hidden", "num_lanes"):
+            self._require(getattr(self, name) <= 1 << 16, name, "at most 65536")
+        self._require(all(width <= 1 << 16 for width in self.head_hiddens.values()), "head_hiddens", "widths of at most 65536")
+        self._require(self.atoms_a_pack < 1 << 21, "atoms_a_pack", "less than 2097152, as budgets are")
         for name in ("num_epochs", "learning_rate", "warmup_fraction", "dropout", "weight_decay", "clip_norm", "ema_decay"):
             self._require(math.isfinite(getattr(self, name)), name, "a finite number")
         for name in ("num_steps", "num_epochs", "mup_base_hidden", "weight_decay", "cpu_threads", "seed", "save_steps"):

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from molstream.shards.columns import computed_groups
 from molstream.shards.errors import InputError
+from molstream.shards.format.reader import MAX_BLOCK_MOLECULES
 from molstream.shards.inputs.datasets import TableSpec
 from molstream.shards.splits.rules import SplitFractions
 from molstream.shards.tasks import LEVELS, Level
@@ -29,8 +30,6 @@ def parse_label_dtypes(texts: list[str]) -> dict[str, Any]:
 
 MAX_WORKERS = 65_536
 """Of one build; each is a process."""
-MAX_SHARD_MOLECULES = 1 << 24
-"""They are in memory at once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,8 +71,8 @@ class BuildOptions:
         if len(self.tables) > 1 and not self.join:
             raise InputError(f"{len(self.tables)} tables: expected one, or to be told what to join them by")
         for name, least in (("block_molecules", 0), ("shard_molecules", 1)):
-            if not least <= getattr(self, name) <= MAX_SHARD_MOLECULES:
-                raise InputError(f"{name} {getattr(self, name)}: expected at least {least} and at most {MAX_SHARD_MOLECULES:,}")
+            if not least <= getattr(self, name) <= MAX_BLOCK_MOLECULES:
+                raise InputError(f"{name} {getattr(self, name)}: expected at least {least} and at most {MAX_BLOCK_MOLECULES:,}")
         for level in LEVELS:
             if getattr(self, f"{level}_labels") not in LABEL_DTYPES:
                 raise InputError(

@@ -261,13 +261,21 @@ class Histogram:
     count: np.ndarray
     """How many molecules have that size: uint16, or int32 where that is too narrow."""
 
+    def num_atoms(self) -> np.ndarray:
+        """Atoms in each block: int64 (K)."""
+        return self._sum(lambda sizes: sizes)
+
     def num_pairs(self) -> np.ndarray:
-        """Pairs of atoms i <= j of one molecule in each block: int64 (K). Wide integers are made a part at a time."""
+        """Pairs of atoms i <= j of one molecule in each block: int64 (K)."""
+        return self._sum(pair_counts)
+
+    def _sum(self, weigh: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        # wide integers are made a part at a time
         out, step = np.empty(len(self.ptr) - 1, np.int64), 4096
         for first in range(0, len(out), step):
             ptr = self.ptr[first : first + step + 1]
             sizes = self.size[ptr[0] : ptr[-1]].astype(np.int64)
-            out[first : first + step] = np.diff(offsets(pair_counts(sizes) * self.count[ptr[0] : ptr[-1]])[ptr - ptr[0]])
+            out[first : first + step] = np.diff(offsets(weigh(sizes) * self.count[ptr[0] : ptr[-1]])[ptr - ptr[0]])
         return out
 
 

@@ -23,6 +23,8 @@ from molstream.shards.molecules import Molecules
 from molstream.shards.store.reading import Folder, Store
 from molstream.shards.tasks import LEVELS, Level
 
+MAX_BLOCK_MOLECULES = 1 << 24
+"""A block is decoded as a whole. The build writes none that is larger."""
 MAX_GAP = 64 * 1024
 """Bytes of unwanted members that are read through rather than skipped by a second read."""
 
@@ -78,6 +80,8 @@ class ShardSet:
                         f"{self.path}: the index has {numbers[code]:,} {what} in split {split}, the manifest "
                         f"{'none' if said is None else f'{said:,}'}; {both}"
                     )
+        if (most := int(counts["num_molecules"].max())) > MAX_BLOCK_MOLECULES:
+            raise FormatError(f"{self.path}: a block of {most:,} molecules, expected at most {MAX_BLOCK_MOLECULES:,}; {both}")
         for small, large in (("num_molecules", None), ("num_atoms", "num_molecules"), ("num_atoms", "max_atoms")):
             wrong = counts[small] < (1 if large is None else counts[large])
             if wrong.any():
