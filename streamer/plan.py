@@ -190,8 +190,8 @@ def check_histogram(shard_set: ShardSet, sizes: Histogram) -> None:
         if (wrong := found != counts[name]).any():
             block = int(wrong.argmax())
             raise FormatError(
-                f"{shard_set.locate(block)}: {name} is {counts[name][block]}, the index counts sizes of {found[block]}; restore the "
-                f"index or build the set again"
+                f"{shard_set.locate(block)}: {name} is {counts[name][block]}, the index counts sizes of {found[block]}; restore "
+                f"the index or build the set again"
             )
 
 
