@@ -256,6 +256,16 @@ def test_blocks_of_nothing_are_refused_when_opened(copied_set):
         ShardSet(resealed(copied_set, change, splits=nothing))
 
 
+def test_a_block_of_more_molecules_than_memory_holds_is_refused_when_opened(copied_set):
+    manifest = ShardSet(copied_set).manifest
+    first = ShardSet(copied_set).index.split_of(0)
+    many = 2**31 - 1 - int(ShardSet(copied_set).index.counts["num_molecules"][0])
+    totals = manifest.splits[first] | {"molecules": manifest.splits[first]["molecules"] + many}
+    changed = resealed(copied_set, altered("num_molecules", lambda n: n + many), splits=manifest.splits | {first: totals})
+    with pytest.raises(FormatError, match="a block of 2,147,483,647 molecules, expected at most 16,777,216"):
+        ShardSet(changed)
+
+
 def test_damaged_columns_of_an_index_are_one_error_when_it_is_opened(copied_set):
     path, whole = copied_set / "index.parquet", ShardSet(copied_set)
     footer = pq.ParquetFile(path).metadata

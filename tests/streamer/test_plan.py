@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from molstream.kernels.packing.packs import num_packs
+from molstream.shards.errors import FormatError
+from molstream.shards.format.index import Histogram
 from molstream.shards.molecules import Molecules
 from molstream.streamer.config import Budget, StreamConfig
 from molstream.streamer.loader import Loader
@@ -121,6 +123,21 @@ def test_one_molecule_with_very_many_bonds_does_not_make_all_packs_empty(random_
             assert plan.window_packs[w] <= sizes.sum() / budget.capacity.atoms + 1.5
     assert shard_set.index.counts["num_atoms"].sum() / (plan.num_packs * config.budget.capacity.atoms) > 0.75
     assert sum(b.num_graphs for step in Loader(shard_set, config) for b in step.batches) == 3000
+
+
+@pytest.mark.parametrize("what", ["one more", "larger"])
+def test_counts_of_sizes_that_are_not_those_of_the_blocks_are_refused_before_anything_is_read(made_sets, monkeypatch, what):
+    """Packs rest on them: with consistent hashes an index may still say something else."""
+    shard_set = made_sets["many"]
+    whole = shard_set.index.histogram()
+    wrong = whole.count.copy(), whole.size.copy()
+    wrong[what == "larger"][0] += 1
+    monkeypatch.setattr(type(shard_set.index), "histogram", lambda self: Histogram(whole.ptr, wrong[1], wrong[0]))
+    match = (
+        rf"block 0: num_{'atoms' if what == 'larger' else 'molecules'} is \d+, the index counts sizes of \d+; restore the index"
+    )
+    with pytest.raises(FormatError, match=match):
+        Plan.make(shard_set, StreamConfig(budget=Budget(64, 256, 640)), 0)
 
 
 def with_a_largest(atoms: int, bonds: int):

@@ -108,6 +108,12 @@ def test_a_budget_too_small_names_the_molecule_its_size_and_one_that_holds(molst
         ("--world-size 9", "world size 9: expected 1 to the number of lanes, 8; raise the lanes"),
         ("--world-size 2 --rank 2", "rank 2: expected 0 to 1 in a world of 2"),
         ("--threads 0", "threads: got 0, expected at least 1"),
+        ("--threads 2000000000", "threads: got 2000000000, expected at least 1 and at most 1,024"),
+        ("--lanes 2000000000", "lanes: got 2000000000, expected at least 1 and at most 65,536"),
+        (
+            "--window-molecules 9223372036854775808",
+            "window_molecules: got 9223372036854775808, expected at least 1 and less than",
+        ),
         ("--window-molecules 0", "window_molecules: got 0, expected at least 1"),
         ("--state /nowhere/state.json", "--state /nowhere/state.json: no folder /nowhere"),
     ],
