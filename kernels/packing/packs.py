@@ -60,9 +60,9 @@ def num_packs(sizes: np.ndarray, bonds: np.ndarray, *, capacity: Capacity) -> in
         return 0
     bonds = np.asarray(bonds, np.int64)
     values, counts = np.unique(sizes, return_counts=True)
-    sums = (np.array([n], np.int32) for n in (len(sizes), bonds.sum(), bonds.max()))
+    number, total, most = (np.array([n], np.int32) for n in (len(sizes), bonds.sum(), bonds.max()))
     histogram = (np.array([0, len(values)], np.int64), values.astype(np.uint16), counts.astype(np.int32))
-    _, packs = cut_windows(np.zeros(1, np.int64), *sums, histogram, capacity=capacity, window_molecules=1)
+    _, packs = cut_windows(np.zeros(1, np.int64), number, total, most, histogram, capacity=capacity, window_molecules=1)
     return int(packs[0])
 
 
