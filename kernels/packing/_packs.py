@@ -404,7 +404,7 @@ def is_alone(atoms, edges, labels, i, limits, share):
     return labels.size > 0 and labels[i] * share > limits[3]
 
 
-@kernel("i8[:], i8[:], i8[:], i8[:], i8[:], i8, b1, i8[:], i8[:]")
+@kernel()
 def pack_dealt(atoms, edges, labels, order, limits, share, folds, pack_ptr, pack_molecules):
     """The way of packing whose loads are known before: see `kernels.packing.packs`. Arguments and result as `pack_emptiest`.
 

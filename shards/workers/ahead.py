@@ -52,7 +52,6 @@ KERNELS: dict[Stage, tuple[Any, ...]] = {
         _packs.deal,
         _permutation.shuffle_order,
         _packs.pack_emptiest,
-        _packs.pack_dealt,
         _tokens.expand_tokens,
         _labels.measure_labels,
         _labels.place_planes,
