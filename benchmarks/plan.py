@@ -139,12 +139,12 @@ def write_set(folder: Path, table: pa.Table) -> Path:
         column_groups={group: arrays_of(group) for group in GROUPS},
         statistics={task.name: Statistics(count=1, mean=0.0, std=1.0, min=0.0, max=0.0) for task in tasks},
         splits={"train": {"shards": int(table["shard"][-1].as_py()) + 1, "blocks": len(table)} | totals},
-        labels={},
+        labels={task.name: {} for task in tasks},
         dropped_labels={},
         rejects={},
         histograms={},
         join=None,
-        provenance={},
+        provenance={"inputs": [], "options": {"tables": []}, "splits": {"rule": "made"}},
     )
     manifest.write(folder / MANIFEST)
     return folder

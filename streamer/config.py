@@ -4,11 +4,17 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from molstream.kernels.packing.packs import MAX_ATOMS, MAX_EDGES, Capacity
+import numpy as np
+
+from molstream.kernels.packing.packs import MAX_ATOMS, MAX_EDGES, WIDEST, Capacity
 from molstream.shards.format.reader import ShardSet
 from molstream.streamer.errors import BudgetError, CallError
 
 Oversize = Literal["error", "skip"]
+MAX_LANES, MAX_WINDOW_MOLECULES = 1 << 16, 1 << 40
+"""More lanes than there are processes in the world, and more molecules than any set."""
+WINDOW_MOLECULES = 12_288
+"""Least molecules of a window, by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,28 +71,47 @@ class Budget:
         tasks: tuple[str, ...] | None = None,
         pairs: bool = False,
     ) -> "Budget":
-        """A budget of about `atoms` atoms per pack for a shard set, from its index; see `fit`.
+        """A budget of about `atoms` atoms per pack for a shard set, from its index: of those that `fit` gives for each split, the
+        most of everything.
 
         `list_labels` adds room for listed labels of the graph-level tasks named in `tasks` (default: all), `pairs` adds room for
         pairs of atoms.
         """
-        counts, manifest = shard_set.index.counts, shard_set.manifest
-        num_molecules = int(counts["num_molecules"].sum())
-        mean_labels = max_labels = 0.0
-        if list_labels:
-            wanted = None if tasks is None else {*tasks}
-            names = [t.name for t in manifest.tasks_of("graph") if wanted is None or t.name in wanted]
-            mean_labels = sum(sum(manifest.labels[name].values()) for name in names) / num_molecules
-            max_labels = min(len(names), int(counts["max_graph_labels"].max()))
-        return cls.fit(
-            atoms=atoms,
-            num_molecules=num_molecules,
-            num_atoms=int(counts["num_atoms"].sum()),
-            num_bonds=int(counts["num_bonds"].sum()),
-            max_atoms=int(counts["max_atoms"].max()),
-            max_bonds=int(counts["max_bonds"].max()),
-            labels=(mean_labels, int(max_labels)) if list_labels else None,
-            num_pairs=int(shard_set.index.histogram().num_pairs().sum()) if pairs else None,
+        counts, index = shard_set.index.counts, shard_set.index
+        num_pairs = index.histogram().num_pairs() if pairs else None
+        labels = index.label_histogram() if list_labels else None
+        names = {task.name for task in shard_set.manifest.tasks_of("graph")} & (
+            {task.name for task in shard_set.manifest.tasks} if tasks is None else {*tasks}
+        )
+        fits = []
+        for code in range(len(index.split_names)):
+            here = index.split_codes == code
+            listed = None
+            if labels is not None:
+                rows = np.repeat(here, np.diff(labels.ptr))
+                listed = np.bincount(np.minimum(labels.size[rows], len(names)), labels.count[rows]).astype(np.int64)
+            fits.append(
+                cls.fit(
+                    atoms=max(atoms, int(counts["max_atoms"].max()) + 1),
+                    num_molecules=int(counts["num_molecules"][here].sum(dtype=np.int64)),
+                    num_atoms=int(counts["num_atoms"][here].sum(dtype=np.int64)),
+                    num_bonds=int(counts["num_bonds"][here].sum(dtype=np.int64)),
+                    max_atoms=int(counts["max_atoms"][here].max()),
+                    max_bonds=int(counts["max_bonds"][here].max()),
+                    label_counts=listed,
+                    num_pairs=None if num_pairs is None else int(num_pairs[here].sum()),
+                )
+            )
+
+        def most(name: str) -> int:
+            return max(getattr(fit, name) for fit in fits)
+
+        return cls(
+            most("graphs"),
+            most("atoms"),
+            most("edges"),
+            labels=most("labels") if list_labels else None,
+            pairs=most("pairs") if pairs else None,
         )
 
     @classmethod
@@ -99,20 +124,21 @@ class Budget:
         num_bonds: int,
         max_atoms: int,
         max_bonds: int,
-        labels: tuple[float, int] | None = None,
+        label_counts: np.ndarray | None = None,
         num_pairs: int | None = None,
     ) -> "Budget":
         """A budget of about `atoms` atoms, with so much room for edges, graphs, labels and pairs that atoms fill up first.
 
         Beyond the mean load of a full pack there is room for 3 % and one largest molecule of edges, 6 % and three molecules of
-        graphs, 10 % and three molecules with most labels, 10 % and two largest molecules of pairs. `labels` is the mean and the
-        maximum of labels per molecule, if they are to be listed; `num_pairs` is the number of pairs i <= j of all molecules, if
-        there is to be room for them. `atoms` is raised if the largest molecule needs it.
+        graphs, 10 % and two largest molecules of pairs. Labels, if they are to be listed, get room for a pack of the
+        molecules of a window that have most: nothing less is proven to be enough. `label_counts[n]` is the number of
+        molecules with n > 0 labels; `num_pairs` is the number of pairs i <= j of all molecules, if there is to be room
+        for them. `atoms` is raised if the largest molecule needs it.
         """
         atoms = max(atoms, max_atoms + 1)
         edges = 1.03 * atoms * 2 * num_bonds / num_atoms + 2 * max_bonds
         graphs = 1.06 * atoms * num_molecules / num_atoms + 3
-        listed = None if labels is None else _up8(1.1 * graphs * labels[0] + 3 * labels[1])
+        listed = None if label_counts is None else _up8(_most_labels(label_counts, math.ceil(graphs), num_molecules))
         pairs = None if num_pairs is None else _up8(1.1 * atoms * num_pairs / num_atoms + max_atoms * (max_atoms + 1))
         return cls(_up8(graphs + 1), _up8(atoms), _up8(edges), listed, pairs)
 
@@ -131,6 +157,15 @@ class Budget:
         return f"{self.graphs},{self.atoms},{self.edges}{spare}" + ("" if self.pairs is None else f",pairs={self.pairs}")
 
 
+def _most_labels(label_counts: np.ndarray, graphs: int, num_molecules: int) -> float:
+    """Labels of the `graphs` molecules that have most, in a window; 10 % more where a window is not all molecules."""
+    share = max(1.0, num_molecules / (WIDEST * WINDOW_MOLECULES))
+    numbers = np.arange(len(label_counts))[::-1]
+    taken = np.diff(np.minimum(np.cumsum(label_counts[::-1]), graphs * share), prepend=0)
+    labels, most = float((numbers * taken).sum()) / share, max((n for n in numbers if label_counts[n]), default=0)
+    return min(graphs * most, labels if share == 1 else 1.1 * labels + 3 * most)
+
+
 def _up8(value: float) -> int:
     return max(8, 8 * math.ceil(value / 8))
 
@@ -147,7 +182,7 @@ class StreamConfig:
     """Seed of the order of blocks and molecules."""
     num_lanes: int = 8
     """Streams of packs. A step takes one pack from each, so lanes x budget is the batch size; there are at most as many ranks."""
-    window_molecules: int = 12_288
+    window_molecules: int = WINDOW_MOLECULES
     """Least molecules that are shuffled and packed together; more of them mix better, fill packs better and take more memory."""
     shuffle: bool = True
     """False: windows come in stored order, one after another, for evaluation and export."""
@@ -155,9 +190,11 @@ class StreamConfig:
     """Molecules larger than the budget: error refuses to start and names the largest; skip leaves out, counts and lists them."""
 
     def __post_init__(self) -> None:
-        if self.num_lanes < 1:
-            raise CallError(f"lanes: got {self.num_lanes}, expected at least 1")
-        if self.window_molecules < 1:
-            raise CallError(f"window_molecules: got {self.window_molecules}, expected at least 1")
+        if not 1 <= self.num_lanes <= MAX_LANES:
+            raise CallError(f"lanes: got {self.num_lanes}, expected at least 1 and at most {MAX_LANES:,}")
+        if not 1 <= self.window_molecules < MAX_WINDOW_MOLECULES:
+            raise CallError(
+                f"window_molecules: got {self.window_molecules}, expected at least 1 and less than {MAX_WINDOW_MOLECULES:,}"
+            )
         if self.oversize not in get_args(Oversize):
             raise CallError(f"oversize: got {self.oversize!r}, expected one of {', '.join(get_args(Oversize))}")

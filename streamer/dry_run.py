@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
+from molstream.streamer.errors import CursorError
 from molstream.streamer.ledger import LedgerWriter
 from molstream.streamer.loader import Loader
 from molstream.streamer.stats import StreamStats
@@ -22,8 +23,14 @@ def dry_run(
 
     `ledger`: a file to write, which exists afterwards only if nothing failed; the loader must have been made `with_ids`.
     `should_stop` is asked after each step; what was handed out by then is in the ledger and in the loader's cursor. `on_step` is
-    called with the number of steps done and of all. Raises what the loader raises.
+    called with the number of steps done and of all. Raises CursorError for a loader that stands beyond the last epoch, and what
+    the loader raises.
     """
+    if (loader.epoch, loader.step) > (epochs, 0):
+        raise CursorError(
+            f"cursor at epoch {loader.epoch:,}, step {loader.step:,}, which is beyond the end of {epochs:,} epochs; "
+            f"give more --epochs, or remove it to start anew"
+        )
     stats, steps_per_epoch = StreamStats(loader), loader.plan.num_steps
     with LedgerWriter(ledger) if ledger else nullcontext() as writer:
         while loader.epoch < epochs and (max_steps is None or stats.steps < max_steps) and not should_stop():

@@ -16,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
+from torch.utils.data import get_worker_info
 
 from molstream.kernels.packing.packs import WIDEST
 from molstream.shards.columns import ROWS, Row
@@ -26,6 +27,7 @@ from molstream.streamer.buffers import WindowMemory, piece_bytes
 from molstream.streamer.config import StreamConfig
 from molstream.streamer.cursor import Cursor
 from molstream.streamer.errors import BudgetError, CallError, CursorError, StreamError
+from molstream.streamer.launched import warn_of_forgotten_rank
 from molstream.streamer.plan import Plan, Slot, plan_hash
 from molstream.streamer.selection import Selection
 from molstream.streamer.stages import Stages
@@ -33,6 +35,7 @@ from molstream.streamer.window import Window, collate, load_window, window_bytes
 
 NUM_STEPS_AHEAD = 4
 """Number of steps that are collated before they are asked for."""
+MAX_THREADS = 1024
 THREADS = "molstream"
 """Prefix of the names of the threads."""
 _NONE = np.empty(0, np.uint64)
@@ -62,9 +65,10 @@ class Loader:
     """Iterable over the steps of the current epoch; the next `iter` continues with the next epoch.
 
     Before the first step every shard of the split is checked: it must exist, be whole and be the one that was built.
-    `state_dict` is the cursor after the last step that was handed out. The loader is a plain Python iterable; do not use it
-    inside a DataLoader. Its threads end with their iteration, with `close`, or when the loader is freed. It can be pickled, and
-    it can be iterated in a forked child if no iteration was under way. Several loaders do not disturb each other.
+    `state_dict` is the cursor after the last step that was handed out. The loader is a plain Python iterable, which refuses
+    to run in the workers of a DataLoader: each would give every molecule. Its threads end with their iteration, with `close`,
+    or when the loader is freed. It can be pickled, and it can be iterated in a forked child if no iteration was under way.
+    Several loaders do not disturb each other.
     """
 
     def __init__(
@@ -72,27 +76,35 @@ class Loader:
         shard_set: ShardSet,
         config: StreamConfig,
         *,
-        rank: int = 0,
-        world_size: int = 1,
+        rank: int | None = None,
+        world_size: int | None = None,
         num_threads: int = 2,
         tasks: Sequence[str] | None = None,
         levels: Sequence[Level] = LEVELS,
         encodings: Sequence[str] = (),
         with_ids: bool = False,
         pin_memory: bool = False,
+        in_worker: bool = False,
     ):
-        """`tasks`: names or patterns of the labels of `levels` to read, None: all; `encodings`: "rw16", "lap8", which are
-        computed where the set has none; `pin_memory`: keep batches in page-locked memory, for copies to a GPU that do not wait.
+        """`rank`, `world_size`: which share of the lanes is this process's; None: all, which is said once where a launcher
+        started several processes. `in_worker`: they count the workers of a DataLoader too, so that it may be iterated
+        in one. `tasks`: names or patterns of the labels of `levels` to read, None: all; `encodings`: "rw16", "lap8",
+        which are computed where the set has none; `pin_memory`: keep batches in page-locked memory, for copies to a
+        GPU that do not wait.
 
         Labels of pairs of atoms need a budget with pairs. Raises CallError for an impossible rank or for columns that the set or
         the budget does not have, BudgetError for a budget that is too small; both before anything is read.
         """
+        if rank is None and world_size is None:
+            warn_of_forgotten_rank()
+        rank, world_size = rank or 0, 1 if world_size is None else world_size
+        self.in_worker = in_worker
         if not 1 <= world_size <= config.num_lanes:
             raise CallError(f"world size {world_size}: expected 1 to the number of lanes, {config.num_lanes}; raise the lanes")
         if not 0 <= rank < world_size:
             raise CallError(f"rank {rank}: expected 0 to {world_size - 1} in a world of {world_size}")
-        if num_threads < 1:
-            raise CallError(f"threads: got {num_threads}, expected at least 1")
+        if not 1 <= num_threads <= MAX_THREADS:
+            raise CallError(f"threads: got {num_threads}, expected at least 1 and at most {MAX_THREADS:,}")
         self.shard_set, self.config, self.num_threads, self.pin_memory = shard_set, config, num_threads, pin_memory
         self.lanes = list(range(rank, config.num_lanes, world_size))
         self.packs_per_step = -(-config.num_lanes // world_size)
@@ -107,14 +119,14 @@ class Loader:
         self.stages, self._owner = Stages(), os.getpid()
         self.memory = WindowMemory()
         self.epoch, self.step = 0, 0
-        self._plan = Plan.make(shard_set, config, 0)
+        self._plan = self._make_plan(0)
         self._checked = False
         self._masked: Batch | None = None
         self._running: weakref.ref[Generator[Step, None, None]] | None = None
 
     def _check_labels(self) -> None:
-        """Refuse pair-level labels that the budget has no room for, and a budget of listed labels that a molecule exceeds
-        according to the index."""
+        """Refuse pair-level labels that the budget has no room for, and a budget of listed labels that a molecule may exceed
+        according to the index, which knows the number of labels of a molecule but not their tasks."""
         if (pairs := self.selection.tasks["pair"]) and self.config.budget.pairs is None:
             raise CallError(
                 f"tasks: {pairs[0].name} is of level pair, and budget {self.config.budget} has no pairs; give one with "
@@ -124,12 +136,14 @@ class Loader:
         if limit is None or self.config.oversize == "skip":
             return
         blocks = self.shard_set.blocks(self.config.split)
-        most = counts["max_graph_labels"][blocks]
-        everything = len(self.selection.tasks["graph"]) == len(self.shard_set.manifest.tasks_of("graph"))
-        if everything and most.max() > limit:
+        most, num_tasks = counts["max_graph_labels"][blocks], len(self.selection.tasks["graph"])
+        needed = min(int(most.max()), num_tasks)
+        if needed > limit:
+            some = "" if num_tasks == len(self.shard_set.manifest.tasks_of("graph")) else f", up to {num_tasks} of selected tasks"
             raise BudgetError(
                 f"budget {self.config.budget}: molecule {counts['max_graph_labels_id'][blocks[most.argmax()]]} has {most.max()} "
-                f"graph-level labels, usable are {limit}; give more, select tasks, or leave it out with --oversize skip"
+                f"graph-level labels{some}, usable are {limit}; give {-(-needed // 8) * 8}, select fewer tasks, "
+                f"or leave such molecules out with --oversize skip"
             )
 
     def __getstate__(self) -> dict:
@@ -149,12 +163,15 @@ class Loader:
     def plan(self) -> Plan:
         """The plan of the current epoch."""
         if self._plan.epoch != self.epoch:
-            self._plan = Plan.make(self.shard_set, self.config, self.epoch)
+            self._plan = self._make_plan(self.epoch)
         return self._plan
 
     def __len__(self) -> int:
         """Number of steps of the current epoch, from its start."""
         return self.plan.num_steps
+
+    def _make_plan(self, epoch: int) -> Plan:
+        return Plan.make(self.shard_set, self.config, epoch, max_labels=len(self.selection.tasks["graph"]))
 
     def state_dict(self) -> dict:
         """The cursor, as a small dict of JSON types."""
@@ -186,9 +203,9 @@ class Loader:
     def seek(self, cursor: Cursor) -> None:
         """Continue where a cursor stands. Raises CursorError if it belongs to another stream or lies beyond its epoch."""
         cursor.check(self.cursor)
-        plan = self.plan if cursor.epoch == self.epoch else Plan.make(self.shard_set, self.config, cursor.epoch)
+        plan = self.plan if cursor.epoch == self.epoch else self._make_plan(cursor.epoch)
         if cursor.step > plan.num_steps:
-            raise CursorError(f"cursor at step {cursor.step} of an epoch of {plan.num_steps} steps")
+            raise CursorError(f"cursor at step {cursor.step} of an epoch of {plan.num_steps} steps; remove it to start anew")
         self._stop()
         self._plan, self.epoch, self.step = plan, cursor.epoch, cursor.step
         if self.step == plan.num_steps:
@@ -224,6 +241,13 @@ class Loader:
         return window_bytes(self.shard_set, rows, budget=self.config.budget, selection=self.selection)
 
     def __iter__(self) -> Iterator[Step]:
+        """Raises CallError in a worker of a DataLoader, unless it was made for one."""
+        if not self.in_worker and (worker := get_worker_info()) is not None:
+            raise CallError(
+                f"loader: iterated in worker {worker.id} of {worker.num_workers} of a DataLoader, where each worker would give "
+                f"every molecule; iterate it without one (its threads read ahead), take streamer.webdataset.packs, or make it "
+                f"in_worker, with a rank and world size that count the workers"
+            )
         self._stop()
         if self._owner != os.getpid():
             # a thread that a fork left behind may have held the lock of the old stages

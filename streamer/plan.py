@@ -7,14 +7,15 @@
     steps                           step t takes pack t of every lane; a lane that has ended gives a masked pack
 
 Invariants (tests/streamer/test_plan.py): every molecule of the split comes once per epoch; the numbers of steps and packs are
-known before any payload is read; nothing here depends on ranks, threads or where a run was resumed.
+known before any payload is read; packs are enough for any molecules that the index may describe, so that a stream that starts
+never stops for room; nothing here depends on ranks, threads or where a run was resumed.
 
 Molecules larger than the budget, if the configuration leaves them out rather than refuses to start, are in no pack. Those with
-too many atoms are not counted when packs are, since the index knows their number; those with too many edges, labels or pairs are
-counted.
+too many atoms or pairs are not counted when packs are, since the index knows their number; those with too many edges or labels
+are counted.
 
-Order version 2: windows are cut for fewest packs, and molecules go to the emptiest pack. Any change that moves a molecule must
-raise the version.
+Order version 3: windows are cut for fewest packs, and the number of packs is that of the proof in `kernels.packing.packs`. Any
+change that moves a molecule must raise the version.
 """
 
 import hashlib
@@ -27,11 +28,13 @@ import numpy as np
 from molstream.kernels.packing.packs import count_larger, count_whole, cut_windows, deal_to_lanes
 from molstream.kernels.rng.hashing import mix_key
 from molstream.kernels.rng.permutation import permutation
+from molstream.shards.errors import FormatError
+from molstream.shards.format.index import Histogram
 from molstream.shards.format.reader import ShardSet
 from molstream.streamer.config import Budget, StreamConfig
 from molstream.streamer.errors import BudgetError
 
-ORDER_VERSION = 2
+ORDER_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,24 +69,30 @@ class Plan:
     """Number of packs of a lane before each of its own windows, and before its shared packs (last entry)."""
 
     @classmethod
-    def make(cls, shard_set: ShardSet, config: StreamConfig, epoch: int) -> "Plan":
-        """Plan an epoch. It reads only the index, and time and memory grow with blocks only. Raises BudgetError."""
+    def make(cls, shard_set: ShardSet, config: StreamConfig, epoch: int, *, max_labels: int | None = None) -> "Plan":
+        """Plan an epoch. It reads only the index, and time and memory grow with blocks only. Raises BudgetError.
+
+        `max_labels`: graph-level tasks that are read, which matter where labels are listed; None: all.
+        """
         check_budget(shard_set, config)
         blocks = shard_set.blocks(config.split)
         key = mix_key(int(shard_set.manifest.fingerprint[:16], 16), config.seed, epoch, ORDER_VERSION)
         if config.shuffle:
             blocks = blocks[permutation(len(blocks), key=key)]
         counts, sizes = shard_set.index.counts, shard_set.index.histogram()
+        check_histogram(shard_set, sizes)
         histogram = (sizes.ptr, sizes.size, sizes.count)
+        labels = None if config.budget.labels is None else shard_set.index.label_histogram()
         window_ptr, window_packs = cut_windows(
             blocks,
             counts["num_molecules"],
             counts["num_bonds"],
-            # if the largest molecule is left out, the next one may be as large as a pack
-            np.minimum(counts["max_bonds"], config.budget.edges // 2),
+            counts["max_bonds"],
             histogram,
             capacity=config.budget.capacity,
             window_molecules=config.window_molecules,
+            labels=None if labels is None else (labels.ptr, labels.size, labels.count),
+            max_labels=len(shard_set.manifest.tasks_of("graph")) if max_labels is None else max_labels,
         )
         num_oversize = count_larger(blocks, histogram, atoms=config.budget.max_atoms)
         if num_oversize == counts["num_molecules"][blocks].sum():
@@ -171,6 +180,19 @@ class Plan:
 def _count_up(sizes: np.ndarray) -> np.ndarray:
     """[2, 3] -> [0, 1, 0, 1, 2]."""
     return np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+
+
+def check_histogram(shard_set: ShardSet, sizes: Histogram) -> None:
+    """Refuse counts of sizes that are not those of the molecules of each block, on which packs rest. Raises FormatError."""
+    counts = shard_set.index.counts
+    ends = np.concatenate([[0], np.cumsum(sizes.count, dtype=np.int64)]), sizes.num_atoms()
+    for name, found in (("num_molecules", np.diff(ends[0][sizes.ptr])), ("num_atoms", ends[1])):
+        if (wrong := found != counts[name]).any():
+            block = int(wrong.argmax())
+            raise FormatError(
+                f"{shard_set.locate(block)}: {name} is {counts[name][block]}, the index counts sizes of {found[block]}; restore "
+                f"the index or build the set again"
+            )
 
 
 def check_budget(shard_set: ShardSet, config: StreamConfig) -> None:

@@ -75,9 +75,19 @@ def packs(
     CallError, once it is iterated, for more workers on all nodes than `config.num_lanes`.
     """
 
-    make = partial(Loader, shard_set, config, num_threads=1, tasks=tasks, levels=levels, encodings=encodings, with_ids=with_ids)
+    make = partial(
+        Loader,
+        shard_set,
+        config,
+        num_threads=1,
+        tasks=tasks,
+        levels=levels,
+        encodings=encodings,
+        with_ids=with_ids,
+        in_worker=True,
+    )
     # what is wrong with them is said here, not in a worker
-    make()
+    make(rank=0, world_size=1)
     return webdataset.FluidWrapper(_Packs(make))
 
 

@@ -15,6 +15,7 @@ from molstream.kernels.rng.hashing import mix_key
 from molstream.kernels.rng.permutation import shuffled
 from molstream.shards.chemistry.encodings import compute_columns
 from molstream.shards.columns import COLUMN_GROUPS, COLUMNS, ROWS, Row, named_sizes
+from molstream.shards.errors import FormatError
 from molstream.shards.format.codings import Place
 from molstream.shards.format.reader import ShardSet
 from molstream.shards.molecules import Molecules, offsets
@@ -22,7 +23,6 @@ from molstream.shards.tasks import LEVELS
 from molstream.streamer.batch import SUFFIXES, Batch, Layout, field_of, make_batch
 from molstream.streamer.buffers import WindowMemory, align
 from molstream.streamer.config import Budget, StreamConfig
-from molstream.streamer.errors import BudgetError
 from molstream.streamer.plan import Plan
 from molstream.streamer.selection import Selection
 from molstream.streamer.stages import Stages
@@ -69,7 +69,7 @@ def load_window(
     """Read, shuffle and pack one window of a plan, with its columns in `memory`.
 
     Sizes are decoded first and decide the places of molecules; then all columns are decoded to these places. Raises ShardError
-    for damaged data, BudgetError if the packs cannot hold the molecules.
+    for damaged data.
     """
     blocks = plan.window_blocks(window).tolist()
     contents, rows = _read_blocks(shard_set, blocks, config.budget, selection, stages)
@@ -196,7 +196,8 @@ def pack_window(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pack molecules of these sizes (those in `fits`, or all) into exactly `num_packs` packs; `key` shuffles them first.
 
-    Returns offsets and molecules, as `kernels.packing.packs.pack_molecules`. Raises BudgetError.
+    Returns offsets and molecules, as `kernels.packing.packs.pack_molecules`. Raises FormatError if there are too few packs, which
+    cannot be unless the index they were planned from is that of other molecules.
     """
     order = np.arange(len(num_atoms)) if key is None else shuffled(len(num_atoms), key=key)
     try:
@@ -209,7 +210,7 @@ def pack_window(
             labels=num_labels,
         )
     except PackingError as error:
-        raise BudgetError(f"budget {budget}: {where}: {error}") from error
+        raise FormatError(f"{where}: {error}; the index does not describe these molecules, build the set again") from error
 
 
 def iter_batches(molecules: Molecules, *, atoms_a_pack: int, encodings: tuple[str, ...] = ()) -> Iterator[Batch]:
@@ -227,20 +228,11 @@ def iter_batches(molecules: Molecules, *, atoms_a_pack: int, encodings: tuple[st
         max_bonds=int(bonds.max()),
     )
     packs = num_packs(sizes, bonds, capacity=budget.capacity)
-    while (packed := _try_packs(molecules, packs, budget)) is None:
-        # no plan depends on this number, so one more pack does no harm
-        packs += 1
+    packed = pack_window(sizes, bonds, num_packs=packs, budget=budget, key=None, where="table")
     window = Window.of(molecules.replace(**compute_columns(molecules, encodings)), packed)
     layout = Layout.of(budget, num_features=molecules.atom_codes.shape[1], encodings=encodings)
     for pack in range(packs):
         yield collate(window, pack, layout=layout)
-
-
-def _try_packs(molecules: Molecules, packs: int, budget: Budget) -> tuple[np.ndarray, np.ndarray] | None:
-    try:
-        return pack_window(molecules.num_atoms, molecules.num_bonds, num_packs=packs, budget=budget, key=None, where="table")
-    except BudgetError:
-        return None
 
 
 def collate(window: Window | None, pack: int, *, layout: Layout, pin_memory: bool = False) -> Batch:

@@ -104,8 +104,8 @@ class BatchArguments:
 class RankArguments:
     """Which share of the lanes this process streams."""
 
-    world_size: Annotated[int, typer.Option("--world-size", help="Ranks that share the lanes.")] = 1
-    rank: Annotated[int, typer.Option("--rank", help="Rank of this process, from 0.")] = 0
+    world_size: Annotated[int | None, typer.Option("--world-size", help="Ranks that share the lanes. [default: 1]")] = None
+    rank: Annotated[int | None, typer.Option("--rank", help="Rank of this process, from 0. [default: 0]")] = None
     threads: Annotated[int, typer.Option("--threads", help="Threads that decode, pack and collate.")] = 2
 
 

@@ -8,52 +8,175 @@ MAX_CUTS = 64
 """Places in a window of least size where another may begin."""
 
 
+SHARES = (1, 2, 4, 8, 16)
+"""Molecules of more than 1/share of a pack in any dimension get one of their own, where that takes fewest packs; 1: none does."""
+
+
 @part
-def count_packs(histogram, largest, capacity):
-    """Least P with (sum of all sizes >= v, less v) / P + v <= capacity, or a pack for each of these, at every size v."""
-    number = 0
-    cumulative = 0
-    packs = 0
+def weigh(atoms, as_pairs):
+    """Atoms of a molecule, or its pairs i <= j."""
+    return atoms * (atoms + 1) // 2 if as_pairs else atoms
+
+
+@part
+def dealt_atoms(histogram, largest, molecules, packs, as_pairs):
+    """Most atoms (or pairs) that one pack gets of molecules of up to `largest` atoms: those of the largest of every round.
+
+    Returned twice: as it is, and with the first round and the last, the smallest to the largest, as one.
+    """
+    total, placed, next_leader = np.int64(0), np.int64(0), np.int64(0)
+    last_leader = largest
     for v in range(largest, 0, -1):
-        if histogram[v] == 0:
-            continue
-        number += histogram[v]
-        cumulative += histogram[v] * v
-        room = capacity - v
-        # with a pack for each molecule so far there is an empty one for the next
-        need = number
-        if room > 0:
-            need = min(number, max(1, (cumulative - v + room - 1) // room))
-        packs = max(packs, need)
-    return packs
+        placed += histogram[v]
+        if placed > next_leader:
+            rounds = (placed - next_leader + packs - 1) // packs
+            next_leader += rounds * packs
+            total += rounds * weigh(v, as_pairs)
+            last_leader = v
+    if molecules <= packs:
+        return total, total
+    # down the first round and up the last, whose empty places come first
+    high, low = largest, 0
+    high_left, low_left = histogram[largest], -molecules % packs
+    most, place = np.int64(0), np.int64(0)
+    while place < packs:
+        while high_left == 0:
+            high -= 1
+            high_left = histogram[high]
+        while low_left == 0:
+            low += 1
+            low_left = histogram[low]
+        most = max(most, weigh(high, as_pairs) + weigh(low, as_pairs))
+        step = min(high_left, low_left)
+        high_left -= step
+        low_left -= step
+        place += step
+    return total, total - weigh(largest, as_pairs) - weigh(last_leader, as_pairs) + most
 
 
 @part
-def count_needed(histogram, largest, molecules, bonds, most, capacity):
-    """Packs for one window; `most` is the most bonds of one molecule, capacity is (graphs, atoms, edges)."""
-    while largest > 0 and histogram[largest] == 0:
-        largest -= 1
-    packs = count_packs(histogram, largest, capacity[1])
-    # in the two slack dimensions the mean load plus the largest item must fit, or each molecule has its own pack
-    room = max(1, capacity[0] - 1)
-    packs = max(packs, (molecules + room - 1) // room)
-    room = max(1, capacity[2] - min(2 * most, capacity[2] // 8))
-    packs = max(packs, min(molecules, (2 * bonds + room - 1) // room))
-    if 8 * largest > capacity[1] or 16 * most > capacity[2]:
-        # a few molecules fill much of a pack in one dimension and little in others, and these get in each other's way
-        packs = min(molecules, packs + 2 + packs // 16)
-    return packs
+def excess_of(histogram, largest, molecules, edges, most_edges, label_counts, most_labels, capacity, packs):
+    """How many atoms dealing into so many packs may exceed a pack by: at most 0 where it provably exceeds nothing (see
+    `pack_dealt`), which then holds for any larger number too."""
+    rounds = (molecules + packs - 1) // packs
+    if rounds > capacity[0]:
+        return np.int64(1)
+    if capacity[3] >= 0:
+        # a pack has one molecule of each round; at worst those with most labels
+        left, labels = rounds, np.int64(0)
+        for n in range(label_counts.size - 1, 0, -1):
+            taken = min(left, label_counts[n])
+            labels += taken * min(n, most_labels)
+            left -= taken
+            if not left:
+                break
+        if labels > capacity[3]:
+            return np.int64(1)
+    plain, folded = dealt_atoms(histogram, largest, molecules, packs, False)
+    plain_pairs, folded_pairs = np.int64(-1), np.int64(-1)
+    if capacity[4] >= 0:
+        plain_pairs, folded_pairs = dealt_atoms(histogram, largest, molecules, packs, True)
+    least = max(np.int64(1), plain - capacity[1])
+    for spread, atoms, pairs in ((most_edges, plain, plain_pairs), (2 * most_edges, folded, folded_pairs)):
+        bound = min(edges, rounds * most_edges, (edges + spread * (packs - 1)) // packs)
+        if bound <= capacity[2] and pairs <= capacity[4]:
+            least = min(least, atoms - capacity[1])
+    return least
 
 
-@kernel()
-def needed_packs(histogram, largest, molecules, bonds, most, capacity):
-    """The same, for Python."""
-    return count_needed(histogram, largest, molecules, bonds, most, capacity)
+@part
+def least_packs(histogram, largest, molecules, atoms, edges, most_edges, label_counts, most_labels, capacity, least, most):
+    """The least number, from `least` to `most`, that dealing is proven for; `most` if there is none below."""
+    packs, up, down = least, np.int64(1), np.int64(1)
+    while least < most:
+        excess = excess_of(histogram, largest, molecules, edges, most_edges, label_counts, most_labels, capacity, packs)
+        if excess > 0:
+            least = packs + 1
+            # the load of the fullest pack exceeds the mean by about as much for one pack more
+            room = atoms // packs - excess
+            guess = (atoms + room - 1) // room if room > 0 else least
+            packs = max(guess, packs + up) if down == 1 else (least + most) // 2
+            up *= 2
+        else:
+            most = packs
+            packs = most - down if up == 1 or down < 4 else (least + most) // 2
+            down *= 2
+        packs = max(least, min(packs, most - 1))
+    return most
 
 
-@kernel("i8[:], const i4[:], const i4[:], i4[:], i8[:], u2[:], u2[:], i8[:], i8, i8, i8[:], i8[:]")
+@part
+def count_needed(histogram, largest, molecules, atoms, edges, most_edges, crowded, label_counts, capacity):
+    """Packs for one window: the least number that dealing is proven for.
+
+    `histogram`: of molecules none of which is larger than a pack, `atoms` in all; `most_edges`: of one molecule; crowded[k]: how
+    many molecules at most have more than 1/SHARES[k] of a pack's edges; label_counts[n]: how many have n labels.
+    """
+    # as many packs as molecules are always enough
+    best = molecules
+    for k in range(len(SHARES)):
+        share = SHARES[k]
+        alone, rest, rest_atoms, v = np.int64(0), molecules, atoms, largest
+        if k:
+            while v > 0 and (v * share > capacity[1] or (capacity[4] >= 0 and weigh(v, True) * share > capacity[4])):
+                alone += histogram[v]
+                rest_atoms -= v * histogram[v]
+                v -= 1
+            rest -= alone
+            alone += crowded[k]
+            if capacity[3] >= 0:
+                for n in range(capacity[3] // share + 1, label_counts.size):
+                    alone += label_counts[n]
+            if alone == 0:
+                continue
+        while v > 0 and histogram[v] == 0:
+            v -= 1
+        least = max(fewest_packs(rest, rest_atoms, capacity), (edges + capacity[2] - 1) // capacity[2] if k == 0 else 0)
+        if alone + least >= best:
+            if k:
+                continue
+            break
+        packs = least_packs(
+            histogram,
+            v,
+            rest,
+            rest_atoms,
+            edges,
+            min(most_edges, capacity[2] // share),
+            label_counts,
+            capacity[3] // share,
+            capacity,
+            max(least, 1),
+            min(rest, best - alone),
+        )
+        best = min(best, alone + packs)
+    return best
+
+
+@part
+def fewest_packs(molecules, atoms, capacity):
+    """No fewer packs have room for these."""
+    return max((atoms + capacity[1] - 1) // capacity[1], (molecules + capacity[0] - 1) // capacity[0])
+
+
+@kernel("i8[:], const i4[:], const i4[:], const i4[:], i8[:], u2[:], u2[:], i8[:], u2[:], u2[:], i8, i8[:], i8, i8, i8[:], i8[:]")
 def cut_windows(
-    order, molecules_of, bonds_of, most_of, hist_ptr, hist_size, hist_count, capacity, least, most, window_end, window_packs
+    order,
+    molecules_of,
+    bonds_of,
+    most_of,
+    hist_ptr,
+    hist_size,
+    hist_count,
+    label_ptr,
+    label_size,
+    label_count,
+    max_labels,
+    capacity,
+    least,
+    most,
+    window_end,
+    window_packs,
 ):
     """Cut blocks in epoch order into windows; see `packing.cut_windows`. Returns the number of windows.
 
@@ -63,6 +186,12 @@ def cut_windows(
     for k in range(hist_size.size):
         max_size = max(max_size, np.int64(hist_size[k]))
     histogram = np.zeros(max_size + 1, np.int64)
+    # what has more labels than fit a pack is left out too, where it is not refused
+    top_labels = np.int64(0)
+    for k in range(label_size.size):
+        top_labels = max(top_labels, min(np.int64(label_size[k]), max_labels, capacity[3]))
+    label_counts = np.zeros(top_labels + 1, np.int64)
+    crowded = np.zeros(len(SHARES), np.int64)
     total = 0
     for b in order:
         total += molecules_of[b]
@@ -77,10 +206,13 @@ def cut_windows(
         for b in order[start * stride : (start + 1) * stride]:
             left += molecules_of[b]
         histogram[:] = 0
+        label_counts[:] = 0
+        crowded[:] = 0
         # whole numbers, not the constant 0, which `count_needed` would be compiled for once more
         largest = np.int64(0)
         in_blocks = 0
         molecules = np.int64(0)
+        atoms = np.int64(0)
         bonds = np.int64(0)
         most_bonds = np.int64(0)
         end_of[start] = -1
@@ -89,19 +221,34 @@ def cut_windows(
                 for k in range(hist_ptr[b], hist_ptr[b + 1]):
                     size = np.int64(hist_size[k])
                     # what is larger than a pack is left out, where it is not refused
-                    if size <= capacity[1]:
+                    if size <= capacity[1] and (capacity[4] < 0 or weigh(size, True) <= capacity[4]):
                         histogram[size] += hist_count[k]
                         molecules += hist_count[k]
+                        atoms += size * hist_count[k]
                         largest = max(largest, size)
+                if capacity[3] >= 0:
+                    for k in range(label_ptr[b], label_ptr[b + 1]):
+                        label_counts[min(np.int64(label_size[k]), top_labels)] += label_count[k]
                 in_blocks += molecules_of[b]
                 bonds += bonds_of[b]
-                most_bonds = max(most_bonds, np.int64(most_of[b]))
+                # if the molecule with most is left out, the next one may be as large as a pack
+                most_bonds = max(most_bonds, min(np.int64(most_of[b]), capacity[2] // 2))
+                for k in range(len(SHARES)):
+                    bound = capacity[2] // SHARES[k] // 2
+                    if most_of[b] > bound:
+                        # more of them would have more bonds than all have
+                        crowded[k] += min(np.int64(molecules_of[b]), bonds_of[b] // (bound + 1))
             if end_of[start] >= 0 and in_blocks > most:
                 break
             # no window is too small, nor what is left for the next
             if in_blocks < left and (in_blocks < least or left - in_blocks < least):
                 continue
-            packs = max(1, count_needed(histogram, largest, molecules, bonds, most_bonds, capacity))
+            if end_of[start] >= 0 and fewest_packs(molecules, atoms, capacity) + fewest[place + 1] >= fewest[start]:
+                continue
+            edges, most_edges = 2 * bonds, 2 * most_bonds
+            packs = count_needed(histogram, largest, molecules, atoms, edges, most_edges, crowded, label_counts, capacity)
+            # a window of which all is left out has one too
+            packs = max(np.int64(1), packs)
             if end_of[start] < 0 or packs + fewest[place + 1] < fewest[start]:
                 end_of[start] = place + 1
                 packs_of[start] = packs
@@ -141,12 +288,13 @@ def deal(sizes, load, lanes):
 
 @kernel("i8[:], i8")
 def count_whole(sizes, num_lanes):
-    """How many items, in full rounds, can be dealt before a lane holds more than its even share of all."""
+    """How many items, in full rounds, can be dealt before a lane holds more than its even share of all, rounded down."""
     load = np.zeros(num_lanes, np.int64)
     total = np.int64(0)
     for k in range(sizes.size):
         total += sizes[k]
-    share = (total + num_lanes - 1) // num_lanes
+    # rounded up, too many lanes might have it
+    share = total // num_lanes
     whole = 0
     for k in range(sizes.size):
         best = 0
@@ -247,75 +395,71 @@ def pack_emptiest(atoms, edges, labels, order, limits, pack_ptr, pack_molecules)
 
 
 @part
-def add_load(load, pack, atoms, edges, labels, i):
-    """Add molecule i to a pack; load[p] is what pack p holds: molecules, atoms, edges, labels."""
-    load[pack, 0] += 1
-    load[pack, 1] += atoms[i]
-    load[pack, 2] += edges[i]
-    if labels.size:
-        load[pack, 3] += labels[i]
+def is_alone(atoms, edges, labels, i, limits, share):
+    """Whether molecule i takes more than 1/share of a pack; for share 1 none counts as such."""
+    if share == 1:
+        return False
+    if atoms[i] * share > limits[1] or edges[i] * share > limits[2]:
+        return True
+    return labels.size > 0 and labels[i] * share > limits[3]
 
 
 @kernel()
-def pack_evenly(atoms, edges, labels, order, limits, pack_ptr, pack_molecules):
-    """As `pack_emptiest`, with the same bound: of the packs no fuller of atoms than the mean so far, the one with most room in
-    edges, graphs and labels; if none has any, the emptiest that has."""
+def pack_dealt(atoms, edges, labels, order, limits, share, folds, pack_ptr, pack_molecules):
+    """The way of packing whose loads are known before: see `kernels.packing.packs`. Arguments and result as `pack_emptiest`.
+
+    Molecules of more than 1/share of a pack get one each. The others are dealt largest first, one to each pack in every round;
+    within a round most edges go to the pack with fewest edges so far. If it `folds`, the first round is dealt by atoms and the
+    last one right after it, the smallest to the largest.
+    """
     num_packs = pack_ptr.size - 1
     by_size = np.empty(order.size, np.int64)
     largest_first(atoms, order, by_size)
-    load = np.zeros((num_packs, 4), np.int64)
-    pack_of = np.empty(order.size, np.int64)
-    max_labels = max(1, limits[3])
-    placed = 0
+    # places in `order`, of those alone first
+    dealt = np.empty(order.size, np.int64)
+    alone = 0
     for k in by_size:
-        i = order[k]
-        best = -1
-        best_score = 0.0
-        best_even = False
-        for p in range(num_packs):
-            if load[p, 1] + atoms[i] > limits[1] or load[p, 2] + edges[i] > limits[2] or load[p, 0] + 1 > limits[0]:
-                continue
-            if labels.size and load[p, 3] + labels[i] > limits[3]:
-                continue
-            even = load[p, 1] * num_packs <= placed
-            if best >= 0 and best_even and not even:
-                continue
-            score = max(load[p, 2] / limits[2], load[p, 0] / limits[0], load[p, 3] / max_labels) if even else float(load[p, 1])
-            if best < 0 or (even and not best_even) or score < best_score:
-                best, best_score, best_even = p, score, even
-        if best < 0:
-            return i
-        add_load(load, best, atoms, edges, labels, i)
-        pack_of[k] = best
-        placed += atoms[i]
-    fill_packs(order, load[:, 0], pack_of, pack_ptr, pack_molecules)
-    return -1
-
-
-@kernel()
-def pack_jointly(atoms, edges, labels, order, limits, pack_ptr, pack_molecules):
-    """As `pack_emptiest`, without its bound: hardest to place first, each to where the fullest dimension stays least full."""
-    num_packs = pack_ptr.size - 1
-    weight = np.empty(order.size, np.float64)
-    for k in range(order.size):
-        i = order[k]
-        heaviest = max(atoms[i] / limits[1], edges[i] / limits[2], 1 / limits[0])
-        weight[k] = -max(heaviest, labels[i] / limits[3]) if labels.size else -heaviest
+        if is_alone(atoms, edges, labels, order[k], limits, share):
+            dealt[alone] = k
+            alone += 1
+    count = alone
+    for k in by_size:
+        if not is_alone(atoms, edges, labels, order[k], limits, share):
+            dealt[count] = k
+            count += 1
+    packs = num_packs - alone
+    if packs < 0 or (packs == 0 and count > alone):
+        return order[dealt[num_packs]]
+    rounds = (count - alone + packs - 1) // packs if packs else 0
+    folds = folds and rounds > 1
     load = np.zeros((num_packs, 4), np.int64)
     pack_of = np.empty(order.size, np.int64)
-    for k in np.argsort(weight, kind="mergesort"):
-        i = order[k]
-        best = -1
-        least = np.inf
-        for p in range(num_packs):
-            fullest = max((load[p, 1] + atoms[i]) / limits[1], (load[p, 2] + edges[i]) / limits[2], (load[p, 0] + 1) / limits[0])
+    # before the first round are those alone
+    for turn in range(-1, rounds):
+        start = alone + turn * packs
+        if folds and turn > 0:
+            start = alone + (rounds - 1 if turn == 1 else turn - 1) * packs
+        members = dealt[:alone] if turn < 0 else dealt[start : min(count, start + packs)]
+        if turn < 0:
+            for j, k in enumerate(members):
+                pack_of[k] = j
+        elif folds and turn < 2:
+            for j, k in enumerate(members):
+                pack_of[k] = alone + (packs - 1 - j if turn else j)
+        else:
+            fewest = np.argsort(load[alone:, 2], kind="mergesort")
+            for j, n in enumerate(np.argsort(-edges[order[members]], kind="mergesort")):
+                pack_of[members[n]] = alone + fewest[j]
+        for k in members:
+            p, i = pack_of[k], order[k]
+            load[p, 0] += 1
+            load[p, 1] += atoms[i]
+            load[p, 2] += edges[i]
             if labels.size:
-                fullest = max(fullest, (load[p, 3] + labels[i]) / limits[3])
-            if fullest <= 1.0 and fullest < least:
-                best, least = p, fullest
-        if best < 0:
-            return i
-        add_load(load, best, atoms, edges, labels, i)
-        pack_of[k] = best
-    fill_packs(order, load[:, 0], pack_of, pack_ptr, pack_molecules)
+                load[p, 3] += labels[i]
+            if load[p, 0] > limits[0] or load[p, 1] > limits[1] or load[p, 2] > limits[2]:
+                return i
+            if labels.size and load[p, 3] > limits[3]:
+                return i
+    fill_packs(order, load[:, 0].copy(), pack_of, pack_ptr, pack_molecules)
     return -1

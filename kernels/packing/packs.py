@@ -1,16 +1,26 @@
-"""Packing: how many packs a window needs, from size counts alone, and which molecule goes into which.
+"""Packing: how many packs a window needs, from the index alone, and which molecule goes into which.
 
-The invariant everything rests on: the number of packs is a function of the counts of molecule sizes, so it is known from the
-index before a byte of payload is read; and the packing then succeeds with exactly that number.
+The invariant everything rests on: the number of packs P is a function of counts in the index, so it is known before a byte of
+payload is read; and packing then succeeds with exactly that number, whatever the molecules are and in every dimension.
 
-Why it does (list scheduling, Graham 1969): molecules are placed largest first, each into the emptiest pack, whose load does not
-exceed the mean load so far. A pack's load after receiving a molecule of v atoms is then at most (S_v - v) / P + v, where S_v is
-the sum of all molecules of v atoms and more. `num_packs` is the least P for which this stays within the budget at every v, or is
-the number of molecules of v atoms and more (then each finds an empty pack). Edges and graphs have room to spare by choice of the
-budget; P also leaves, in each of them, room for one largest molecule (at most an eighth of a pack) above the mean, and is raised
-by two and a sixteenth where a molecule takes more than an eighth of a pack. That part is measured, not proven; where edges,
-graphs, labels or pairs are in the way, two slower ways of packing are tried: of the packs below the mean the one with most room
-in these; and all dimensions at once.
+Two ways of packing are tried. The fast one, each molecule into the emptiest pack (list scheduling, Graham 1969), nearly always
+does. The other one is proven, and P is planned from its proof:
+
+    sort by atoms     | 41 40 38 | 31 30 30 | 28 28 27 | 25 22 |      rounds of P molecules, the last one with fewer
+    a round           one molecule to each pack, most edges to the pack with fewest edges so far
+
+- Graphs: a pack has at most R = ceil(N / P).
+- Atoms, and pairs of atoms, which grow with them: at most the sum over rounds of the largest molecule, exact from the histogram.
+- Edges: if loads x <= y get items a >= b, then y + b - (x + a) is at most y - x and at least b - a. So two loads never differ by
+  more than two molecules can, D edges, and no load exceeds the mean by more than D (P - 1) / P. Nor do R molecules have more than
+  R times the most of one.
+- Labels: at most those of the R molecules with most labels, from the histogram of their counts.
+
+Two variants have bounds of their own, and P is the least number for which one of all is within the budget everywhere. The last
+round may be dealt together with the first, the smallest to the largest: both count as one whose atoms are exact from the
+histogram, and D doubles. Molecules of more than 1/2, 1/4, 1/8 or 1/16 of a pack may have a pack of their own, and the bounds hold
+for the others (the index does not know how many have many edges, but no more can have n than there are n in all edges).
+Molecules taken away or packs added make none of the bounds larger. With as many packs as molecules each has its own.
 """
 
 from typing import NamedTuple
@@ -45,16 +55,15 @@ class PackingError(ValueError):
 
 
 def num_packs(sizes: np.ndarray, bonds: np.ndarray, *, capacity: Capacity) -> int:
-    """Packs that molecules with these atom and bond counts are planned into."""
+    """Packs that molecules with these atom and bond counts are planned into; labels, if the capacity limits them, are none."""
     if len(sizes) == 0:
         return 0
-    histogram, bonds = np.bincount(np.asarray(sizes, np.int64)), np.asarray(bonds, np.int64)
-    total, most = int(bonds.sum()), int(bonds.max())
-    return int(_packs.needed_packs(histogram, histogram.size - 1, len(sizes), total, most, _limits(capacity)))
-
-
-def _limits(capacity: Capacity) -> np.ndarray:
-    return np.array([capacity.graphs, capacity.atoms, capacity.edges], np.int64)
+    bonds = np.asarray(bonds, np.int64)
+    values, counts = np.unique(sizes, return_counts=True)
+    number, total, most = (np.array([n], np.int32) for n in (len(sizes), bonds.sum(), bonds.max()))
+    histogram = (np.array([0, len(values)], np.int64), values.astype(np.uint16), counts.astype(np.int32))
+    _, packs = cut_windows(np.zeros(1, np.int64), number, total, most, histogram, capacity=capacity, window_molecules=1)
+    return int(packs[0])
 
 
 def cut_windows(
@@ -66,24 +75,33 @@ def cut_windows(
     *,
     capacity: Capacity,
     window_molecules: int,
+    labels: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
+    max_labels: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cut blocks in epoch order into windows of `window_molecules` to WIDEST times as many, so that all take fewest packs.
 
     `order`: blocks in epoch order (K); `molecules`, `bonds`, `max_bonds`: of each block, the last of its one molecule with most
-    (num_blocks); `histogram`: (ptr, size, count), how many molecules of which size block b has at ptr[b]:ptr[b + 1]. Molecules
-    of more than `capacity.atoms` atoms are not counted: they are left out. Of cuts that take equally many packs it is that with
-    the earliest ends. A window is larger where its last block, or a remainder smaller than `window_molecules`, makes it so. Where
-    a window is of many blocks, it ends at every 64th part of its least size, or so. Every window has a pack.
+    (num_blocks); `histogram`: (ptr, size, count), how many molecules of which size block b has at ptr[b]:ptr[b + 1];
+    `labels`: the same for numbers of graph-level labels above 0, where the capacity limits these, of which at most
+    `max_labels` of a molecule are listed. Molecules of more atoms or pairs than a pack are not counted: they are left out. Of
+    cuts that take equally many packs it is that with the earliest ends. A window is larger where its last block, or a
+    remainder smaller than `window_molecules`, makes it so. Where a window is of many blocks, it ends at every 64th part of
+    its least size, or so. Every window has a pack.
     Returns (window_ptr (W + 1) into `order`, packs of each window (W)), both int64.
     """
     window_end, window_packs = np.empty(order.size, np.int64), np.empty(order.size, np.int64)
+    if labels is None:
+        labels = np.zeros(len(molecules) + 1, np.int64), np.empty(0, np.uint16), np.empty(0, np.uint16)
+    limits = [-1 if limit is None else limit for limit in capacity]
     count = _packs.cut_windows(
         np.ascontiguousarray(order, np.int64),
         molecules,
         bonds,
         max_bonds,
         *histogram,
-        _limits(capacity),
+        *labels,
+        max_labels,
+        np.array(limits, np.int64),
         window_molecules,
         WIDEST * window_molecules,
         window_end,
@@ -155,17 +173,16 @@ def pack_molecules(
     if not num_packs:
         left = int(order[0]) if order.size else -1
     else:
-        for pack in (_packs.pack_emptiest, _packs.pack_evenly, _packs.pack_jointly):
-            left = pack(*arguments)
-            if left < 0:
-                break
+        left = _packs.pack_emptiest(*arguments)
+        ways = ((share, folds) for share in _packs.SHARES for folds in (False, True))
+        while left >= 0 and (way := next(ways, None)):
+            left = _packs.pack_dealt(*arguments[:5], *way, pack_ptr, molecules)
     if left >= 0:
         in_all = f", {limit} {spare}" if spare else ""
         with_spare = f", {counts[left]} {spare}" if spare else ""
         raise PackingError(
             f"a molecule of {sizes[left]} atoms and {edges[left]} directed edges{with_spare} "
             f"finds no room in {num_packs} packs of "
-            f"{capacity.graphs} graphs, {capacity.atoms} atoms, {capacity.edges} edges{in_all}: raise the budget of "
-            f"edges{f', {spare}' if spare else ''} or graphs"
+            f"{capacity.graphs} graphs, {capacity.atoms} atoms, {capacity.edges} edges{in_all}"
         )
     return pack_ptr, molecules

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from molstream.shards.columns import computed_groups
 from molstream.shards.errors import InputError
+from molstream.shards.format.reader import MAX_BLOCK_MOLECULES
 from molstream.shards.inputs.datasets import TableSpec
 from molstream.shards.splits.rules import BY_TABLE, RULES, SplitFractions
 from molstream.shards.tasks import LEVELS, Level
@@ -25,6 +26,10 @@ def parse_label_dtypes(texts: list[str]) -> dict[str, Any]:
             )
         fields[f"{level}_labels"] = dtype
     return fields
+
+
+MAX_WORKERS = 65_536
+"""Of one build; each is a process."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,8 +74,9 @@ class BuildOptions:
         if len(self.tables) > 1 and not self.join:
             raise InputError(f"{len(self.tables)} tables: expected one, or to be told what to join them by")
         self._check_splits()
-        if self.block_molecules < 0 or self.shard_molecules < 1:
-            raise InputError("block_molecules must not be negative and shard_molecules at least 1")
+        for name, least in (("block_molecules", 0), ("shard_molecules", 1)):
+            if not least <= getattr(self, name) <= MAX_BLOCK_MOLECULES:
+                raise InputError(f"{name} {getattr(self, name)}: expected at least {least} and at most {MAX_BLOCK_MOLECULES:,}")
         for level in LEVELS:
             if getattr(self, f"{level}_labels") not in LABEL_DTYPES:
                 raise InputError(
@@ -124,8 +130,8 @@ class WorkOptions:
     def __post_init__(self) -> None:
         if self.engine not in ("local", "ray"):
             raise InputError(f"engine {self.engine!r}: expected local or ray")
-        if self.workers < (self.engine == "local"):
-            raise InputError(f"workers {self.workers}: expected at least 1")
+        if not (self.engine == "local") <= self.workers <= MAX_WORKERS:
+            raise InputError(f"workers {self.workers}: expected at least 1 and at most {MAX_WORKERS:,}")
         if self.ray_address is not None and self.engine != "ray":
             raise InputError("a Ray address is of no use without the engine ray")
         if not 0 <= self.max_reject_fraction <= 1:

@@ -17,6 +17,8 @@ ZSTD_VERSION: tuple[int, ...] = zstandard.ZSTD_VERSION
 MIN_ZSTD_BLOCK = 2048
 """Bytes between two cuts, at least: shorter blocks cost more time to read than they save space."""
 MAX_MEMBER_BYTES = 2**31
+MIN_ZSTD_BLOCK_BYTES, MAX_ZSTD_BLOCK = 4, 1 << 17
+"""A block of a zstd frame is a header of 3 bytes and at least one more, and becomes at most 128 KiB (RFC 8878, 3.1.1.2)."""
 _HEADER = struct.Struct("<4sHH")
 _ENTRY = struct.Struct("<16s2sB5xQ")
 DTYPES: dict[str, Any] = {"u1": np.uint8, "u2": np.uint16, "u4": np.uint32, "u8": np.uint64, "f2": np.float16, "f4": np.float32}
@@ -105,11 +107,13 @@ def compress(content: bytes, *, level: int = ZSTD_LEVEL) -> bytes:
 
 
 def decompress(data: bytes) -> bytes:
-    """Inverse of `compress`; zstd verifies its checksum. Raises FormatError."""
+    """Inverse of `compress`; zstd verifies its checksum. Raises FormatError, before memory is taken for what cannot be in it."""
     try:
-        size = zstandard.frame_content_size(data)
+        size, most = zstandard.frame_content_size(data), len(data) // MIN_ZSTD_BLOCK_BYTES * MAX_ZSTD_BLOCK
         if not 0 <= size <= MAX_MEMBER_BYTES:
             raise FormatError(f"zstd frame announces {size} bytes, allowed are 0 to {MAX_MEMBER_BYTES}")
+        if size > most:
+            raise FormatError(f"zstd frame of {len(data):,} bytes announces {size:,}, of which it has room for {most:,}")
         return zstandard.ZstdDecompressor().decompress(data)
     except zstandard.ZstdError as error:
         raise FormatError(f"not a zstd frame: {error}") from error

@@ -63,7 +63,8 @@ modulo 256. `eigenvectors` are int8.
 History: draft 1, 2026-11: first. Draft 2, 2026-11: structure as tokens; labels as f2, tables and differences; zstd blocks
 cut; encodings. Draft 3, 2026-11: labels of bonds and pairs; identifiers; no members without tasks. Draft 4, 2026-11: shards as
 before; in the index max_graph_labels and its molecule, row groups of 16,384 rows, checksums of pages. Draft 5, 2026-12: arrays
-of encodings are named as columns; the manifest is a sealed document like all our JSON (`shards.store.documents`).
+of encodings are named as columns; the manifest is a sealed document like all our JSON (`shards.store.documents`); in the index
+labels_size and labels_count.
 """
 
 from collections.abc import Mapping

@@ -2,8 +2,9 @@
 
 Columns: split, shard, block; num_molecules, num_atoms, num_bonds; max_atoms, max_bonds, max_graph_labels (labels at graph level
 that are not NaN), the most of any one molecule, and the ids of the first such molecules; counts of molecule sizes
-(histogram_size, histogram_count); {group}_offset, {group}_bytes, {group}_crc32 of each member, compressed, in its shard;
-content_sha256 of the decoded members. A row group has 16,384 rows, the last one fewer; pages have checksums.
+(histogram_size, histogram_count) and of numbers of graph-level labels above 0 (labels_size, labels_count); {group}_offset,
+{group}_bytes, {group}_crc32 of each member, compressed, in its shard; content_sha256 of the decoded members. A row group has
+16,384 rows, the last one fewer; pages have checksums.
 
 A billion molecules are a quarter of a million rows, of which most callers want a few columns. So opening an index hashes the file
 and reads its footer, and a column is read when it is first asked for. The price: the file must stay, as it is.
@@ -44,7 +45,11 @@ _COUNTS = {
     "max_graph_labels": pa.int32(),
     "max_graph_labels_id": pa.uint64(),
 }
-_HISTOGRAM = {"histogram_size": pa.uint16(), "histogram_count": pa.int32()}
+_HISTOGRAMS = {
+    "histogram": {"histogram_size": pa.uint16(), "histogram_count": pa.int32()},
+    "labels": {"labels_size": pa.int32(), "labels_count": pa.int32()},
+}
+_LISTS = {name: dtype for columns in _HISTOGRAMS.values() for name, dtype in columns.items()}
 _MEMBER = {"offset": pa.int64(), "bytes": pa.int64(), "crc32": pa.uint32()}
 
 
@@ -54,7 +59,7 @@ def schema_of(groups: Iterable[str]) -> pa.Schema:
         [
             ("split", pa.dictionary(pa.int16(), pa.string())),
             *_COUNTS.items(),
-            *((name, pa.list_(dtype)) for name, dtype in _HISTOGRAM.items()),
+            *((name, pa.list_(dtype)) for name, dtype in _LISTS.items()),
             *((f"{group}_{field}", dtype) for group in groups for field, dtype in _MEMBER.items()),
             ("content_sha256", pa.binary(32)),
         ]
@@ -70,6 +75,7 @@ def describe_block(molecules: Molecules) -> dict:
         labels = np.count_nonzero(~np.isnan(molecules.graph_labels), axis=1)
     largest, densest, fullest = int(sizes.argmax()), int(bonds.argmax()), int(labels.argmax())
     values, counts = np.unique(sizes, return_counts=True)
+    label_values, label_counts = np.unique(labels[labels > 0], return_counts=True)
     return {
         "num_molecules": len(molecules),
         "num_atoms": int(sizes.sum()),
@@ -82,6 +88,8 @@ def describe_block(molecules: Molecules) -> dict:
         "max_graph_labels_id": int(molecules.ids[fullest]),
         "histogram_size": values.tolist(),
         "histogram_count": counts.tolist(),
+        "labels_size": label_values.tolist(),
+        "labels_count": label_counts.tolist(),
     }
 
 
@@ -117,7 +125,7 @@ def write_index(sink: Sink | io.BytesIO, groups: Iterable[str], tables: Iterable
     schema = schema_of(groups)
     options: dict = {"write_statistics": False, "write_page_checksum": True}
     # most of the other columns hardly repeat a number
-    options["use_dictionary"] = ["split", *(f"{name}.list.element" for name in _HISTOGRAM)]
+    options["use_dictionary"] = ["split", *(f"{name}.list.element" for name in _LISTS)]
     with parquet_writer(sink, schema, **options) as writer:
         waiting: list[pa.Table] = []
         for table in tables:
@@ -244,22 +252,30 @@ class IndexColumns(Mapping[str, np.ndarray]):
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """How many molecules of which size each of K blocks has."""
+    """How many molecules of which size, or with how many labels, each of K blocks has."""
 
     ptr: np.ndarray
     """int64 (K + 1)."""
     size: np.ndarray
-    """uint16: sizes that occur in block b at ptr[b]:ptr[b + 1]."""
+    """Sizes, or numbers of labels, that occur in block b at ptr[b]:ptr[b + 1]: uint16, or int32 where that is too narrow."""
     count: np.ndarray
     """How many molecules have that size: uint16, or int32 where that is too narrow."""
 
+    def num_atoms(self) -> np.ndarray:
+        """Atoms in each block: int64 (K)."""
+        return self._sum(lambda sizes: sizes)
+
     def num_pairs(self) -> np.ndarray:
-        """Pairs of atoms i <= j of one molecule in each block: int64 (K). Wide integers are made a part at a time."""
+        """Pairs of atoms i <= j of one molecule in each block: int64 (K)."""
+        return self._sum(pair_counts)
+
+    def _sum(self, weigh: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        # wide integers are made a part at a time
         out, step = np.empty(len(self.ptr) - 1, np.int64), 4096
         for first in range(0, len(out), step):
             ptr = self.ptr[first : first + step + 1]
             sizes = self.size[ptr[0] : ptr[-1]].astype(np.int64)
-            out[first : first + step] = np.diff(offsets(pair_counts(sizes) * self.count[ptr[0] : ptr[-1]])[ptr - ptr[0]])
+            out[first : first + step] = np.diff(offsets(weigh(sizes) * self.count[ptr[0] : ptr[-1]])[ptr - ptr[0]])
         return out
 
 
@@ -340,7 +356,14 @@ class Index:
 
     def histogram(self) -> Histogram:
         """Counts of molecule sizes. Read at each call and not kept: larger than all the rest, and planning needs them once."""
-        names, file = tuple(_HISTOGRAM), self._file
+        return self._read_histogram("histogram")
+
+    def label_histogram(self) -> Histogram:
+        """Counts of molecules by their number of graph-level labels, those without any left out; read as the other."""
+        return self._read_histogram("labels")
+
+    def _read_histogram(self, kind: str) -> Histogram:
+        names, file = tuple(_HISTOGRAMS[kind]), self._file
         capacity = file.num_values(names[0])
         try:
             size, count = np.empty(capacity, np.uint16), np.empty(capacity, np.uint16)
@@ -355,6 +378,8 @@ class Index:
             sizes, counts = (file.numbers(name, column.flatten()) for name, column in zip(names, columns, strict=True))
             end = at + len(sizes)
             file.require(end <= capacity, names[0], f"has more numbers than the footer says, {capacity}")
+            if sizes.max(initial=0) > np.iinfo(size.dtype).max:
+                size = size.astype(np.int32)
             if counts.max(initial=0) > np.iinfo(count.dtype).max:
                 count = count.astype(np.int32)
             size[at:end], count[at:end], at = sizes, counts, end

@@ -4,11 +4,11 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from molstream.shards.format.block import FORMAT_VERSION
 from molstream.shards.format.statistics import LabelMoments, ValueCounts
-from molstream.shards.schema import Feature
+from molstream.shards.schema import BOND_TYPES, SYMBOLS, Feature
 from molstream.shards.store.documents import Document
 from molstream.shards.store.fields import Count
 from molstream.shards.tasks import Task, TaskSet
@@ -123,9 +123,53 @@ class Manifest(Document):
     provenance: dict
     """Inputs (name, size, SHA-256, rows), options and versions of what decided the bytes."""
 
+    def __post_init__(self) -> None:
+        """What types do not say. Raises ValueError, naming the field."""
+        names = {task.name for task in self.tasks}
+        for field, known in (("statistics", self.statistics), ("labels", self.labels)):
+            if {*known} != names:
+                other = sorted({*known} ^ names)[0]
+                raise ValueError(
+                    f"field {field}: of {len(known)} tasks, expected of the {len(names)} tasks; {other} is in one only"
+                )
+        for task_set in self.task_sets:
+            if unknown := [name for name in task_set.tasks if name not in names]:
+                raise ValueError(f"field task_sets: {task_set.name} names {unknown[0]}, which is none of tasks")
+        for name, histogram in self.histograms.items():
+            expected = {
+                "elements": lambda key: key in {str(number) for number in range(len(SYMBOLS))},
+                "bond_types": lambda key: key in BOND_TYPES,
+            }.get(name, str.isdecimal)
+            if unknown := [key for key in histogram if not expected(key)]:
+                raise ValueError(f"field histograms: {name} counts {unknown[0]!r}")
+        _check_provenance(self.provenance)
+
     def tasks_of(self, level: str) -> tuple[Task, ...]:
         """Tasks of one level, in the order of the label columns."""
         return tuple(task for task in self.tasks if task.level == level)
+
+
+def _check_provenance(provenance: dict) -> None:
+    """What readers rely on; the rest is for people. Raises ValueError, naming the field."""
+
+    def get(where: str, value: Any, name: str, kind: type) -> Any:
+        found = value.get(name) if isinstance(value, dict) else None
+        if type(found) is not kind:
+            raise ValueError(f"field {where}.{name} is {found!r}, expected {kind.__name__}")
+        return found
+
+    tables = get("provenance.options", get("provenance", provenance, "options", dict), "tables", list)
+    for k, table in enumerate(tables):
+        for name in ("name", "dataset"):
+            get(f"provenance.options.tables[{k}]", table, name, str)
+    get("provenance.splits", get("provenance", provenance, "splits", dict), "rule", str)
+    for k, file in enumerate(get("provenance", provenance, "inputs", list)):
+        where = f"provenance.inputs[{k}]"
+        get(where, file, "name", str)
+        if get(where, file, "rows", int) < 0:
+            raise ValueError(f"field {where}.rows is {file['rows']}, expected at least 0")
+        if not 0 <= get(where, file, "table", int) < len(tables):
+            raise ValueError(f"field {where}.table is {file['table']}, expected one of the {len(tables)} tables")
 
 
 def fingerprint(

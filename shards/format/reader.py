@@ -23,6 +23,8 @@ from molstream.shards.molecules import Molecules
 from molstream.shards.store.reading import Folder, Store
 from molstream.shards.tasks import LEVELS, Level
 
+MAX_BLOCK_MOLECULES = 1 << 24
+"""A block is decoded as a whole. The build writes none that is larger."""
 MAX_GAP = 64 * 1024
 """Bytes of unwanted members that are read through rather than skipped by a second read."""
 
@@ -33,7 +35,7 @@ class ShardSet:
     def __init__(self, path: str | os.PathLike):
         """Open the folder. Raises InputError when there is none, FormatError when it is incomplete, damaged or newer.
 
-        Reads the manifest, and of the index its hash and footer; see `shards.format.index`.
+        Reads the manifest, and of the index its hash, its footer and the counts that both give; see `shards.format.index`.
         """
         self.path = Path(path)
         self.store: Store = Folder(self.path)
@@ -52,6 +54,40 @@ class ShardSet:
                 f"{self.path}: the index lists the column groups {', '.join(self.index.groups)}, the manifest "
                 f"{', '.join(self.groups)}; restore both or build again"
             )
+        self._check_counts()
+
+    def _check_counts(self) -> None:
+        """Refuse an index that counts other blocks, molecules, atoms or bonds of a split than the manifest, or blocks of nothing.
+        Raises FormatError."""
+        codes, names, counts = self.index.split_codes, self.index.split_names, self.index.counts
+        both = "restore both or build again"
+        if unlike := sorted({*names} ^ {*self.manifest.splits}):
+            raise FormatError(
+                f"{self.path}: the index has blocks of splits {', '.join(names) or 'none'}, the manifest of "
+                f"{', '.join(self.manifest.splits) or 'none'}: they differ in {unlike[0]}; {both}"
+            )
+        if not len(self.index):
+            raise FormatError(f"{self.path}: index and manifest are those of a set without molecules; {both}")
+        found = {"blocks": np.bincount(codes, minlength=len(names))} | {
+            what: np.bincount(codes, counts[f"num_{what}"], len(names)).astype(np.int64)
+            for what in ("molecules", "atoms", "bonds")
+        }
+        for code, split in enumerate(names):
+            for what, numbers in found.items():
+                said = self.manifest.splits[split].get(what)
+                if said != numbers[code]:
+                    raise FormatError(
+                        f"{self.path}: the index has {numbers[code]:,} {what} in split {split}, the manifest "
+                        f"{'none' if said is None else f'{said:,}'}; {both}"
+                    )
+        if (most := int(counts["num_molecules"].max())) > MAX_BLOCK_MOLECULES:
+            raise FormatError(f"{self.path}: a block of {most:,} molecules, expected at most {MAX_BLOCK_MOLECULES:,}; {both}")
+        for small, large in (("num_molecules", None), ("num_atoms", "num_molecules"), ("num_atoms", "max_atoms")):
+            wrong = counts[small] < (1 if large is None else counts[large])
+            if wrong.any():
+                block = int(wrong.argmax())
+                least = 1 if large is None else f"at least its {large}, {counts[large][block]}"
+                raise FormatError(f"{self.locate(block)}: {small} is {counts[small][block]}, expected {least}; {both}")
 
     def __reduce__(self) -> tuple:
         # another process opens it anew

@@ -4,8 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import groupby
 
-import numpy as np
-
 from molstream.shards.errors import ShardError
 from molstream.shards.format import index
 from molstream.shards.format.archive import TAR_BLOCK, TAR_END, member_name, tar_header
@@ -50,13 +48,13 @@ class _Verifier:
     def __init__(self, shard_set: ShardSet):
         self.shard_set, self.report = shard_set, Report()
         # every column of the index before any block: a damaged one is one message, not one a block
-        self.histogram, self.hashes = shard_set.index.histogram(), shard_set.index.content_sha256
+        self.histograms_of = {"histogram": shard_set.index.histogram(), "labels": shard_set.index.label_histogram()}
+        self.hashes = shard_set.index.content_sha256
         list(shard_set.index.counts.values()), list(shard_set.index.members.values())
         self.num_tasks = {level: len(shard_set.manifest.tasks_of(level)) for level in LEVELS}
         self.histograms: dict[str, dict[str, int]] = {}
         self.moments = {split: LabelMoments.empty(len(shard_set.manifest.tasks)) for split in shard_set.manifest.splits}
         self.values = ValueCounts(len(shard_set.manifest.tasks))
-        self.totals = {split: np.zeros(4, np.int64) for split in shard_set.manifest.splits}
 
     def check_archive(self, blocks: list[int]) -> None:
         """The file is the members the index lists, under the headers we write, and nothing else."""
@@ -98,11 +96,11 @@ class _Verifier:
             return
         if index.hash_contents(contents) != self.hashes[block].tobytes():
             self._problem(f"{shard_set.locate(block)}: content differs from its hash in the index")
-        row, where = index.describe_block(molecules), slice(*self.histogram.ptr[block : block + 2])
-        stored = {name: shard_set.index.counts[name][block] for name in row if name in shard_set.index.counts} | {
-            "histogram_size": self.histogram.size[where].tolist(),
-            "histogram_count": self.histogram.count[where].tolist(),
-        }
+        row = index.describe_block(molecules)
+        stored = {name: shard_set.index.counts[name][block] for name in row if name in shard_set.index.counts}
+        for kind, histogram in self.histograms_of.items():
+            where = slice(*histogram.ptr[block : block + 2])
+            stored |= {f"{kind}_size": histogram.size[where].tolist(), f"{kind}_count": histogram.count[where].tolist()}
         for name, value in row.items():
             if stored[name] != value:
                 self._problem(f"{shard_set.locate(block)}: {name} is {value}, the index says {stored[name]}")
@@ -110,13 +108,12 @@ class _Verifier:
         if split == "train":
             is_number = [task.kind == "regression" for task in shard_set.manifest.tasks]
             self.values.merge(ValueCounts.of(molecules, self.num_tasks, is_number))
-        self.totals[split] += [1, len(molecules), molecules.atom_ptr[-1], molecules.bond_ptr[-1]]
         self.histograms = merge_histograms([self.histograms, count_structure(molecules)])
         self.report.blocks += 1
         self.report.molecules += len(molecules)
 
     def check_manifest(self) -> None:
-        """Totals, label counts, statistics, fingerprint and the list of rejected rows."""
+        """Label counts, statistics, fingerprint and the list of rejected rows."""
         manifest = self.shard_set.manifest
         beside = {REJECTS: manifest.rejects_sha256} | ({MAPPING: manifest.join.mapping_sha256} if manifest.join else {})
         for name, digest in beside.items():
@@ -128,12 +125,6 @@ class _Verifier:
                 self._problem(str(error))
         if manifest.histograms != self.histograms:
             self._problem("manifest.json: histograms of atoms, bonds, elements or bond types are not those of the shards")
-        for split, totals in self.totals.items():
-            for name, value in zip(("blocks", "molecules", "atoms", "bonds"), totals, strict=True):
-                if manifest.splits[split][name] != value:
-                    self._problem(
-                        f"manifest.json: {manifest.splits[split][name]} {name} in split {split}, the shards hold {value}"
-                    )
         for t, task in enumerate(manifest.tasks):
             for split, moments in self.moments.items():
                 if manifest.labels[task.name][split] != moments.count[t]:

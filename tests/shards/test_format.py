@@ -572,3 +572,16 @@ def test_the_bytes_of_a_tar_header_do_not_depend_on_the_version_of_tarfile():
     rest = (b"0" + bytes(100) + b"ustar\x0000").ljust(356, b"\0")
     checksum = b"%06o\0 " % sum(name + owner + size + time + b" " * 8 + rest)
     assert tar_header("train-00000-0000.ids.zst", 0o1234) == name + owner + size + time + checksum + rest
+
+
+def test_a_frame_that_announces_more_than_it_can_hold_is_refused_before_memory_is_taken(monkeypatch):
+    def frame(size: int) -> bytes:
+        # magic, a descriptor with 8 bytes of content size in a single segment, then a last block without content
+        return bytes.fromhex("28b52ffd") + b"\xe0" + size.to_bytes(8, "little") + bytes.fromhex("010000")
+
+    assert decompress(compress(bytes(10**6))) == bytes(10**6)
+    monkeypatch.setattr(zstandard, "ZstdDecompressor", lambda: pytest.fail("decompressed"))
+    with pytest.raises(FormatError, match="zstd frame of 16 bytes announces 2,147,483,648, of which it has room for 524,288"):
+        decompress(frame(2**31))
+    with pytest.raises(FormatError, match=f"announces {2**40} bytes, allowed are 0 to"):
+        decompress(frame(2**40))

@@ -45,6 +45,8 @@ def a_row(block: int, groups: tuple[str, ...] = SOME) -> dict:
         "max_graph_labels_id": 2**64 - 1 - block,
         "histogram_size": [8, 12],
         "histogram_count": [1, 2],
+        "labels_size": [62],
+        "labels_count": [3],
         **{f"{g}_{f}": v for g in groups for f, v in (("offset", 512 + block), ("bytes", 2**33), ("crc32", 2**32 - 1))},
         "content_sha256": bytes([block % 256]) * 32,
     }
@@ -73,9 +75,9 @@ def random_table(num_blocks: int, *, seed: int = 0, splits: tuple[str, ...] = ("
 
 def columns_of(found: Index) -> dict[str, list]:
     """Everything an index says, as a naive reader of its file would say it."""
-    histogram = found.histogram()
     lists = {
-        f"histogram_{field}": [getattr(histogram, field)[a:b].tolist() for a, b in pairwise(histogram.ptr)]
+        f"{kind}_{field}": [getattr(histogram, field)[a:b].tolist() for a, b in pairwise(histogram.ptr)]
+        for kind, histogram in (("histogram", found.histogram()), ("labels", found.label_histogram()))
         for field in ("size", "count")
     }
     return {
@@ -102,6 +104,8 @@ def read(found: Index, name: str):
     """One column, however it is asked for."""
     if name.startswith("histogram"):
         return found.histogram()
+    if name.startswith("labels"):
+        return found.label_histogram()
     if name == "split":
         return found.split_codes
     if name == "content_sha256":
@@ -135,6 +139,8 @@ def test_rows_come_back_as_they_were():
     assert histogram.size.tolist() == [8, 12, 8, 12]
     assert histogram.count.tolist() == [1, 2, 1, 2]
     assert [a.dtype for a in (histogram.ptr, histogram.size, histogram.count)] == [np.int64, np.uint16, np.uint16]
+    labels = found.label_histogram()
+    assert (labels.ptr.tolist(), labels.size.tolist(), labels.count.tolist()) == ([0, 1, 2, 3], [62] * 3, [3] * 3)
     assert found.members["smiles_offset"].tolist() == [512, 513, 514]
     assert found.members["sizes_bytes"].tolist() == [2**33] * 3
     assert found.members["ids_crc32"].tolist() == [2**32 - 1] * 3
@@ -217,7 +223,9 @@ def test_a_block_is_described_by_its_molecules(sample_set):
         assert row["max_graph_labels_id"] == block.ids[labels.index(max(labels))]
         histogram = dict(zip(row["histogram_size"], row["histogram_count"], strict=True))
         assert histogram == {n: sizes.count(n) for n in set(sizes)}
-        assert all(sample_set.index.counts[k][number] == v for k, v in row.items() if not k.startswith("histogram"))
+        counted = dict(zip(row["labels_size"], row["labels_count"], strict=True))
+        assert counted == {n: labels.count(n) for n in {*labels} - {0}}
+        assert all(sample_set.index.counts[k][number] == v for k, v in row.items() if not k.startswith(("histogram", "labels")))
 
 
 @pytest.mark.parametrize(
@@ -261,16 +269,17 @@ def two_groups() -> bytes:
 def test_a_column_is_read_without_the_bytes_of_any_other(two_groups, tmp_path, name):
     data = two_groups
     whole, damaged = Index.parse(data), bytearray(data)
-    wanted = ("histogram_size", "histogram_count") if name.startswith("histogram") else (name,)
+    kind = name.partition("_")[0]
+    wanted = (f"{kind}_size", f"{kind}_count") if kind in ("histogram", "labels") else (name,)
     for other, places in chunks_of(data).items():
         for where in places:
             if other not in wanted:
                 damaged[where] = bytes(where.stop - where.start)
     found = write(tmp_path / "index.parquet", bytes(damaged))
     assert len(found) == len(whole)
-    if name.startswith("histogram"):
+    if kind in ("histogram", "labels"):
         for field in ("ptr", "size", "count"):
-            assert np.array_equal(getattr(found.histogram(), field), getattr(whole.histogram(), field))
+            assert np.array_equal(getattr(read(found, name), field), getattr(read(whole, name), field))
     else:
         assert np.array_equal(read(found, name), read(whole, name))
     for other in set(index.schema_of(SOME).names) - set(wanted):

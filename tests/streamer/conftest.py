@@ -58,25 +58,35 @@ def random_molecules(num: int, *, seed: int, largest: int = 30) -> Molecules:
 
 
 def write_set(
-    folder: Path, molecules: Molecules, *, block: int, blocks_per_shard: int = 4, tasks: tuple[Task, ...] = TASKS
+    folder: Path,
+    molecules: Molecules,
+    *,
+    block: int,
+    blocks_per_shard: int = 4,
+    tasks: tuple[Task, ...] = TASKS,
+    num_val: int = 0,
 ) -> ShardSet:
-    """Write `molecules` as the train split of a shard set; encodings that they have are stored."""
+    """Write `molecules` as the train split of a shard set, the last `num_val` as split val; encodings they have are stored."""
     folder.mkdir()
-    parts = [molecules.take(np.arange(i, min(i + block, len(molecules)))) for i in range(0, len(molecules), block)]
-    rows = []
-    for number, i in enumerate(range(0, len(parts), blocks_per_shard)):
-        rows += write_shard(folder, "train", number, parts[i : i + blocks_per_shard], label_dtypes=LABEL_DTYPES)[0]
+    num_train = len(molecules) - num_val
+    rows, totals, labels = [], {}, {}
+    for split, first, last in (("train", 0, num_train), ("val", num_train, len(molecules)))[: 1 + bool(num_val)]:
+        here = molecules.take(np.arange(first, last))
+        parts = [here.take(np.arange(i, min(i + block, len(here)))) for i in range(0, len(here), block)]
+        for number, i in enumerate(range(0, len(parts), blocks_per_shard)):
+            rows += write_shard(folder, split, number, parts[i : i + blocks_per_shard], label_dtypes=LABEL_DTYPES)[0]
+        sizes = {"molecules": len(here), "atoms": int(here.atom_ptr[-1]), "bonds": int(here.bond_ptr[-1])}
+        totals[split] = {"shards": rows[-1]["shard"] + 1, "blocks": len(parts)} | sizes
+        for level in {task.level for task in tasks}:
+            column = here.labels(level)
+            counts = np.count_nonzero(~np.isnan(column), axis=(0, *range(2, column.ndim)))
+            names = [task.name for task in tasks if task.level == level]
+            for name, count in zip(names, counts, strict=True):
+                labels.setdefault(name, {})[split] = int(count)
     index = encode_index(rows)
     write_bytes(folder / INDEX, index)
     num_tasks = Counter(task.level for task in tasks)
     stored = [name for name in computed_groups() if COLUMN_GROUPS[name].columns[0].name in molecules.columns]
-    labels = {}
-    for level in num_tasks:
-        column = molecules.labels(level)
-        counts = np.count_nonzero(~np.isnan(column), axis=(0, *range(2, column.ndim)))
-        names = [task.name for task in tasks if task.level == level]
-        labels |= {name: {"train": int(count)} for name, count in zip(names, counts, strict=True)}
-    totals = {"shards": rows[-1]["shard"] + 1, "blocks": len(rows), "molecules": len(molecules)}
     manifest = Manifest(
         fingerprint=fingerprint(
             tasks, schema.ATOM_FEATURES, schema.BOND_FEATURES, [(r["split"], r["content_sha256"]) for r in rows]
@@ -89,13 +99,13 @@ def write_set(
         bond_features=schema.BOND_FEATURES,
         column_groups={g: arrays_of(g) for g in groups_of(num_tasks, pe=stored)},
         statistics={t.name: Statistics(count=1, mean=0.0, std=1.0, min=0.0, max=0.0, quantiles={}) for t in tasks},
-        splits={"train": totals},
+        splits=totals,
         labels=labels,
         dropped_labels={},
         rejects={},
         histograms=count_structure(molecules),
         join=None,
-        provenance={},
+        provenance={"inputs": [], "options": {"tables": []}, "splits": {"rule": "made"}},
     )
     manifest.write(folder / MANIFEST)
     return ShardSet(folder)
@@ -116,7 +126,7 @@ def made_sets(tmp_path_factory) -> dict[str, ShardSet]:
 
 @pytest.fixture(scope="session")
 def random_set(tmp_path_factory) -> Callable[..., ShardSet]:
-    """random_set(num, seed=, block=, largest=30, by_size=False, edit=None, tasks=TASKS) -> ShardSet of made-up molecules.
+    """random_set(num, seed=, block=, largest=30, by_size=False, edit=None, tasks=TASKS, num_val=0) -> ShardSet, made up.
 
     `by_size` sorts them by atoms, so that blocks differ; `edit` gets the molecules and returns others to write.
     """
@@ -131,12 +141,13 @@ def random_set(tmp_path_factory) -> Callable[..., ShardSet]:
         by_size: bool = False,
         edit: Callable[[Molecules], Molecules] | None = None,
         tasks: tuple[Task, ...] = TASKS,
+        num_val: int = 0,
     ) -> ShardSet:
         molecules = random_molecules(num, seed=seed, largest=largest)
         if by_size:
             molecules = molecules.take(np.argsort(molecules.num_atoms, kind="stable"))
         folder = root / str(len(list(root.iterdir())))
-        return write_set(folder, molecules if edit is None else edit(molecules), block=block, tasks=tasks)
+        return write_set(folder, molecules if edit is None else edit(molecules), block=block, tasks=tasks, num_val=num_val)
 
     return make
 

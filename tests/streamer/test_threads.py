@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import tracemalloc
+from concurrent.futures import Future
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from molstream.shards.errors import ShardError
 from molstream.shards.format.reader import ShardSet
 from molstream.streamer.batch import Batch
 from molstream.streamer.config import Budget, StreamConfig
-from molstream.streamer.loader import Loader
+from molstream.streamer.loader import Loader, _Schedule
 from molstream.streamer.stats import rss_bytes
 from molstream.streamer.window import Window
 
@@ -333,6 +334,26 @@ def test_a_pickled_loader_streams_the_same_from_where_it_stood(made_sets):
     assert rest
     assert other.stages.bytes_read > 0
     assert other.epoch == 1
+
+
+@pytest.mark.parametrize(("lanes", "window"), [(3, 40), (4, 200), (5, 10_000)])
+def test_a_window_is_held_until_the_last_lane_that_needs_it_has_gone_on_and_no_longer(made_sets, lanes, window):
+    """Own windows and shared ones, by the futures that the schedule keeps; nothing is read."""
+
+    class Pool:
+        def submit(self, work, *arguments):
+            return Future()
+
+    shard_set = made_sets["many"]
+    config = StreamConfig(budget=Budget.suggest(shard_set, atoms=256), num_lanes=lanes, window_molecules=window)
+    loader = Loader(shard_set, config)
+    schedule, plan = _Schedule(loader, loader.plan, Pool()), loader.plan
+    of_lane = [[slot and slot.window for slot in plan.iter_lane(lane)] for lane in range(lanes)]
+    assert any(sum(w in windows for windows in of_lane) > 1 for w in range(plan.num_windows))
+    for step, _ in enumerate(schedule.steps(0)):
+        # a lane keeps the window that it ends with
+        needed = {w for windows in of_lane for w in [*windows[step:], *[w for w in windows if w is not None][-1:]]}
+        assert {windows[step] for windows in of_lane} - {None} <= schedule.windows.keys() <= needed
 
 
 # processes

@@ -125,26 +125,62 @@ def test_too_few_slots_for_one_molecule_are_refused_at_the_start_by_name(wide_se
     labels = number_of_labels(wide_set)
     most = max(labels.values())
     budget = replace(suggest(wide_set), labels=24)
-    with pytest.raises(BudgetError, match=rf"molecule \d+ has {most} graph-level labels, usable are 24; give more") as error:
+    with pytest.raises(BudgetError, match=rf"molecule \d+ has {most} graph-level labels, usable are 24; give 32, ") as error:
         loader_for(wide_set, budget)
     assert labels[int(str(error.value).split("molecule ")[1].split()[0])] == most
     # exactly enough for it is enough
     assert len(loader_for(wide_set, replace(budget, labels=8 * -(-most // 8)))) > 0
 
 
-def test_too_few_slots_for_a_pack_are_one_clear_error(wide_set):
-    budget = replace(suggest(wide_set), labels=40)
-    with pytest.raises(BudgetError, match=r"epoch 0, window \d+: a molecule of .* finds no room in .* 40 labels: raise .*labels"):
-        list(loader_for(wide_set, budget))
+def test_few_slots_for_labels_take_more_packs_and_all_find_room(wide_set):
+    suggested = suggest(wide_set)
+    planned = [loader_for(wide_set, replace(suggested, labels=labels)).plan.num_packs for labels in (suggested.labels, 80, 40)]
+    assert planned[0] < planned[1] < planned[2]
+    whole = rows_of(loader_for(wide_set, suggested))
+    for labels in (40, 80):
+        assert same_rows(rows_of(loader_for(wide_set, replace(suggested, labels=labels))), whole)
 
 
-def test_too_few_slots_for_a_subset_are_found_when_packing(wide_set):
-    """The index counts all labels, so it cannot tell how many of some tasks a molecule has."""
+def test_too_few_slots_for_a_subset_are_refused_at_the_start_where_the_index_cannot_rule_them_out(wide_set):
+    """The index counts all labels of a molecule, so it cannot tell how many of some tasks it has."""
     tasks = tuple(f"a{k:03d}" for k in range(0, 420, 2))
-    with pytest.raises(BudgetError, match=r"window \d+: .* 16 labels"):
-        list(loader_for(wide_set, replace(suggest(wide_set), labels=16), tasks=tasks))
-    # and a budget that would not do for all does for some
-    assert len(rows_of(loader_for(wide_set, replace(suggest(wide_set), labels=24), tasks=("a000", "b001")))) == 300
+    most = max(number_of_labels(wide_set).values())
+    match = rf"has {most} graph-level labels, up to 210 of selected tasks, usable are 16; give 32, select"
+    with pytest.raises(BudgetError, match=match):
+        loader_for(wide_set, replace(suggest(wide_set), labels=16), tasks=tasks)
+    # of two tasks no molecule has more than two
+    assert len(rows_of(loader_for(wide_set, replace(suggest(wide_set), labels=8), tasks=("a000", "b001")))) == 300
+
+
+@pytest.mark.parametrize("dense", ["val", "train"])
+def test_a_budget_is_suggested_for_the_densest_split_and_serves_all(random_set, dense):
+    """All molecules of one split have 40 labels, those of the other few."""
+    tasks = tuple(Task(name=f"t{k}", level="graph", kind="regression", unit="1", source="made") for k in range(40))
+    rng = np.random.default_rng(5)
+
+    def label(molecules):
+        labels = np.where(rng.random((len(molecules), 40)) < 0.05, 1, np.nan).astype(np.float32)
+        labels[slice(350, None) if dense == "val" else slice(350)] = 1
+        return molecules.replace(graph_labels=labels, atom_labels=None)
+
+    shard_set = random_set(400, seed=3, block=30, edit=label, tasks=tasks, num_val=50)
+    budget = suggest(shard_set, 256)
+    for split in ("train", "val"):
+        loader = Loader(shard_set, StreamConfig(budget=budget, split=split, window_molecules=50, num_lanes=2))
+        molecules = sum(b.num_graphs for s in loader for b in s.batches)
+        assert molecules == shard_set.manifest.splits[split]["molecules"] > 0
+
+
+def test_pairs_are_suggested_for_the_split_with_larger_molecules(random_set):
+    shard_set = random_set(300, seed=4, block=30, by_size=True, num_val=60)
+    budget = Budget.suggest(shard_set, atoms=128, pairs=True)
+    large = shard_set.index.split_codes == shard_set.index.split_names.index("val")
+    sizes = np.concatenate([block.num_atoms for block in shard_set.iter_blocks("val")])
+    assert budget.pairs >= 128 * (sizes * (sizes + 1) // 2).sum() / sizes.sum()
+    assert large.sum() == 2
+    for split in ("train", "val"):
+        loader = Loader(shard_set, StreamConfig(budget=budget, split=split, window_molecules=50, num_lanes=2))
+        assert sum(b.num_graphs for s in loader for b in s.batches) == shard_set.manifest.splits[split]["molecules"]
 
 
 @pytest.mark.parametrize("world", [1, 2])

@@ -1,7 +1,9 @@
 """molstream stream: the ledger is the oracle for exactly once, for order, for resuming and for ranks."""
 
 import json
+import re
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 
 from molstream.shards.format.reader import ShardSet
 from molstream.streamer.config import Budget
+from molstream.streamer.cursor import Cursor
 from molstream.streamer.ledger import LedgerWriter
 
 SMALL = ("--lanes", 4, "--budget", "24,256,640", "--window-molecules", 64)
@@ -105,6 +108,12 @@ def test_a_budget_too_small_names_the_molecule_its_size_and_one_that_holds(molst
         ("--world-size 9", "world size 9: expected 1 to the number of lanes, 8; raise the lanes"),
         ("--world-size 2 --rank 2", "rank 2: expected 0 to 1 in a world of 2"),
         ("--threads 0", "threads: got 0, expected at least 1"),
+        ("--threads 2000000000", "threads: got 2000000000, expected at least 1 and at most 1,024"),
+        ("--lanes 2000000000", "lanes: got 2000000000, expected at least 1 and at most 65,536"),
+        (
+            "--window-molecules 9223372036854775808",
+            "window_molecules: got 9223372036854775808, expected at least 1 and less than",
+        ),
         ("--window-molecules 0", "window_molecules: got 0, expected at least 1"),
         ("--state /nowhere/state.json", "--state /nowhere/state.json: no folder /nowhere"),
     ],
@@ -149,6 +158,30 @@ def test_a_damaged_cursor_is_refused_and_left_alone(molstream, shard_set, tmp_pa
     assert done.code == 1
     assert str(state) in done.error
     assert state.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("place", "match"),
+    [
+        ({"epoch": 0, "step": 10**6}, r"cursor at step 1000000 of an epoch of \d+ steps; remove it to start anew"),
+        (
+            {"epoch": 2, "step": 0},
+            "cursor at epoch 2, step 0, which is beyond the end of 1 epochs; give more --epochs, or remove",
+        ),
+        ({"epoch": 1, "step": 1}, "cursor at epoch 1, step 1, which is beyond the end of 1 epochs"),
+        ({"epoch": 10**30, "step": 0}, "epoch"),
+    ],
+)
+def test_a_cursor_beyond_the_end_is_refused_and_left_alone(stream, molstream, shard_set, tmp_path, place, match):
+    state, ledger = tmp_path / "state.json", tmp_path / "beyond.parquet"
+    stream("first", "--state", state, "--max-steps", 1)
+    replace(Cursor.read(state), **place).write(state)
+    before = state.read_bytes()
+    done = molstream("stream", shard_set, *SMALL, "--state", state, "--ledger", ledger)
+    assert (done.code, done.out) == (1, "")
+    assert re.search(match, done.error)
+    assert state.read_bytes() == before
+    assert not ledger.exists()
 
 
 def test_damage_met_on_the_way_is_named_and_leaves_no_ledger(molstream, copy_set, flip, tmp_path):
@@ -228,7 +261,7 @@ def test_the_stream_says_where_its_time_goes(succeed, shard_set):
         ("--list-labels --budget 64,1024,2304", "--list-labels: --budget 64,1024,2304 has no room for labels, give G,A,E,L"),
         (
             "--budget 64,1024,2304,8",
-            "graph-level labels, usable are 8; give more, select tasks, or leave it out with --oversize skip",
+            "graph-level labels, usable are 8; give 64, select fewer tasks, or leave such molecules out with --oversize skip",
         ),
         ("--budget 8,8,16 --oversize skip", "budget 8,8,16: no molecule of split train is small enough for a pack"),
     ],

@@ -3,40 +3,85 @@
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import cache
-from itertools import count
 
 from molstream.kernels.packing.packs import WIDEST, Capacity
 
+SHARES = (1, 2, 4, 8, 16)
 
-def count_packs(sizes: Sequence[int], capacity: int) -> int:
-    """Least P that holds at every size v, found by trying 1, 2, 3, ...
 
-    It holds if (sum of all sizes >= v, less v) / P + v <= capacity, or if all of these have a pack of their own. `sizes` are
-    at least 1 and at most `capacity`.
+def rounds_of(sizes: Sequence[int], packs: int) -> list[list[int]]:
+    """Largest first, as many to a round as there are packs; the last one is filled up with nothing."""
+    ordered = sorted(sizes, reverse=True)
+    ordered += [0] * (-len(ordered) % packs)
+    return [ordered[k : k + packs] for k in range(0, len(ordered), packs)]
+
+
+def most_dealt(sizes: Sequence[int], packs: int, folds: bool) -> int:
+    """Most that one pack can get of what is dealt in rounds, the last with the first where it folds."""
+    rounds = rounds_of(sizes, packs)
+    if folds and len(rounds) > 1:
+        first, *rounds, last = rounds
+        return max(a + b for a, b in zip(first, reversed(last), strict=True)) + sum(r[0] for r in rounds)
+    return sum(r[0] for r in rounds)
+
+
+def num_packs(
+    sizes: Sequence[int],
+    bonds: Sequence[int],
+    labels: Sequence[int] | None = None,
+    *,
+    capacity: Capacity,
+    blocks: Sequence[Sequence[int]] | None = None,
+) -> int:
+    """Least P for which one variant of dealing exceeds nothing, found by trying 1, 2, 3, ...
+
+    None of the molecules is larger than a pack. `blocks`: which of them are in which block (default: one block); how many of a
+    block have many edges is guessed from their sum.
     """
+    blocks = [range(len(sizes))] if blocks is None else blocks
+    counts = [0] * len(sizes) if labels is None else labels
+    pairs = [n * (n + 1) // 2 for n in sizes]
 
-    def holds(packs: int, v: int) -> bool:
-        not_smaller = [s for s in sizes if s >= v]
-        return packs >= len(not_smaller) or Fraction(sum(not_smaller) - v, packs) + v <= capacity
+    def alone_of(share: int) -> tuple[int, list[int]]:
+        if share == 1:
+            return 0, list(range(len(sizes)))
+        small = [
+            m
+            for m in range(len(sizes))
+            if sizes[m] * share <= capacity.atoms and (capacity.pairs is None or pairs[m] * share <= capacity.pairs)
+        ]
+        alone, bound = len(sizes) - len(small), capacity.edges // share // 2
+        for block in blocks:
+            if block and max(bonds[m] for m in block) > bound:
+                alone += min(len(block), sum(bonds[m] for m in block) // (bound + 1))
+        if capacity.labels is not None:
+            alone += sum(n * share > capacity.labels for n in counts)
+        return alone, small
 
-    return next(packs for packs in count(1) if all(holds(packs, v) for v in set(sizes))) if sizes else 0
+    def fits(packs: int, share: int, folds: bool) -> bool:
+        alone, rest = alone_of(share)
+        if packs < alone:
+            return False
+        packs -= alone
+        if not rest:
+            return True
+        if not packs:
+            return False
+        num_rounds, edges = -(-len(rest) // packs), 2 * sum(bonds)
+        most = min(2 * max(bonds), capacity.edges // 2 * 2, capacity.edges // share)
+        spread = most * (2 if folds else 1)
+        load = min(Fraction(edges), Fraction(num_rounds * most), Fraction(edges + spread * (packs - 1), packs))
+        top = sorted((min(n, (capacity.labels or 0) // share) for n in counts), reverse=True)[:num_rounds]
+        return (
+            num_rounds <= capacity.graphs
+            and load // 1 <= capacity.edges
+            and most_dealt([sizes[m] for m in rest], packs, folds) <= capacity.atoms
+            and (capacity.pairs is None or most_dealt([pairs[m] for m in rest], packs, folds) <= capacity.pairs)
+            and (capacity.labels is None or sum(top) <= capacity.labels)
+        )
 
-
-def num_packs(sizes: Sequence[int], bonds: Sequence[int], *, capacity: Capacity) -> int:
-    """Least P that is enough for atoms and keeps the mean of graphs and of edges one largest molecule below the limit.
-
-    Of a molecule's edges no more than an eighth of a pack count for that. As many packs as molecules are enough for edges in any
-    case. Where a molecule takes more than an eighth of a pack, two packs and a sixteenth more, but no more than molecules.
-    """
-    most = 2 * max(bonds, default=0)
-    graphs, edges = max(1, capacity.graphs - 1), max(1, capacity.edges - min(most, capacity.edges // 8))
-
-    def holds(packs: int) -> bool:
-        return packs * graphs >= len(sizes) and (packs >= len(sizes) or packs * edges >= 2 * sum(bonds))
-
-    packs = next(packs for packs in count(count_packs(sizes, capacity.atoms)) if holds(packs))
-    large = 8 * max(sizes) > capacity.atoms or 8 * most > capacity.edges
-    return min(len(sizes), packs + 2 + packs // 16) if large else packs
+    variants = [(share, folds) for share in SHARES for folds in (False, True)]
+    return next((p for p in range(1, len(sizes)) if any(fits(p, *variant) for variant in variants)), len(sizes))
 
 
 def cut_windows(
@@ -64,8 +109,10 @@ def cut_windows(
                 ends.append(end)
         ways = []
         for end in ends:
-            atoms, bonds = zip(*(molecule for b in order[start:end] for molecule in blocks[b]))
-            packs = num_packs(atoms, bonds, capacity=capacity)
+            inside = [molecule for b in order[start:end] for molecule in blocks[b]]
+            places = iter(range(len(inside)))
+            members = [[next(places) for _ in blocks[b]] for b in order[start:end]]
+            packs = num_packs([a for a, _ in inside], [b for _, b in inside], capacity=capacity, blocks=members)
             rest = best(end)
             ways.append((packs + rest[0], [end, *rest[1]], [packs, *rest[2]]))
         return min(ways, key=lambda way: way[:2])
@@ -98,70 +145,45 @@ def pack_emptiest(
     return [sorted(members, key=place.__getitem__) for members in packs]
 
 
-def pack_evenly(
-    sizes: Sequence[int], bonds: Sequence[int], order: Sequence[int], *, num_packs: int, capacity: Capacity, labels=None
+def pack_dealt(
+    sizes: Sequence[int],
+    bonds: Sequence[int],
+    order: Sequence[int],
+    *,
+    num_packs: int,
+    capacity: Capacity,
+    labels: Sequence[int] | None = None,
+    share: int = 1,
+    folds: bool = False,
 ) -> list[list[int]] | None:
-    """Largest first. Of the packs with room, those no fuller of atoms than the mean come first, by the largest of their shares of
-    edges, graphs and labels; then the others, by atoms. None when a molecule finds no place."""
-    packs: list[list[int]] = [[] for _ in range(num_packs)]
+    """Those alone first, then round by round: within one, most edges to fewest. None when a pack exceeds something."""
     place = {m: k for k, m in enumerate(order)}
-    placed = 0
-    for m in sorted(place, key=lambda m: (-sizes[m], place[m])):
-        choices: list[tuple[int, float, int]] = []
-        for p, members in enumerate(packs):
-            atoms, edges = sum(sizes[i] for i in members), sum(2 * bonds[i] for i in members)
-            listed = 0 if labels is None else sum(labels[i] for i in members)
-            fits = (
-                len(members) + 1 <= capacity.graphs
-                and atoms + sizes[m] <= capacity.atoms
-                and edges + 2 * bonds[m] <= capacity.edges
-                and (labels is None or listed + labels[m] <= capacity.labels)
-            )
-            if fits and atoms <= Fraction(placed, num_packs):
-                share = max(edges / capacity.edges, len(members) / capacity.graphs, listed / (capacity.labels or 1))
-                choices.append((0, share, p))
-            elif fits:
-                choices.append((1, atoms, p))
-        if not choices:
+    counts = {m: (sizes[m], 2 * bonds[m], 0 if labels is None else labels[m]) for m in order}
+    limits = (capacity.atoms, capacity.edges, 0 if labels is None else capacity.labels)
+    ordered = sorted(order, key=lambda m: (-sizes[m], place[m]))
+    alone = [m for m in ordered if share > 1 and any(n * share > limit for n, limit in zip(counts[m], limits, strict=True))]
+    rest = [m for m in ordered if m not in alone]
+    if len(alone) > num_packs or (len(alone) == num_packs and rest):
+        return None
+    single, packs = [[m] for m in alone], [[] for _ in range(num_packs - len(alone))]
+    rounds = [rest[k : k + len(packs)] for k in range(0, len(rest), max(1, len(packs)))]
+    if folds and len(rounds) > 1:
+        first, *rounds, last = rounds
+        packs = [[m] for m in first]
+        for m, pack in zip(last, reversed(packs), strict=False):
+            pack.append(m)
+    for members in rounds:
+        fewest = sorted(packs, key=lambda pack: sum(bonds[m] for m in pack))
+        for m, pack in zip(sorted(members, key=lambda m: -bonds[m]), fewest, strict=False):
+            pack.append(m)
+    for pack in (packs := single + packs):
+        if len(pack) > capacity.graphs or any(sum(counts[m][k] for m in pack) > limit for k, limit in enumerate(limits)):
             return None
-        packs[min(choices)[2]].append(m)
-        placed += sizes[m]
     return [sorted(members, key=place.__getitem__) for members in packs]
 
 
 def pack_molecules(*case, **arguments) -> list[list[int]] | None:
-    """The first of the three ways that finds a place for all."""
-    ways = (pack(*case, **arguments) for pack in (pack_emptiest, pack_evenly, pack_jointly))
+    """The first way that finds a place for all."""
+    ways = [pack_emptiest(*case, **arguments)]
+    ways += [pack_dealt(*case, **arguments, share=share, folds=folds) for share in SHARES for folds in (False, True)]
     return next((packs for packs in ways if packs is not None), None)
-
-
-def pack_jointly(
-    sizes: Sequence[int], bonds: Sequence[int], order: Sequence[int], *, num_packs: int, capacity: Capacity, labels=None
-) -> list[list[int]] | None:
-    """Hardest first, to where the fullest dimension stays least full; None if a molecule finds no place."""
-    packs: list[list[int]] = [[] for _ in range(num_packs)]
-    cost = {
-        m: (
-            sizes[m] / capacity.atoms,
-            2 * bonds[m] / capacity.edges,
-            1 / capacity.graphs,
-            0 if labels is None else labels[m] / capacity.labels,
-        )
-        for m in order
-    }
-
-    def fullness(members: list[int]) -> float:
-        return max(
-            sum(sizes[m] for m in members) / capacity.atoms,
-            sum(2 * bonds[m] for m in members) / capacity.edges,
-            len(members) / capacity.graphs,
-            0 if labels is None else sum(labels[m] for m in members) / capacity.labels,
-        )
-
-    for m in sorted(order, key=lambda m: -max(cost[m])):
-        fullest = [(fullness([*members, m]), p) for p, members in enumerate(packs)]
-        if not fullest or min(fullest)[0] > 1:
-            return None
-        packs[min(fullest)[1]].append(m)
-    place = {m: k for k, m in enumerate(order)}
-    return [sorted(members, key=place.__getitem__) for members in packs]

@@ -48,7 +48,16 @@ def embed_windows(
     """(window, ids, embeddings) of each window of a split from window `first` on, molecules in stored order."""
     config = sequential(StreamConfig(budget=budget, split=split))
     encodings = encoder.recipe.encodings
-    loader = Loader(shard_set, config, num_threads=num_threads, levels=(), encodings=encodings, with_ids=True)
+    loader = Loader(
+        shard_set,
+        config,
+        rank=0,
+        world_size=1,
+        num_threads=num_threads,
+        levels=(),
+        encodings=encodings,
+        with_ids=True,
+    )
     plan = loader.plan
     starts = np.concatenate([[0], np.cumsum(plan.window_packs)])
     loader.step = int(starts[first])
