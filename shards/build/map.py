@@ -15,6 +15,7 @@ from molstream.shards import schema
 from molstream.shards.build.job import BuildJob
 from molstream.shards.build.spill import REJECT_SCHEMA, write_spill
 from molstream.shards.chemistry.guarded import Featurized, shared_featurizer
+from molstream.shards.chemistry.hydrogens import UNKNOWN_ORDER, is_order_unknown
 from molstream.shards.chemistry.identity import hash_texts
 from molstream.shards.format.statistics import LabelMoments, flat_labels
 from molstream.shards.inputs.datasets import Dataset
@@ -220,6 +221,8 @@ def _label_structures(rows: Rows, start: int, structures: Any) -> tuple[Molecule
                 reason = structures.map_problems[m]
             elif level == "atom":
                 reason = f"atom list of {size} values for {num_heavy[m]} heavy atoms ({num_all[m]} with hydrogens)"
+                if is_order_unknown(rows.smiles[entries[m]] or ""):
+                    reason = f"atom list of {size} values for {num_heavy[m]} heavy atoms: {UNKNOWN_ORDER}"
             elif level == "bond":
                 a, b = molecules.bond_ptr[m : m + 2]
                 count = int((structures.bond_index[a:b] >= 0).sum())

@@ -16,6 +16,7 @@ from rdkit import Chem, rdBase
 
 from molstream.kernels.chemistry import structure
 from molstream.shards import schema
+from molstream.shards.chemistry.hydrogens import is_order_unknown
 from molstream.shards.chemistry.identity import hash_texts
 from molstream.shards.errors import FeaturizeError
 from molstream.shards.molecules import offsets, ragged_rows
@@ -91,7 +92,7 @@ class Parsed:
     num_heavy: int
     """Length of an atom list with heavy atoms only."""
     num_all: int
-    """Length of an atom list with every hydrogen."""
+    """Length of an atom list with every hydrogen; that of heavy atoms where the place of hydrogens in it is not known."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,7 +118,7 @@ class Structures:
     num_heavy: np.ndarray
     """int32 (N): length of an atom list with heavy atoms only."""
     num_all: np.ndarray
-    """int32 (N): length of an atom list with every hydrogen."""
+    """int32 (N): length of an atom list with every hydrogen; as num_heavy where the place of hydrogens in it is not known."""
     map_problems: dict[int, str]
     """Molecule -> why label_index does not say."""
     rejects: dict[int, str]
@@ -237,6 +238,7 @@ def _read_together(texts: Sequence[str], on_row: Callable[[int], None] = lambda 
     numbers = np.array(rows, np.int64)
     columns = structure.decode_molecules(forms, orders, numbers, scan, limits=_LIMITS, max_atoms=schema.MAX_ATOMS)
     num_atoms = np.diff(columns.atom_ptr)
+    unknown = np.array([is_order_unknown(texts[i]) for i in rows], bool)
     smiles = np.empty(len(rows), object)
     smiles[:] = written
     together = Structures(
@@ -249,7 +251,7 @@ def _read_together(texts: Sequence[str], on_row: Callable[[int], None] = lambda 
         smiles=smiles,
         label_index=columns.label_index,
         num_heavy=num_atoms.astype(np.int32),
-        num_all=(num_atoms + columns.num_hydrogens).astype(np.int32),
+        num_all=(num_atoms + columns.num_hydrogens * ~unknown).astype(np.int32),
         map_problems={int(k): _no_numbering(num_atoms[k]) for k in np.flatnonzero(columns.status == structure.BAD_MAPS)},
         rejects={},
     )
@@ -366,8 +368,8 @@ def parse_molecule(smiles: str) -> Parsed:
     elements = np.array([atom.GetAtomicNum() for atom in atoms])
     # a molecule of hydrogens alone is labelled on those
     heavy = (elements != 1) | (elements == 1).all()
-    if maps is None and has_hydrogens:
-        # hydrogens stand among the heavy atoms of the text, so what order a list over all atoms had is anyone's guess
+    if is_order_unknown(text[0]) or (maps is None and has_hydrogens):
+        # only a list over heavy atoms can be placed
         num_all = int(heavy.sum())
     bonds = _bonds(mol, rank, heavy)
     label_index, problem = None, ""
@@ -486,7 +488,9 @@ def _hash_inchis(structures: Structures, on_row: Callable[[int], None]) -> np.nd
         for row, smiles in zip(structures.rows.tolist(), structures.smiles, strict=True):
             on_row(row)
             # the standard InChI merges tautomers, whose atoms and labels differ
-            inchi = Chem.MolToInchi(Chem.MolFromSmiles(smiles, _WHOLE), options="/FixedH")
+            # some stored SMILES RDKit does not read back
+            mol = Chem.MolFromSmiles(smiles, _WHOLE)
+            inchi = "" if mol is None else Chem.MolToInchi(mol, options="/FixedH")
             # a molecule that InChI knows nothing to say about is itself only
             texts.append(inchi or smiles)
     return hash_texts(texts)
@@ -499,11 +503,14 @@ def match_atoms(kept: str, other: str) -> np.ndarray | None:
     """Which atom of `other` is each atom of `kept`, two stored SMILES of one InChI: int64 (n), or None where they do not match.
 
     By a substructure match of elements, hydrogens and isotopes on bonds of any kind, since it is kinds of bonds and charges that
-    such pairs differ in. Stereo must be kept, centre by centre and double bond by double bond. Of several matches, which symmetry
+    such pairs differ in. Stereo must be kept, centre by centre and double bond by double bond; molecules with stereo of any other
+    kind match nothing but their own SMILES. Of several matches, which symmetry
     makes, the one with most charges and bonds in place, then the first in the order of numbers: a function of the two texts.
     """
     a, b = (Chem.MolFromSmiles(text, _WHOLE) for text in (kept, other))
     if a is None or b is None or a.GetNumAtoms() != b.GetNumAtoms() or a.GetNumBonds() != b.GetNumBonds():
+        return None
+    if kept != other and (_has_unknown_stereo(a) or _has_unknown_stereo(b)):
         return None
     found = _bare(b).GetSubstructMatches(_bare(a), uniquify=False, useChirality=False, maxMatches=MAX_MATCHES)
     matches = [match for match in found if _keeps_stereo(a, b, match)]
@@ -523,6 +530,16 @@ def match_atoms(kept: str, other: str) -> np.ndarray | None:
 
 _TURN = {Chem.ChiralType.CHI_TETRAHEDRAL_CW: 1, Chem.ChiralType.CHI_TETRAHEDRAL_CCW: -1}
 _SIDE = {Chem.BondStereo.STEREOZ: 1, Chem.BondStereo.STEREOCIS: 1, Chem.BondStereo.STEREOE: -1, Chem.BondStereo.STEREOTRANS: -1}
+
+_KNOWN_CENTRES = {Chem.ChiralType.CHI_UNSPECIFIED, *_TURN}
+_KNOWN_BONDS = {Chem.BondStereo.STEREONONE, Chem.BondStereo.STEREOANY, *_SIDE}
+
+
+def _has_unknown_stereo(mol: Chem.Mol) -> bool:
+    """Is there stereo that `_keeps_stereo` cannot compare: square planar, octahedral, allenes, atropisomers, ...?"""
+    return any(atom.GetChiralTag() not in _KNOWN_CENTRES for atom in mol.GetAtoms()) or any(
+        bond.GetStereo() not in _KNOWN_BONDS for bond in mol.GetBonds()
+    )
 
 
 def _keeps_stereo(a: Chem.Mol, b: Chem.Mol, match: tuple[int, ...]) -> bool:

@@ -205,6 +205,33 @@ def test_the_order_of_atoms_in_the_text_does_not_matter(sample_smiles):
             assert np.array_equal(again.atom_codes, parsed.atom_codes)
 
 
+@pytest.mark.parametrize(
+    ("smiles", "is_unknown"),
+    [
+        ("CCC1([NH3+])CC1C([O-])=O", True),
+        ("c1cc[nH]c1", True),
+        ("C[C@@H](N)O", True),
+        ("C[13CH3]", True),
+        ("C[RhH]", True),
+        ("[H]OC", True),
+        ("[2H]OC", True),
+        ("C[C@TH1H](F)Cl", True),
+        ("CCO", False),
+        ("C[N+](C)(C)C", False),
+        ("C[Hg]C", False),
+        ("C[CH0](C)(C)C", False),
+        ("[C@TH1](C)(F)(Cl)Br", False),
+        ("[CH3:0][NH3+:1]", False),
+    ],
+)
+def test_hydrogens_in_brackets_without_maps_leave_only_lists_over_heavy_atoms(smiles, is_unknown):
+    for num_heavy, num_all in (
+        (featurize([smiles]).num_heavy[0], featurize([smiles]).num_all[0]),
+        (parse_molecule(smiles).num_heavy, parse_molecule(smiles).num_all),
+    ):
+        assert (num_all == num_heavy) == is_unknown
+
+
 def test_an_unmapped_text_with_hydrogens_says_nothing_of_a_list_over_all_atoms():
     assert parse_molecule("CO").num_all == 6
     assert parse_molecule("C([H])([H])([H])O").num_all == parse_molecule("C([H])([H])([H])O").num_heavy == 2
