@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 JoinName = Enum("JoinName", {"smiles": "smiles", "inchi": "inchi"}, type=str)
+QuotingName = Enum("QuotingName", {"csv": "csv", "none": "none"}, type=str)
 EngineName = Enum("EngineName", {"local": "local", "ray": "ray"}, type=str)
 LOCAL = EngineName("local")
 
@@ -64,6 +65,14 @@ class TableArguments:
             help="Kind of labels: C=binary, C=ordinal:N, C=multiclass:N or C=regression (default); C is a name or pattern.",
         ),
     ] = None
+    quoting: Annotated[
+        QuotingName | None,
+        typer.Option(
+            "--quoting",
+            help="Double quotes in text tables: csv, they may enclose fields; none, they are part of the values. [default: csv "
+            "for CSV; for TSV none, and a field that begins with one is an error]",
+        ),
+    ] = None
     table: Annotated[
         list[str] | None,
         typer.Option(
@@ -114,7 +123,10 @@ class TableArguments:
         if not own and (given := next((name for name, value in columns.items() if value), None)):
             option = "--" + {"task_kinds": "task_kind"}.get(given, given).replace("_", "-")
             raise InputError(f"{option}: no table of the data set 'table' that it could be about")
-        specs = tuple(TableSpec(dataset=key[1], name=key[0], **(columns if key in own else {})) for key in tables)
+        quoting = self.quoting.value if self.quoting else ""
+        specs = tuple(
+            TableSpec(dataset=key[1], name=key[0], quoting=quoting, **(columns if key in own else {})) for key in tables
+        )
         return {"tables": specs, "join": self.join.value if self.join else "smiles" if self.is_joined else ""}
 
 

@@ -3,14 +3,19 @@ call describes any other table."""
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from typing import Literal
 
 from molstream.shards.errors import InputError, SchemaError
 from molstream.shards.tasks import KINDS, LEVELS, Kind, Level, Task, TaskSet
 
 SMILES_COLUMNS = ("smiles", "ordered_smiles", "canonical_smiles", "SMILES", "Smiles")
 """Names under which a SMILES column is looked for."""
+
+
+QUOTINGS = ("csv", "none")
+Quoting = Literal["", "csv", "none"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +47,8 @@ class Dataset:
     task_sets: tuple[TaskSet, ...]
     merge_classes: bool = False
     """Classes 0 to 4 become clip(x - 1, 0, 2)."""
+    quoting: Quoting = ""
+    """That of the table's TableSpec."""
 
     def num_tasks(self, level: Level) -> int:
         """Number of label columns of one level."""
@@ -71,8 +78,13 @@ class TableSpec:
     """Columns or patterns that are labels, for the data set 'table'."""
     task_kinds: tuple[tuple[str, Kind, int], ...] = ()
     """(pattern, kind, number of classes). The first that matches a column counts; columns without a match are regression."""
+    quoting: Quoting = ""
+    """Of text tables. 'csv': a field may stand in double quotes; 'none': they are characters like others. Empty: 'csv' for CSV;
+    for TSV 'none', and a field that begins with a quote is an error."""
 
     def __post_init__(self) -> None:
+        if self.quoting not in ("", *QUOTINGS):
+            raise InputError(f"quoting {self.quoting!r}: expected one of {', '.join(QUOTINGS)}")
         if self.dataset not in DATASETS:
             raise InputError(f"dataset {self.dataset!r}: expected one of {', '.join(DATASETS)}")
         own = [name for name in (*(f"{level}_columns" for level in LEVELS), "task_kinds") if getattr(self, name)]
@@ -250,7 +262,7 @@ def resolve_dataset(spec: TableSpec, where: str, names: Sequence[str]) -> Datase
         raise SchemaError(f"{where}: columns that are there more than once: {list_names(twice)}")
     if both := [name for name in (smiles, spec.id_column) if name in found]:
         raise InputError(f"{where}: column {both[0]} is asked for as labels too; expected one use per column")
-    return _dataset(spec, preset, smiles, found)
+    return replace(_dataset(spec, preset, smiles, found), quoting=spec.quoting)
 
 
 def _smiles_column(spec: TableSpec, preset: _Preset, names: Sequence[str]) -> str:
