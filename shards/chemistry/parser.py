@@ -256,6 +256,9 @@ def _read_together(texts: Sequence[str], on_row: Callable[[int], None] = lambda 
         rejects={},
     )
     unread = columns.status == structure.UNREAD
+    for k in together.map_problems:
+        maps = set(_read_maps(texts[rows[k]]) or ())
+        unread[k] |= 0 not in maps and maps.issuperset(range(1, int(num_atoms[k]) + 1))
     if unread.any():
         left = sorted([*left, *together.rows[unread].tolist()])
         together = together.take(np.flatnonzero(~unread))
@@ -439,6 +442,9 @@ def _label_index(maps: list[int] | None, source: list[int], heavy: np.ndarray) -
     if unmapped.size == 1 and 0 not in index:
         # a file that went through RDKit lost its `:0`
         index[unmapped[0]] = 0
+    if 0 not in index and not unmapped.size:
+        # numbers from 1
+        index[index > 0] -= 1
     repeated = (index[~heavy] >= 0) & (index[~heavy] < num_heavy)
     if sorted(index[heavy]) != list(range(num_heavy)) or repeated.any():
         raise FeaturizeError(_no_numbering(num_heavy))
@@ -446,7 +452,7 @@ def _label_index(maps: list[int] | None, source: list[int], heavy: np.ndarray) -
 
 
 def _no_numbering(num_heavy: int) -> str:
-    return f"atom maps of the {num_heavy} heavy atoms are not 0..{num_heavy - 1}, each once"
+    return f"atom maps of the {num_heavy} heavy atoms do not count them from zero or one, each once"
 
 
 def _atom_codes(atom: Chem.Atom) -> tuple[int, ...]:
