@@ -123,7 +123,7 @@ class TableArguments:
         if not own and (given := next((name for name, value in columns.items() if value), None)):
             option = "--" + {"task_kinds": "task_kind"}.get(given, given).replace("_", "-")
             raise InputError(f"{option}: no table of the data set 'table' that it could be about")
-        quoting = self.quoting.value if self.quoting else ""
+        quoting: Any = self.quoting.value if self.quoting else ""
         specs = tuple(
             TableSpec(dataset=key[1], name=key[0], quoting=quoting, **(columns if key in own else {})) for key in tables
         )

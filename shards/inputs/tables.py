@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import fsspec
 import pyarrow as pa
@@ -198,7 +198,9 @@ def _open_text(url: str, quoting: str = "") -> Iterator[tuple[list[str], Iterato
                 yield ["smiles"], ([line.rstrip("\n")] for line in lines)
             else:
                 is_tabbed = plain.endswith(".tsv")
-                quotes = csv.QUOTE_MINIMAL if (quoting or ("none" if is_tabbed else "csv")) == "csv" else csv.QUOTE_NONE
+                quotes: Literal[0, 3] = (
+                    csv.QUOTE_MINIMAL if (quoting or ("none" if is_tabbed else "csv")) == "csv" else csv.QUOTE_NONE
+                )
                 reader = csv.reader(lines, delimiter="\t" if is_tabbed else ",", strict=True, quoting=quotes)
                 checked = _check_rows(url, reader, refuse_quotes=is_tabbed and not quoting)
                 names = [(name or "").strip() for name in next(checked, [])]
