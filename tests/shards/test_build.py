@@ -503,9 +503,9 @@ def test_a_second_build_into_the_same_folder_is_refused_while_the_first_runs(sam
     assert not (tmp_path / "set" / ".building").exists()
 
 
-def test_a_list_over_all_atoms_is_refused_where_the_place_of_hydrogens_is_not_known(build_set):
+def test_a_list_over_all_atoms_is_refused_where_the_place_of_hydrogens_is_not_known(build_set, by_id, rejects_of):
     rows = [{"ordered_smiles": "C[NH3+]", MULLIKEN: [0.0] * 8}, {"ordered_smiles": "C[NH3+]", MULLIKEN: [1.0, 2.0]}]
     rows.append({"ordered_smiles": "CN", MULLIKEN: [0.0] * 7})
-    shard_set = build_set(rows, max_reject_fraction=1)
+    shard_set = build_set(rows)
     assert sorted(by_id(shard_set)) == [1, 2]
     assert "the order of a list over all atoms is not known" in rejects_of(shard_set)[0]["reason"]
