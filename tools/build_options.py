@@ -10,6 +10,7 @@ import typer
 from molstream.tools.names import about_table, list_of_each, one_of_each, unquote
 
 JoinName = Enum("JoinName", {"smiles": "smiles", "inchi": "inchi"}, type=str)
+QuotingName = Enum("QuotingName", {"csv": "csv", "none": "none"}, type=str)
 EngineName = Enum("EngineName", {"local": "local", "ray": "ray"}, type=str)
 LOCAL = EngineName("local")
 
@@ -88,6 +89,14 @@ class TableArguments:
             help="Kind of labels: C=binary, C=ordinal:N, C=multiclass:N or C=regression (default); C is a name or pattern.",
         ),
     ] = None
+    quoting: Annotated[
+        QuotingName | None,
+        typer.Option(
+            "--quoting",
+            help="Double quotes in text tables: csv, they may enclose fields; none, they are part of the values. [default: csv "
+            "for CSV; for TSV none, and a field that begins with one is an error]",
+        ),
+    ] = None
     table: Annotated[
         list[str] | None,
         typer.Option(
@@ -143,11 +152,12 @@ class TableArguments:
                 f"{option}: no table of the data set 'table' that it could be about; for one of the others write {option} "
                 f"{names[0]}=..."
             )
+        quoting: Any = self.quoting.value if self.quoting else ""
         specs = []
         for key in tables:
             about = [""] * (key in own) + [key[0] or key[1]] * self.is_joined
             fields: dict[str, Any] = {name: each[table] for table in about for name, each in said.items() if table in each}
-            specs.append(TableSpec(dataset=key[1], name=key[0], **fields))
+            specs.append(TableSpec(dataset=key[1], name=key[0], quoting=quoting, **fields))
         return {"tables": tuple(specs), "join": self.join.value if self.join else "smiles" if self.is_joined else ""}
 
 

@@ -91,7 +91,7 @@ class Parsed:
     num_heavy: int
     """Length of an atom list with heavy atoms only."""
     num_all: int
-    """Length of an atom list with every hydrogen."""
+    """Length of an atom list with every hydrogen; that of heavy atoms where the place of hydrogens in it is not known."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,7 +117,7 @@ class Structures:
     num_heavy: np.ndarray
     """int32 (N): length of an atom list with heavy atoms only."""
     num_all: np.ndarray
-    """int32 (N): length of an atom list with every hydrogen."""
+    """int32 (N): length of an atom list with every hydrogen; as num_heavy where the place of hydrogens in it is not known."""
     map_problems: dict[int, str]
     """Molecule -> why label_index does not say."""
     rejects: dict[int, str]
@@ -249,11 +249,14 @@ def _read_together(texts: Sequence[str], on_row: Callable[[int], None] = lambda 
         smiles=smiles,
         label_index=columns.label_index,
         num_heavy=num_atoms.astype(np.int32),
-        num_all=(num_atoms + columns.num_hydrogens).astype(np.int32),
+        num_all=(num_atoms + columns.num_hydrogens * ~unknown).astype(np.int32),
         map_problems={int(k): _no_numbering(num_atoms[k]) for k in np.flatnonzero(columns.status == structure.BAD_MAPS)},
         rejects={},
     )
     unread = columns.status == structure.UNREAD
+    for k in together.map_problems:
+        maps = set(_read_maps(texts[rows[k]]) or ())
+        unread[k] |= 0 not in maps and maps.issuperset(range(1, int(num_atoms[k]) + 1))
     if unread.any():
         left = sorted([*left, *together.rows[unread].tolist()])
         together = together.take(np.flatnonzero(~unread))
@@ -434,6 +437,9 @@ def _label_index(maps: list[int] | None, source: list[int], heavy: np.ndarray) -
     if unmapped.size == 1 and 0 not in index:
         # a file that went through RDKit lost its `:0`
         index[unmapped[0]] = 0
+    if 0 not in index and not unmapped.size:
+        # numbers from 1
+        index[index > 0] -= 1
     repeated = (index[~heavy] >= 0) & (index[~heavy] < num_heavy)
     if sorted(index[heavy]) != list(range(num_heavy)) or repeated.any():
         raise FeaturizeError(_no_numbering(num_heavy))
@@ -441,7 +447,7 @@ def _label_index(maps: list[int] | None, source: list[int], heavy: np.ndarray) -
 
 
 def _no_numbering(num_heavy: int) -> str:
-    return f"atom maps of the {num_heavy} heavy atoms are not 0..{num_heavy - 1}, each once"
+    return f"atom maps of the {num_heavy} heavy atoms do not count them from zero or one, each once"
 
 
 def _atom_codes(atom: Chem.Atom) -> tuple[int, ...]:
@@ -503,14 +509,9 @@ def match_atoms(kept: str, other: str) -> np.ndarray | None:
     makes, the one with most charges and bonds in place, then the first in the order of numbers: a function of the two texts.
     """
     a, b = (Chem.MolFromSmiles(text, _WHOLE) for text in (kept, other))
-    if (
-        a is None
-        or b is None
-        or _has_other_stereo(a)
-        or _has_other_stereo(b)
-        or a.GetNumAtoms() != b.GetNumAtoms()
-        or a.GetNumBonds() != b.GetNumBonds()
-    ):
+    if a is None or b is None or a.GetNumAtoms() != b.GetNumAtoms() or a.GetNumBonds() != b.GetNumBonds():
+        return None
+    if _has_other_stereo(a) or _has_other_stereo(b):
         return None
     found = _bare(b).GetSubstructMatches(_bare(a), uniquify=False, useChirality=False, maxMatches=MAX_MATCHES)
     matches = [match for match in found if _keeps_stereo(a, b, match)]

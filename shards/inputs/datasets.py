@@ -4,8 +4,9 @@ call describes any other table."""
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from typing import Literal
 
 from molstream.shards.errors import InputError, SchemaError
 from molstream.shards.inputs.atom_order import ATOM_ORDERS
@@ -13,6 +14,10 @@ from molstream.shards.tasks import KINDS, LEVELS, Kind, Level, Task, TaskSet
 
 SMILES_COLUMNS = ("smiles", "ordered_smiles", "canonical_smiles", "SMILES", "Smiles")
 """Names under which a SMILES column is looked for."""
+
+
+QUOTINGS = ("csv", "none")
+Quoting = Literal["", "csv", "none"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +51,8 @@ class Dataset:
     """Classes 0 to 4 become clip(x - 1, 0, 2)."""
     atom_order: str = ""
     """What lists of atoms run over where no atom maps say it, one of `inputs.atom_order.ATOM_ORDERS`; empty: not known."""
+    quoting: Quoting = ""
+    """That of the table's TableSpec."""
 
     def num_tasks(self, level: Level) -> int:
         """Number of label columns of one level."""
@@ -81,8 +88,13 @@ class TableSpec:
     """Column that names the split of each row."""
     splits: str = ""
     """Splits of this table alone: 'position', or the name of a file that gives the split of each of its rows."""
+    quoting: Quoting = ""
+    """Of text tables. 'csv': a field may stand in double quotes; 'none': they are characters like others. Empty: 'csv' for CSV;
+    for TSV 'none', and a field that begins with a quote is an error."""
 
     def __post_init__(self) -> None:
+        if self.quoting not in ("", *QUOTINGS):
+            raise InputError(f"quoting {self.quoting!r}: expected one of {', '.join(QUOTINGS)}")
         if self.dataset not in DATASETS:
             raise InputError(f"dataset {self.dataset!r}: expected one of {', '.join(DATASETS)}")
         if self.atom_order and self.atom_order not in ATOM_ORDERS:
@@ -273,7 +285,7 @@ def resolve_dataset(spec: TableSpec, where: str, names: Sequence[str]) -> Datase
         raise SchemaError(f"{where}: columns that are there more than once: {list_names(twice)}")
     if both := [name for name in (smiles, spec.id_column, spec.split_column) if name in found]:
         raise InputError(f"{where}: column {both[0]} is asked for as labels too; expected one use per column")
-    return _dataset(spec, preset, smiles, found)
+    return replace(_dataset(spec, preset, smiles, found), quoting=spec.quoting)
 
 
 def _smiles_column(spec: TableSpec, preset: _Preset, names: Sequence[str]) -> str:

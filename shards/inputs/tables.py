@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import fsspec
 import pyarrow as pa
@@ -91,6 +91,7 @@ def check_input(
     """
     try:
         if not is_text(url):
+            _check_ending(url)
             with fsspec.open(url, "rb") as file:
                 try:
                     parquet = pq.ParquetFile(file)
@@ -101,7 +102,7 @@ def check_input(
             check_columns(url, schema, found)
             group_rows = tuple(metadata.row_group(g).num_rows for g in range(metadata.num_row_groups))
         else:
-            with _open_text(url) as (names, rows):
+            with _open_text(url, spec.quoting) as (names, rows):
                 found = _resolve(url, spec, names, dataset)
                 group_rows = (sum(1 for _ in rows),)
         digest, size = hashlib.sha256(), 0
@@ -137,11 +138,40 @@ def _resolve(url: str, spec: TableSpec, names: list[str], before: Dataset | None
 
 
 LINES, FIELDS, PARQUET = (".smi", ".smiles", ".txt"), (".csv", ".tsv"), (".parquet", ".pq")
+OTHERS = (
+    ".tab",
+    ".sdf",
+    ".mol",
+    ".mol2",
+    ".pdb",
+    ".xyz",
+    ".xlsx",
+    ".xls",
+    ".json",
+    ".jsonl",
+    ".feather",
+    ".arrow",
+    ".h5",
+    ".pkl",
+    ".pt",
+    ".zip",
+)
+"""Endings of other formats, which would otherwise be called damaged Parquet."""
 
 
 def is_text(url: str) -> bool:
     """Whether the file's name says that it is text; any other file is taken for Parquet."""
     return url.lower().removesuffix(".gz").endswith(LINES + FIELDS)
+
+
+def _check_ending(url: str) -> None:
+    """Refuse names that promise another format; Parquet may have any other name, or none."""
+    ending = os.path.splitext(url.lower().removesuffix(".gz"))[1]
+    if ending in OTHERS:
+        raise InputError(
+            f"{url}: {ending} is not an ending of a table that can be read; expected .parquet, .csv, .tsv, .smi or .txt "
+            f"(text also .gz); rename a table of one of these formats, convert others"
+        )
 
 
 _UNREADABLE = (pa.ArrowException, UnicodeDecodeError, csv.Error, EOFError, zlib.error, OSError)
@@ -154,10 +184,10 @@ def _unreadable(url: str, error: Exception) -> SchemaError | InputError:
 
 
 @contextmanager
-def _open_text(url: str) -> Iterator[tuple[list[str], Iterator[list[str | None]]]]:
-    """Column names and rows of a text table. A blank line is a row; a missing field is None.
+def _open_text(url: str, quoting: str = "") -> Iterator[tuple[list[str], Iterator[list[str | None]]]]:
+    """Column names and rows of a text table. A blank line is a row of absent values. `quoting`: as in TableSpec.
 
-    Raises SchemaError for a row with more fields than the header.
+    Raises SchemaError for any other row whose number of fields is not the header's, and for an undecided quote.
     """
     plain = url.lower().removesuffix(".gz")
     is_lines = plain.endswith(LINES)
@@ -168,9 +198,14 @@ def _open_text(url: str) -> Iterator[tuple[list[str], Iterator[list[str | None]]
             if is_lines:
                 yield ["smiles"], ([line.rstrip("\n")] for line in lines)
             else:
-                reader = csv.reader(lines, delimiter="\t" if plain.endswith(".tsv") else ",", strict=True)
-                names = [name.strip() for name in next(reader, [])]
-                yield names, _pad(url, reader, len(names))
+                is_tabbed = plain.endswith(".tsv")
+                quotes: Literal[0, 3] = (
+                    csv.QUOTE_MINIMAL if (quoting or ("none" if is_tabbed else "csv")) == "csv" else csv.QUOTE_NONE
+                )
+                reader = csv.reader(lines, delimiter="\t" if is_tabbed else ",", strict=True, quoting=quotes)
+                checked = _check_rows(url, reader, refuse_quotes=is_tabbed and not quoting)
+                names = [(name or "").strip() for name in next(checked, [])]
+                yield names, checked
     finally:
         # the limit holds for the whole process
         csv.field_size_limit(before)
@@ -184,11 +219,22 @@ def _iter_lines(url: str, file: Any) -> Iterator[str]:
         yield line
 
 
-def _pad(url: str, reader: Any, width: int) -> Iterator[list[str | None]]:
+def _check_rows(url: str, reader: Any, *, refuse_quotes: bool) -> Iterator[list[str | None]]:
+    """The header, then the rows, each as wide: one that is not means a stray line break, quote or delimiter."""
+    width = None
     for row in reader:
-        if len(row) > width:
-            raise SchemaError(f"{url}: line {reader.line_num}: {len(row)} fields, the header has {width}")
-        yield row + [None] * (width - len(row))
+        if refuse_quotes and (field := next((f for f in row if f.startswith('"')), None)) is not None:
+            raise SchemaError(
+                f"{url}: line {reader.line_num}: a field begins with a quote: {field[:40]}; `molstream build` takes "
+                f"--quoting csv if quotes enclose fields, --quoting none if they belong to the values"
+            )
+        width = len(row) if width is None else width
+        if row and len(row) != width:
+            raise SchemaError(
+                f"{url}: line {reader.line_num}: {len(row)} field{'s' * (len(row) != 1)}, the header has {width}; a line break, "
+                f"a quote or a delimiter inside a value? Write absent values as empty fields"
+            )
+        yield list(row) if row else [None] * width
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,7 +333,7 @@ class TableReader:
     def _open(self, source: InputFile, rows: RowRange) -> Iterator[pa.RecordBatch]:
         columns = self.datasets[source.table].wanted
         if is_text(source.url):
-            names, lines = self._opened.enter_context(_open_text(source.url))
+            names, lines = self._opened.enter_context(_open_text(source.url, self.datasets[source.table].quoting))
             places = {name: names.index(name) for name in columns}
             return (text_batch(places, part) for part in _batches(lines, self.batch_rows))
         file = self._opened.enter_context(fsspec.open(source.url, "rb"))

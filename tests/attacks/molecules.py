@@ -52,7 +52,6 @@ MOLECULES = [
 
 MAP_ATTACKS = [
     # from 1, doubled, with a gap, beyond the end, two atoms without
-    "[CH3:1][OH:2]",
     "[CH3:1][OH:1]",
     "[CH3:0][OH:2]",
     "[CH3:0][OH:7]",

@@ -19,7 +19,7 @@ from rdkit.Chem import rdCIPLabeler
 
 from molstream.shards.build.build import BuildOptions, WorkOptions, build
 from molstream.shards.build.join import merge_partition
-from molstream.shards.chemistry.parser import match_atoms
+from molstream.shards.chemistry.parser import featurize, match_atoms
 from molstream.shards.errors import FormatError, InputError, OutputError
 from molstream.shards.format.manifest import Join, JoinedTable
 from molstream.shards.format.reader import ShardSet
@@ -818,3 +818,11 @@ def test_of_several_ways_the_one_with_most_charges_and_bonds_in_place_is_taken(o
 )
 def test_different_molecules_do_not_match(one, other):
     assert match_atoms(one, other) is None
+
+
+def test_a_stored_smiles_that_rdkit_does_not_read_back_is_itself_only():
+    unreadable = "C1=[Al]C(=NC2=C1NC=N2)C=O"
+    found = featurize([unreadable, unreadable, "CO"], with_inchi=True)
+    assert Chem.MolFromSmiles(found.smiles[0]) is None
+    assert not found.rejects
+    assert found.identity[0].tolist() == found.identity[1].tolist() != found.identity[2].tolist()

@@ -280,3 +280,38 @@ def test_a_text_file_has_no_columns_to_name(tmp_path):
     (tmp_path / "a.smi").write_text("CCO\n")
     with pytest.raises(InputError, match="leave out --smiles-column"):
         list(iter_smiles(str(tmp_path / "a.smi"), column="x"))
+
+
+def rows_of(path, quoting=""):
+    spec = TableSpec(dataset="table", graph_columns=("y",), quoting=quoting)
+    source, dataset = check_input(str(path), spec)
+    with TableReader((dataset,), batch_rows=2) as reader:
+        parts = [rows for part in cut_ranges([source]) for rows in reader.iter_rows(source, part)]
+    return [(s, y) for rows in parts for s, y in zip(rows.smiles, rows.graph[:, 0].tolist(), strict=True)]
+
+
+def test_quotes_in_a_tsv_are_refused_until_the_call_says_what_they_are(tmp_path):
+    lines = ["smiles\ty\tname", "C\t1\ta", 'CC\t2\t"b', "CCC\t3\tc", 'CCCC\t4\td"']
+    path = tmp_path / "a.tsv"
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(SchemaError, match=r'line 3: a field begins with a quote: "b; .*--quoting csv .*--quoting none'):
+        rows_of(path)
+    assert rows_of(path, "none") == [("C", 1.0), ("CC", 2.0), ("CCC", 3.0), ("CCCC", 4.0)]
+    path.write_text('smiles\ty\tname\nC\t1\t"a\tb"\n')
+    assert rows_of(path, "csv") == [("C", 1.0)]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_a_bare_line_break_in_a_row_is_named_and_invents_no_row(tmp_path, name, end):
+    path = tmp_path / name
+    path.write_bytes(f"smiles,y,name\nCO,1,x\nCC,2,a{end}C\n".replace(",", "\t" if name == "a.tsv" else ",").encode())
+    with pytest.raises(SchemaError, match=r"line 4: 1 field, the header has 3"):
+        rows_of(path)
+
+
+@pytest.mark.parametrize("name", ["a.tab", "a.sdf", "a.sdf.gz"])
+def test_an_ending_of_another_format_is_called_so(tmp_path, name):
+    (tmp_path / name).write_text("smiles\ty\n")
+    with pytest.raises(InputError, match=r"is not an ending of a table that can be read; expected \.parquet"):
+        check_input(str(tmp_path / name), TableSpec())

@@ -15,7 +15,7 @@ from molstream.tools import app, main
 
 OPTIONS = {
     "build": "INPUT... --out --dataset --smiles-column --id-column --graph-columns --atom-columns --atom-order "
-    "--bond-columns --pair-columns --task-kind --table --join --splits --split-column --rename-split "
+    "--bond-columns --pair-columns --task-kind --quoting --table --join --splits --split-column --rename-split "
     "--split-fractions --split-seed --seed --label-dtype --pe --shard-molecules --block-molecules "
     "--workers --engine --ray-address --max-reject-fraction --molecule-s --molecule-mib",
     "inspect": "DIR --html --json",
