@@ -249,7 +249,7 @@ def _read_together(texts: Sequence[str], on_row: Callable[[int], None] = lambda 
         smiles=smiles,
         label_index=columns.label_index,
         num_heavy=num_atoms.astype(np.int32),
-        num_all=(num_atoms + columns.num_hydrogens * ~unknown).astype(np.int32),
+        num_all=(num_atoms + columns.num_hydrogens).astype(np.int32),
         map_problems={int(k): _no_numbering(num_atoms[k]) for k in np.flatnonzero(columns.status == structure.BAD_MAPS)},
         rejects={},
     )
