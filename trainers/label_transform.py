@@ -34,15 +34,15 @@ class LabelTransform:
 
     @classmethod
     def parse(cls, text: str) -> "LabelTransform":
-        """'none', 'clip:K' with K of at least 1, or 'rank'. Raises ValueError."""
+        """'none', 'clip:K' with K of at least 2, or 'rank'. Raises ValueError."""
         kind, colon, number = text.partition(":")
         if kind == "clip" and colon:
             with suppress(ValueError):
-                if 1 <= float(number) < math.inf:
+                if 2 <= float(number) < math.inf:
                     return cls("clip", float(number))
         elif text in ("none", "rank"):
             return cls(text)
-        raise ValueError(f"{text!r}, expected none, rank, or clip:K with K standard deviations, at least 1, like clip:5")
+        raise ValueError(f"{text!r}, expected none, rank, or clip:K with K standard deviations, at least 2, like clip:5")
 
 
 def ends_of(statistics: Statistics) -> tuple[np.ndarray, np.ndarray]:
@@ -71,6 +71,15 @@ def clipped_scale(statistics: Statistics, limit: float) -> tuple[float, float]:
             break
         mean, std = new_mean, new_std
     return mean, std
+
+
+def is_too_coarse(statistics: Statistics) -> bool:
+    """Whether the spread of the labels is so small beside their values that the quantiles, which have eight leading bits, do not
+    tell where a label lies."""
+    if not statistics.quantiles or statistics.min == statistics.max:
+        return False
+    mean, std = clipped_scale(statistics, 5.0)
+    return abs(mean) / 128 > std / 4
 
 
 def rank_knots(statistics: Statistics) -> tuple[tuple[float, float], ...]:

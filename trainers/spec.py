@@ -4,10 +4,11 @@ to load one."""
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from molstream.shards.format.manifest import Statistics
 from molstream.shards.format.reader import ShardSet
 from molstream.shards.tasks import LEVELS, Level
 from molstream.trainers.errors import RunError, TrainError
-from molstream.trainers.label_transform import LabelTransform, clipped_scale, rank_knots
+from molstream.trainers.label_transform import LabelTransform, clipped_scale, is_too_coarse, rank_knots
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,6 +87,8 @@ class DataSpec:
         for task_set in chosen:
             scaled = task_set.kind == "regression"
             stats = [manifest.statistics[name] for name in task_set.tasks]
+            if scaled and transform.kind != "none":
+                _refuse_coarse(task_set.tasks, stats, label_transform)
             scales = [clipped_scale(s, transform.limit) if transform.kind == "clip" else (s.mean, s.std) for s in stats]
             is_ranked = scaled and transform.kind == "rank"
             scaled = scaled and not is_ranked
@@ -157,3 +160,12 @@ class DataSpec:
                         f"in the model, {b} in the data"
                     )
         return theirs
+
+
+def _refuse_coarse(tasks: Sequence[str], statistics: Sequence[Statistics], label_transform: str) -> None:
+    coarse = [task for task, found in zip(tasks, statistics, strict=True) if is_too_coarse(found)]
+    if coarse:
+        raise RunError(
+            f"label_transform={label_transform}: {len(coarse)} tasks, first {coarse[0]}, vary too little beside their mean for "
+            f"the quantiles in the manifest; choose label_transform=none, or store these labels less an offset"
+        )

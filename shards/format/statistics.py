@@ -83,7 +83,8 @@ class LabelMoments:
         return cls(columns[0].astype(np.int64), *columns[1:])
 
 
-PROBABILITIES = (0.001, 0.01, 0.02, 0.05, *(k / 20 for k in range(2, 19)), 0.95, 0.98, 0.99, 0.999)
+_THOUSANDTHS = np.array([1, 10, 20, 50, *range(100, 901, 50), 950, 980, 990, 999])
+PROBABILITIES = tuple((_THOUSANDTHS / 1000).tolist())
 """Of the quantiles in a manifest."""
 
 
@@ -131,7 +132,8 @@ class ValueCounts:
         if not len(keys):
             return {}
         ends = np.cumsum(counts)
-        places = np.searchsorted(ends, np.ceil(np.array(PROBABILITIES) * ends[-1]))
+        # whole numbers, since 0.55 of 100 is more than 55 in floating point
+        places = np.searchsorted(ends, -(-_THOUSANDTHS * ends[-1] // 1000))
         values = np.clip(_values_of(keys)[places].astype(np.float64), low, high)
         return {f"{p:g}": float(value) for p, value in zip(PROBABILITIES, values, strict=True)}
 

@@ -1,5 +1,6 @@
 import math
 from dataclasses import fields
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -184,9 +185,16 @@ def test_quantiles_are_those_of_all_labels_up_to_their_eight_leading_bits_howeve
     assert found == backwards.quantiles(1, low=float(values[0]), high=float(values[-1]))
     assert list(found) == [f"{p:g}" for p in PROBABILITIES]
     for p, value in zip(PROBABILITIES, found.values(), strict=True):
-        exact = float(values[math.ceil(p * len(values)) - 1])
+        exact = float(values[math.ceil(Fraction(str(p)) * len(values)) - 1])
         assert abs(value - exact) <= abs(exact) / 128 + 1e-38
         assert values[0] <= value <= values[-1]
+
+
+def test_a_quantile_is_the_least_value_that_its_share_of_the_labels_does_not_exceed():
+    counts = ValueCounts(1)
+    counts._add(0, *np.unique(_bins_of(np.arange(1, 101, dtype=np.float32)), return_counts=True))
+    found = counts.quantiles(0, low=1.0, high=100.0)
+    assert (found["0.55"], found["0.35"], found["0.7"]) == (55.0, 35.0, 70.0)
 
 
 def test_quantiles_of_whole_numbers_are_exact():

@@ -19,7 +19,7 @@ from molstream.shards.inputs.datasets import TableSpec
 from molstream.streamer.config import Budget, StreamConfig
 from molstream.streamer.loader import Loader, sequential
 from molstream.trainers.jobs.evaluate import evaluate_checkpoint
-from molstream.trainers.label_transform import LabelTransform, clipped_scale, rank_knots
+from molstream.trainers.label_transform import LabelTransform, clipped_scale, is_too_coarse, rank_knots
 from molstream.trainers.models.export import Encoder, load_encoder
 from molstream.trainers.models.label_scale import LabelScale
 from molstream.trainers.models.loss import Targets
@@ -60,7 +60,7 @@ def head_of(*statistics: Statistics, transform: str) -> HeadSpec:
     )
 
 
-@pytest.mark.parametrize("text", ["", "clip", "clip:", "clip:0.5", "clip:nan", "clip:inf", "clip:x", "rank:3", "Rank"])
+@pytest.mark.parametrize("text", ["", "clip", "clip:", "clip:1.5", "clip:nan", "clip:inf", "clip:x", "rank:3", "Rank"])
 def test_other_words_are_refused(text, tiny):
     with pytest.raises(ValueError, match=r"label_transform is '.*', expected none, rank, or clip:K with K standard deviations"):
         replace(tiny, label_transform=text)
@@ -77,6 +77,28 @@ def test_one_value_far_out_does_not_set_the_scale_of_all_others():
     # what has no such value keeps its scale
     usual = statistics_of(values[8:])
     assert clipped_scale(usual, 5.0) == pytest.approx((usual.mean, usual.std), rel=0.1)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 5.0, 20.0, 30.0, 40.0, 100.0, 1_000.0, 10_000.0])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_labels_that_vary_little_beside_their_mean_are_transformed_well_or_refused(ratio, sign):
+    for seed in range(3):
+        found = statistics_of(sign * (ratio + np.random.default_rng(seed).normal(size=20_000)))
+        if is_too_coarse(found):
+            assert ratio > 25
+            continue
+        assert ratio < 50
+        mean, std = clipped_scale(found, 5.0)
+        assert abs(mean - found.mean) < 0.3 * found.std
+        assert std == pytest.approx(found.std, rel=0.1)
+        assert len(rank_knots(found)) > 10
+
+
+def test_what_is_no_number_comes_back_as_none():
+    scale = LabelScale(head_of(statistics_of(np.arange(100.0)), transform="rank"))
+    found = scale.inverse(torch.tensor([[torch.inf], [-torch.inf], [torch.nan], [0.0]]))
+    assert torch.isnan(found[:3]).all()
+    assert torch.isfinite(found[3]).all()
 
 
 @settings(max_examples=100)
