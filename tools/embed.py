@@ -2,9 +2,11 @@
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from molstream.tools.build_options import QuotingName
 
 
 class Dtype(str, Enum):
@@ -29,6 +31,10 @@ def embed(
     smiles_column: Annotated[
         str | None, typer.Option("--smiles-column", help="Column of SMILES in a table; default: smiles and similar names.")
     ] = None,
+    quoting: Annotated[
+        QuotingName | None,
+        typer.Option("--quoting", help="Double quotes in a text table: csv or none, as for build."),
+    ] = None,
     dtype: Annotated[Dtype, typer.Option("--dtype", help="Type of the embeddings.")] = Dtype.f32,
     threads: Annotated[int, typer.Option("--threads", help="Threads that decode, pack and collate a shard set.")] = 1,
 ) -> None:
@@ -45,6 +51,7 @@ def embed(
         raise InputError("--smiles-column belongs to tables, and INPUT is a folder")
     if not source.is_dir() and split is not None:
         raise InputError("--split belongs to shard sets, and INPUT is a file")
+    quotes: Any = quoting.value if quoting else ""
     with bars() as progress:
         if source.is_dir():
             from molstream.shards.format.reader import ShardSet
@@ -62,13 +69,13 @@ def embed(
                 on_rows=lambda done, total: progress("embed", done, total),
             )
         else:
-            digest, total = read_table(source, smiles_column)
+            digest, total = read_table(source, smiles_column, quotes)
             written = embed_table(
                 load_weights(checkpoint, skipped),
-                iter_smiles(str(source), column=smiles_column),
+                iter_smiles(str(source), column=smiles_column, quoting=quotes),
                 out,
                 featurize=featurize,
-                source={"name": source.name, "sha256": digest, "smiles_column": smiles_column},
+                source={"name": source.name, "sha256": digest, "smiles_column": smiles_column, "quoting": quotes},
                 dtype=dtype.value,
                 on_rows=lambda done: progress("embed", done, total),
             )
@@ -82,13 +89,13 @@ def embed(
         )
 
 
-def read_table(path: Path, column: str | None) -> tuple[str, int]:
+def read_table(path: Path, column: str | None, quoting: Any) -> tuple[str, int]:
     """Hash of a table's bytes and its number of rows: checks the whole of it before anything is written."""
     from molstream.shards.errors import SchemaError
     from molstream.shards.inputs.tables import iter_smiles
     from molstream.shards.store.reading import hash_file
 
-    rows = sum(len(batch) for batch in iter_smiles(str(path), column=column))
+    rows = sum(len(batch) for batch in iter_smiles(str(path), column=column, quoting=quoting))
     if not rows:
         raise SchemaError(f"{path}: no rows")
     return hash_file(path), rows

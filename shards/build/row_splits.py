@@ -108,7 +108,7 @@ def _read_column(files: Sequence[InputFile], column: str, num_rows: int, options
     splits, first = SplitAssigner(f"{files[0].url}, column {column}", num_rows, dict(options.split_names)), 0
     for file in files:
         splits.where = f"{file.url}, column {column}"
-        for texts in iter_column(file.url, column):
+        for texts in iter_column(file.url, column, quoting=options.tables[file.table].quoting):
             first = splits.put_next(np.array([splits.code_of_cell(text) for text in texts], np.uint8), first)
     splits.check_length(first)
     return splits.finish(needs_train=False)

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from molstream.shards.errors import InputError, SchemaError, StorageError
 from molstream.shards.inputs.arrow import to_texts
-from molstream.shards.inputs.datasets import SMILES_COLUMNS, Dataset, TableSpec, list_names, resolve_dataset
+from molstream.shards.inputs.datasets import SMILES_COLUMNS, Dataset, Quoting, TableSpec, list_names, resolve_dataset
 from molstream.shards.inputs.rows import Rows, check_columns, check_type, decode_rows, text_batch
 
 T = TypeVar("T")
@@ -225,7 +225,7 @@ def _check_rows(url: str, reader: Any, *, refuse_quotes: bool) -> Iterator[list[
     for row in reader:
         if refuse_quotes and (field := next((f for f in row if f.startswith('"')), None)) is not None:
             raise SchemaError(
-                f"{url}: line {reader.line_num}: a field begins with a quote: {field[:40]}; `molstream build` takes "
+                f"{url}: line {reader.line_num}: a field begins with a quote: {field[:40]}; say "
                 f"--quoting csv if quotes enclose fields, --quoting none if they belong to the values"
             )
         width = len(row) if width is None else width
@@ -362,7 +362,9 @@ class TableReader:
         self.close()
 
 
-def iter_smiles(url: str, *, column: str | None = None, batch_rows: int = 8192) -> Iterator[list[str | None]]:
+def iter_smiles(
+    url: str, *, column: str | None = None, quoting: Quoting = "", batch_rows: int = 8192
+) -> Iterator[list[str | None]]:
     """SMILES of a table, batch by batch: Parquet, CSV or TSV with a header (also .gz), or text with one SMILES per line.
 
     A blank line of a text table is a row. Raises InputError for a missing file or column, SchemaError for an unreadable table.
@@ -375,15 +377,18 @@ def iter_smiles(url: str, *, column: str | None = None, batch_rows: int = 8192) 
             raise InputError(f"{url}: a text file of one SMILES per line has no column {column}; leave out --smiles-column")
         return _smiles_column(url, names, column)
 
-    yield from _iter_texts(url, choose, what="text", batch_rows=batch_rows)
+    yield from _iter_texts(url, choose, what="text", quoting=quoting, batch_rows=batch_rows)
 
 
-def iter_column(url: str, column: str, *, batch_rows: int = 8192) -> Iterator[list[str | None]]:
+def iter_column(url: str, column: str, *, quoting: Quoting = "", batch_rows: int = 8192) -> Iterator[list[str | None]]:
     """A column of a checked table as text, batch by batch; it may hold text or whole numbers. Raises as `iter_smiles` does."""
-    return _iter_texts(url, lambda names, is_lines: column, what="text or whole numbers", batch_rows=batch_rows)
+    what = "text or whole numbers"
+    return _iter_texts(url, lambda names, is_lines: column, what=what, quoting=quoting, batch_rows=batch_rows)
 
 
-def _iter_texts(url: str, choose: Callable[..., str], *, what: str, batch_rows: int) -> Iterator[list[str | None]]:
+def _iter_texts(
+    url: str, choose: Callable[..., str], *, what: str, quoting: Quoting, batch_rows: int
+) -> Iterator[list[str | None]]:
     """The column that `choose` says, given the names of all."""
     try:
         if not is_text(url):
@@ -394,7 +399,7 @@ def _iter_texts(url: str, choose: Callable[..., str], *, what: str, batch_rows: 
                 for batch in parquet.iter_batches(batch_rows, columns=[name], use_threads=False):
                     yield to_texts(batch.column(name))
         else:
-            with _open_text(url) as (names, rows):
+            with _open_text(url, quoting) as (names, rows):
                 place = names.index(choose(names, is_lines=names == ["smiles"]))
                 yield from _batches((row[place] for row in rows), batch_rows)
     except FileNotFoundError as error:

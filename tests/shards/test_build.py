@@ -475,8 +475,8 @@ def test_what_a_build_of_another_version_left_is_replaced(tmp_path, sample_table
     ("make", "reason"),
     [
         (lambda: BuildOptions(tables=(TableSpec(dataset="pm7"),)), r"dataset 'pm7': expected one of pm6, "),
-        (lambda: BuildOptions(block_molecules=-1), "block_molecules must not be negative"),
-        (lambda: BuildOptions(shard_molecules=0), "shard_molecules at least 1"),
+        (lambda: BuildOptions(block_molecules=-1), "block_molecules -1: expected at least 0"),
+        (lambda: BuildOptions(shard_molecules=0), "shard_molecules 0: expected at least 1"),
         (lambda: BuildOptions(tables=()), "no table"),
         (lambda: BuildOptions(tables=(TableSpec(), TableSpec())), "2 tables: expected one, or to be told what to join them by"),
         (lambda: BuildOptions(join="name"), "join 'name': expected one of smiles, inchi"),

@@ -25,7 +25,7 @@ OPTIONS = {
     "--list-labels --oversize --tasks --pe --window-molecules --json",
     "pretrain": "[DIR] --out --recipe --set --fields --tracker --steps --resume --threads --device --processes",
     "eval": "DIR --checkpoint --split --out --every-task --threads",
-    "embed": "INPUT --checkpoint --out --split --smiles-column --dtype --threads",
+    "embed": "INPUT --checkpoint --out --split --smiles-column --quoting --dtype --threads",
     "bench": "[NAME]",
 }
 

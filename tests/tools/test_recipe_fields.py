@@ -73,7 +73,7 @@ def test_the_last_of_several_values_of_a_field_counts_and_lists_can_be_emptied(s
             "no task set pcba, n4: asked for g62, pcba, n4, the set has g62, n7; choose another recipe, or name some of these "
             "with --set task_sets=g62,n7",
         ),
-        (["atoms_a_pack=100000000"], "budget of "),
+        (["atoms_a_pack=100000000"], "atoms_a_pack is 100000000, expected less than 2097152"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_in_one_line_and_nothing_is_left_behind(
