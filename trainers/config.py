@@ -141,7 +141,6 @@ class Recipe:
             self._require(getattr(self, name) <= MAX_WIDTH, name, f"at most {MAX_WIDTH:,}")
         self._require(self.num_layers <= MAX_LAYERS, "num_layers", f"at most {MAX_LAYERS:,}")
         self._require(self.num_lanes <= MAX_WIDTH, "num_lanes", f"at most {MAX_WIDTH:,}")
-        self._require(all(v <= MAX_WIDTH for v in self.head_hiddens.values()), "head_hiddens", f"widths of at most {MAX_WIDTH:,}")
         self._require(self.atoms_a_pack < 1 << 21, "atoms_a_pack", "less than 2097152, as budgets are")
         for name in ("num_epochs", "learning_rate", "warmup_fraction", "dropout", "weight_decay", "clip_norm", "ema_decay"):
             self._require(math.isfinite(getattr(self, name)), name, "a finite number")

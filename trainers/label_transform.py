@@ -14,13 +14,29 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import NamedTuple
 
 import numpy as np
 
 from molstream.shards.format.manifest import Statistics
+from molstream.trainers.errors import RunError
 
 MAX_ROUNDS = 100
 """Clipping settles in some ten; a distribution for which it does not is clipped where it then stands."""
+
+
+class Scales(NamedTuple):
+    """How labels of T tasks are normalised, as in `trainers.spec.HeadSpec`."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    clip: float = 0.0
+    knots: tuple[tuple[tuple[float, float], ...], ...] = ()
+
+    @classmethod
+    def identity(cls, num_tasks: int) -> "Scales":
+        """Labels stay as they are."""
+        return cls((0.0,) * num_tasks, (1.0,) * num_tasks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +59,20 @@ class LabelTransform:
         elif text in ("none", "rank"):
             return cls(text)
         raise ValueError(f"{text!r}, expected none, rank, or clip:K with K standard deviations, at least 2, like clip:5")
+
+    def scales(self, tasks: Sequence[str], statistics: Sequence[Statistics]) -> Scales:
+        """How labels of these regression tasks are normalised. Raises RunError for tasks that cannot be transformed so."""
+        if self.kind == "none":
+            return Scales(tuple(s.mean for s in statistics), tuple(s.std for s in statistics))
+        if coarse := [task for task, found in zip(tasks, statistics, strict=True) if is_too_coarse(found)]:
+            raise RunError(
+                f"label_transform {self.kind}: {len(coarse)} tasks, first {coarse[0]}, vary too little beside their mean for the "
+                f"quantiles in the manifest; choose label_transform=none, or store these labels less an offset"
+            )
+        if self.kind == "rank":
+            return Scales.identity(len(tasks))._replace(knots=tuple(map(rank_knots, statistics)))
+        means, stds = zip(*(clipped_scale(s, self.limit) for s in statistics), strict=True)
+        return Scales(means, stds, clip=self.limit)
 
 
 def ends_of(statistics: Statistics) -> tuple[np.ndarray, np.ndarray]:

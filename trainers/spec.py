@@ -4,11 +4,10 @@ to load one."""
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from molstream.shards.format.manifest import Statistics
 from molstream.shards.format.reader import ShardSet
 from molstream.shards.tasks import LEVELS, Level
 from molstream.trainers.errors import RunError, TrainError
-from molstream.trainers.label_transform import LabelTransform, clipped_scale, is_too_coarse, rank_knots
+from molstream.trainers.label_transform import LabelTransform, Scales
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,13 +84,9 @@ class DataSpec:
         units = {task.name: task.unit for task in manifest.tasks}
         heads = []
         for task_set in chosen:
-            scaled = task_set.kind == "regression"
             stats = [manifest.statistics[name] for name in task_set.tasks]
-            if scaled and transform.kind != "none":
-                _refuse_coarse(task_set.tasks, stats, label_transform)
-            scales = [clipped_scale(s, transform.limit) if transform.kind == "clip" else (s.mean, s.std) for s in stats]
-            is_ranked = scaled and transform.kind == "rank"
-            scaled = scaled and not is_ranked
+            is_number = task_set.kind == "regression"
+            scales = transform.scales(task_set.tasks, stats) if is_number else Scales.identity(len(stats))
             heads.append(
                 HeadSpec(
                     name=task_set.name,
@@ -101,11 +96,8 @@ class DataSpec:
                     tasks=task_set.tasks,
                     columns=tuple(places[task_set.level][name] for name in task_set.tasks),
                     units=tuple(units[name] for name in task_set.tasks),
-                    mean=tuple(mean if scaled else 0.0 for mean, _ in scales),
-                    std=tuple(std if scaled else 1.0 for _, std in scales),
-                    clip=transform.limit if scaled and transform.kind == "clip" else 0.0,
-                    knots=tuple(map(rank_knots, stats)) if is_ranked else (),
                     trained=tuple(manifest.labels[name].get("train", 0) > 0 for name in task_set.tasks),
+                    **scales._asdict(),
                 )
             )
         return cls(
@@ -160,12 +152,3 @@ class DataSpec:
                         f"in the model, {b} in the data"
                     )
         return theirs
-
-
-def _refuse_coarse(tasks: Sequence[str], statistics: Sequence[Statistics], label_transform: str) -> None:
-    coarse = [task for task, found in zip(tasks, statistics, strict=True) if is_too_coarse(found)]
-    if coarse:
-        raise RunError(
-            f"label_transform={label_transform}: {len(coarse)} tasks, first {coarse[0]}, vary too little beside their mean for "
-            f"the quantiles in the manifest; choose label_transform=none, or store these labels less an offset"
-        )

@@ -349,8 +349,8 @@ def pack_emptiest(atoms, edges, labels, order, limits, pack_ptr, pack_molecules)
     """Balance molecules into exactly pack_ptr.size - 1 packs; returns -1, or the first molecule that found no place.
 
     Largest first, each into the pack that is emptiest of atoms, of equals the emptiest of edges, then the lowest: its load is at
-    most the mean load so far, so no load exceeds (atoms placed before) / packs + (own atoms), the bound `fewest_packs` solves
-    for the number of packs. The packs are a binary heap of (atoms, edges, number) in one integer.
+    most the mean load so far, so no load exceeds (atoms placed before) / packs + (own atoms). The packs are a binary heap of
+    (atoms, edges, number) in one integer.
     """
     num_packs = pack_ptr.size - 1
     by_size = np.empty(order.size, np.int64)

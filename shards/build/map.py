@@ -248,7 +248,7 @@ def _list_order(rows: Rows, entries: np.ndarray, structures: Any) -> tuple[np.nd
     if rows.atom_order == "heavy":
         return index, num_heavy, num_heavy
     texts = [rows.smiles[i] or "" for i in entries]
-    written = [m for m, text in enumerate(texts) if writes_hydrogens(text) and not has_maps(text)]
+    written = [m for m, text in enumerate(texts) if not has_maps(text) and writes_hydrogens(text)]
     if not rows.atom_order:
         longer = num_all.copy()
         longer[written] = num_heavy[written]

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from molstream.shards.build.build import build
@@ -38,25 +38,18 @@ def statistics_of(values: np.ndarray) -> Statistics:
 
 
 def head_of(*statistics: Statistics, transform: str) -> HeadSpec:
-    parsed = LabelTransform.parse(transform)
-    scales = (
-        [clipped_scale(s, parsed.limit) for s in statistics] if parsed.kind == "clip" else [(s.mean, s.std) for s in statistics]
-    )
-    is_ranked = parsed.kind == "rank"
     n = len(statistics)
+    tasks = tuple(f"t{k}" for k in range(n))
     return HeadSpec(
         name="a",
         level="graph",
         kind="regression",
         num_classes=0,
-        tasks=tuple(f"t{k}" for k in range(n)),
+        tasks=tasks,
         columns=tuple(range(n)),
         units=("1",) * n,
-        mean=tuple(0.0 if is_ranked else mean for mean, _ in scales),
-        std=tuple(1.0 if is_ranked else std for _, std in scales),
-        clip=parsed.limit if parsed.kind == "clip" else 0.0,
-        knots=tuple(map(rank_knots, statistics)) if is_ranked else (),
         trained=(True,) * n,
+        **LabelTransform.parse(transform).scales(tasks, statistics)._asdict(),
     )
 
 
@@ -105,6 +98,7 @@ def test_what_is_no_number_comes_back_as_none():
 @given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=300), st.sampled_from(["none", "clip:3", "rank"]))
 def test_labels_come_back_and_keep_their_order(values, transform):
     labels = np.array(values, np.float32)
+    assume(transform == "none" or not is_too_coarse(statistics_of(labels)))
     scale = LabelScale(head_of(statistics_of(labels), statistics_of(-labels), transform=transform))
     raw = torch.from_numpy(np.stack([np.sort(labels), -np.sort(labels)], axis=1))
     raw = torch.cat([raw, torch.full((1, 2), torch.nan)])
@@ -130,6 +124,13 @@ def test_ranks_of_a_heavy_tailed_distribution_are_normal():
     assert scores.mean() == pytest.approx(0.0, abs=0.1)
     assert scores.std() == pytest.approx(1.0, abs=0.1)
     assert np.quantile(scores, 0.99) == pytest.approx(2.33, abs=0.1)
+
+
+def test_a_task_whose_quantiles_are_too_coarse_is_named():
+    fine, coarse = np.random.default_rng(0).normal(size=(2, 1000))
+    for transform in ("clip:5", "rank"):
+        with pytest.raises(ValueError, match=rf"label_transform {transform[:4]}: 1 tasks, first t1, vary too little beside"):
+            head_of(statistics_of(fine), statistics_of(1e4 + coarse), transform=transform)
 
 
 @pytest.fixture(scope="module")

@@ -47,8 +47,8 @@ class LabelScale(nn.Module):
 def _interpolate(x_RT: Tensor, from_TK: Tensor, to_TK: Tensor) -> Tensor:
     """Linear between knots, constant beyond the first and last; NaN for what is not finite."""
     x_TR = x_RT.T.contiguous()
-    above = torch.searchsorted(from_TK, x_TR.nan_to_num()).clamp(1, max(1, from_TK.shape[1] - 1))
-    above = above.clamp(max=from_TK.shape[1] - 1)
+    # of a single knot both are that one
+    above = torch.searchsorted(from_TK, x_TR.nan_to_num()).clamp(min=1).clamp(max=from_TK.shape[1] - 1)
     below = (above - 1).clamp(min=0)
     a, b = from_TK.gather(1, below), from_TK.gather(1, above)
     share = torch.where(b > a, (x_TR - a) / (b - a), torch.zeros_like(x_TR)).clamp(0, 1)
