@@ -81,9 +81,16 @@ def synthetic_index(
             pa.binary(32), num_blocks, [None, pa.py_buffer(rng.bytes(32 * num_blocks))]
         ),
     }
-    for name, dtype in (("histogram_size", pa.uint16()), ("histogram_count", pa.int32())):
-        special[name] = pa.ListArray.from_arrays(ptr, pa.array(columns.pop(name), dtype))
     fields = index.schema_of(GROUPS)
+    # all molecules have all labels
+    every, molecules = pa.array(np.arange(num_blocks + 1), pa.int32()), columns["num_molecules"]
+    for name, ends, values in (
+        ("histogram_size", ptr, columns.pop("histogram_size")),
+        ("histogram_count", ptr, columns.pop("histogram_count")),
+        ("labels_size", every, np.full(num_blocks, 62)),
+        ("labels_count", every, molecules),
+    ):
+        special[name] = pa.ListArray.from_arrays(ends, pa.array(values, fields.field(name).type.value_type))
     return pa.table([special[f.name] if f.name in special else pa.array(columns[f.name], f.type) for f in fields], fields)
 
 
@@ -137,7 +144,7 @@ def write_set(folder: Path, table: pa.Table) -> Path:
         atom_features=schema.ATOM_FEATURES,
         bond_features=schema.BOND_FEATURES,
         column_groups={group: arrays_of(group) for group in GROUPS},
-        statistics={task.name: Statistics(count=1, mean=0.0, std=1.0, min=0.0, max=0.0) for task in tasks},
+        statistics={task.name: Statistics(count=1, mean=0.0, std=1.0, min=0.0, max=0.0, quantiles={}) for task in tasks},
         splits={"train": {"shards": int(table["shard"][-1].as_py()) + 1, "blocks": len(table)} | totals},
         labels={task.name: {} for task in tasks},
         dropped_labels={},

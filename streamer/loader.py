@@ -153,9 +153,10 @@ class Loader:
         self.__dict__.update(state | {"stages": Stages(), "memory": WindowMemory(), "_owner": os.getpid()})
 
     def check_shards(self) -> None:
-        """Check every shard of the split, once: raises FormatError for one that is missing, cut short or not the one of the
-        index."""
+        """Check the index and every shard of the split, once: raises FormatError for sizes that are not those of the molecules,
+        and for a shard that is missing, cut short or not the one of the index."""
         if not self._checked:
+            self.shard_set.check_sizes()
             self.shard_set.check_shards(self.config.split)
             self._checked = True
 

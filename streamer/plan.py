@@ -28,8 +28,6 @@ import numpy as np
 from molstream.kernels.packing.packs import count_larger, count_whole, cut_windows, deal_to_lanes
 from molstream.kernels.rng.hashing import mix_key
 from molstream.kernels.rng.permutation import permutation
-from molstream.shards.errors import FormatError
-from molstream.shards.format.index import Histogram
 from molstream.shards.format.reader import ShardSet
 from molstream.streamer.config import Budget, StreamConfig
 from molstream.streamer.errors import BudgetError
@@ -80,7 +78,6 @@ class Plan:
         if config.shuffle:
             blocks = blocks[permutation(len(blocks), key=key)]
         counts, sizes = shard_set.index.counts, shard_set.index.histogram()
-        check_histogram(shard_set, sizes)
         histogram = (sizes.ptr, sizes.size, sizes.count)
         labels = None if config.budget.labels is None else shard_set.index.label_histogram()
         window_ptr, window_packs = cut_windows(
@@ -180,19 +177,6 @@ class Plan:
 def _count_up(sizes: np.ndarray) -> np.ndarray:
     """[2, 3] -> [0, 1, 0, 1, 2]."""
     return np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-
-
-def check_histogram(shard_set: ShardSet, sizes: Histogram) -> None:
-    """Refuse counts of sizes that are not those of the molecules of each block, on which packs rest. Raises FormatError."""
-    counts = shard_set.index.counts
-    ends = np.concatenate([[0], np.cumsum(sizes.count, dtype=np.int64)]), sizes.num_atoms()
-    for name, found in (("num_molecules", np.diff(ends[0][sizes.ptr])), ("num_atoms", ends[1])):
-        if (wrong := found != counts[name]).any():
-            block = int(wrong.argmax())
-            raise FormatError(
-                f"{shard_set.locate(block)}: {name} is {counts[name][block]}, the index counts sizes of {found[block]}; restore "
-                f"the index or build the set again"
-            )
 
 
 def check_budget(shard_set: ShardSet, config: StreamConfig) -> None:

@@ -261,6 +261,10 @@ class Histogram:
     count: np.ndarray
     """How many molecules have that size: uint16, or int32 where that is too narrow."""
 
+    def num_molecules(self) -> np.ndarray:
+        """Molecules in each block: int64 (K)."""
+        return self._sum(np.ones_like)
+
     def num_atoms(self) -> np.ndarray:
         """Atoms in each block: int64 (K)."""
         return self._sum(lambda sizes: sizes)

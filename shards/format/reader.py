@@ -132,6 +132,18 @@ class ShardSet:
         """File that holds a block."""
         return self.path / self.shard_name(block)
 
+    def check_sizes(self) -> None:
+        """Refuse an index whose counts of sizes, on which packs rest, are not those of the molecules of each block. Raises
+        FormatError."""
+        sizes, counts = self.index.histogram(), self.index.counts
+        for name, found in (("num_molecules", sizes.num_molecules()), ("num_atoms", sizes.num_atoms())):
+            if (wrong := found != counts[name]).any():
+                block = int(wrong.argmax())
+                raise FormatError(
+                    f"{self.locate(block)}: {name} is {counts[name][block]}, the index counts sizes of {found[block]}; restore "
+                    f"the index or build the set again"
+                )
+
     def check_shards(self, split: str) -> None:
         """Refuse shards that are missing, cut short, or under another's name: by their size and their first 512 bytes.
 

@@ -136,8 +136,9 @@ def test_counts_of_sizes_that_are_not_those_of_the_blocks_are_refused_before_any
     match = (
         rf"block 0: num_{'atoms' if what == 'larger' else 'molecules'} is \d+, the index counts sizes of \d+; restore the index"
     )
+    monkeypatch.setattr(type(shard_set), "read_members", lambda *_: pytest.fail("read before the index was checked"))
     with pytest.raises(FormatError, match=match):
-        Plan.make(shard_set, StreamConfig(budget=Budget(64, 256, 640)), 0)
+        next(iter(Loader(shard_set, StreamConfig(budget=Budget(64, 256, 640)))))
 
 
 def with_a_largest(atoms: int, bonds: int):
