@@ -17,7 +17,7 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 def main(argv: list[str] | None = None) -> NoReturn:
     """Entry point of the `molstream` command. `argv`: of a call from Python, which gets its handlers of signals back."""
     interrupts = _Interrupts()
-    before = {number: signal.signal(number, interrupts) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    before = {number: signal.signal(number, interrupts) for number in _STOPPING}
     args = sys.argv[1:] if argv is None else argv
     try:
         from molstream.tools.output import protected

@@ -91,7 +91,7 @@ class Parsed:
     num_heavy: int
     """Length of an atom list with heavy atoms only."""
     num_all: int
-    """Length of an atom list with every hydrogen; that of heavy atoms where the place of hydrogens in it is not known."""
+    """Length of an atom list with every hydrogen."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,7 +117,7 @@ class Structures:
     num_heavy: np.ndarray
     """int32 (N): length of an atom list with heavy atoms only."""
     num_all: np.ndarray
-    """int32 (N): length of an atom list with every hydrogen; as num_heavy where the place of hydrogens in it is not known."""
+    """int32 (N): length of an atom list with every hydrogen."""
     map_problems: dict[int, str]
     """Molecule -> why label_index does not say."""
     rejects: dict[int, str]
