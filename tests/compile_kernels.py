@@ -16,5 +16,6 @@ if __name__ == "__main__":
     for module in pkgutil.walk_packages(molstream.kernels.__path__, "molstream.kernels."):
         importlib.import_module(module.name)
     share, shares = map(int, sys.argv[1:])
-    missing = [made for made in compiled._arguments if not compiled.is_kept(made)]
-    compiled.compile_all(missing[share::shares])
+    # shares of all, since what is missing changes while the others are at work
+    mine = list(compiled._arguments)[share::shares]
+    compiled.compile_all(made for made in mine if not compiled.is_kept(made))

@@ -983,7 +983,7 @@ def find_components(atom_ptr, bond_ptr, bond_atoms, ptr, neighbours, local, memb
     return num_components, largest
 
 
-@kernel(error_model="numpy")
+@kernel("i8[:], i8[:], i8[:], i8[:], i8[:], i8, f4[:, :], f4[:, :]", error_model="numpy")
 def large_laplacian(ptr, neighbours, local, members, component_ptr, max_dense, vectors, values):
     """Lowest eigenpairs of components of more than `max_dense` atoms; returns -1, or the component whose factor is too large."""
     num_vectors = vectors.shape[1]
