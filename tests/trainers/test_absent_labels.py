@@ -18,7 +18,7 @@ from molstream.trainers.distributed.process_group import ProcessGroup
 from molstream.trainers.jobs.evaluate import evaluate_checkpoint, plan_budget
 from molstream.trainers.models.loss import Loss, Targets, count_labels
 from molstream.trainers.models.network import build_network
-from molstream.trainers.runs.checkpoint import best_checkpoint, list_checkpoints, load_checkpoint
+from molstream.trainers.runs.checkpoint import load_checkpoint
 from molstream.trainers.spec import DataSpec
 from molstream.trainers.training.log_interval import COUNTS, LogInterval
 from molstream.trainers.training.step import StepResult
@@ -151,24 +151,6 @@ def test_a_task_without_a_training_label_moves_no_weight(sparse_set, recipe):
     labels[head.name][0][:, late] = 1e6
     loss(network(batch), labels, counts)[0].backward()
     assert all(map(torch.equal, gradients, (p.grad for p in network.parameters() if p.grad is not None)))
-
-
-def test_the_best_checkpoint_is_chosen_among_validations_over_as_many_packs(sample_set, tiny, tmp_path, reporter):
-    recipe = replace(tiny, num_steps=4, eval_steps=2, eval_packs=3, keep_checkpoints=1)
-    pretrain(
-        sample_set,
-        tmp_path / "run",
-        recipe,
-        resume=False,
-        reporter=reporter,
-        should_stop=iter([False] * 3 + [True] * 99).__next__,
-    )
-    before = best_checkpoint(tmp_path / "run")
-    pretrain(sample_set, tmp_path / "run", replace(recipe, eval_packs=6), resume=True, reporter=reporter)
-    assert before.name == "step-00000002"
-    assert best_checkpoint(tmp_path / "run").name == "step-00000004"
-    # the one that is compared no more stays
-    assert [p.name for p in list_checkpoints(tmp_path / "run")] == ["step-00000004", "step-00000002"]
 
 
 def test_a_loss_that_there_is_none_of_is_printed_as_a_dash(capsys):

@@ -124,6 +124,27 @@ def test_the_best_checkpoint_stays_and_can_be_named(sample_set, tiny, tmp_path):
     assert load_checkpoint(run / CHECKPOINTS / "best.json").step == 6
 
 
+def test_losses_over_other_numbers_of_packs_are_not_compared(sample_set, tiny, tmp_path):
+    run = tmp_path / "run"
+    pretrain(sample_set, run, replace(tiny, num_steps=1, eval_steps=4, eval_packs=3), resume=False)
+    first = load_checkpoint(run)
+    for step, loss, packs, best in (
+        (5, 0.3, 3, 5),
+        (6, 0.9, 6, 6),
+        (7, 0.5, 6, 7),
+        (8, 0.6, 6, 7),
+        (9, 0.4, 3, 5),
+        (10, 0.7, 6, 7),
+    ):
+        write_checkpoint(run, replace(first, step=step), keep=1)
+        add_validation(run, validation(step, loss, packs))
+        assert best_checkpoint(run).name == f"step-{best:08d}", step
+    # the best over either number stays
+    assert [p.name for p in list_checkpoints(run)] == ["step-00000010", "step-00000007", "step-00000005"]
+    found = pretrain(sample_set, tmp_path / "other", replace(tiny, num_steps=1, eval_packs=6), resume=False).results
+    assert found.compared_packs == 6
+
+
 def test_no_damage_to_notes_costs_the_best_checkpoint(sample_set, tiny, tmp_path):
     run = tmp_path / "run"
     pretrain(sample_set, run, replace(tiny, num_steps=1, eval_steps=4, eval_packs=3), resume=False)
