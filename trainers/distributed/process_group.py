@@ -35,6 +35,9 @@ JOIN_S = 1800.0
 """Seconds that a process waits for the others to start."""
 STOPPED = 130
 """Exit code of a process that was told to stop."""
+_held: list[object] = []
+"""What the last collective worked on. Gloo's thread lets go of it some time after it is done. Were that thread the last to, it
+would wait for the interpreter's lock, which is held by the one that takes the group down and waits for this thread."""
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Read error", "Socket closed", "Timed out")
 """What gloo and the store say when another process has ended."""
 
@@ -67,6 +70,7 @@ class ProcessGroup:
         parts = [torch.empty_like(values) for _ in range(self.world_size)]
         with lost_as_error():
             work = dist.all_gather(parts, values, async_op=True)
+            _held[:] = work, parts, values
             while not work.is_completed():
                 time.sleep(POLL_S)
             work.wait()
@@ -177,6 +181,7 @@ def joined(device: str = "cpu") -> Iterator[ProcessGroup]:
             dist.destroy_process_group()
         # DistributedDataParallel is part of a cycle and holds the group, whose threads must end
         gc.collect()
+        _held.clear()
 
 
 def _meet(rank: int, world_size: int) -> dist.Store:
