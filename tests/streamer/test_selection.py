@@ -62,8 +62,10 @@ def test_the_bytes_that_are_read_are_read_from_the_disk(sample_set, monkeypatch)
 
     def spy(descriptor, size, offset):
         data = pread(descriptor, size, offset)
-        reads["bytes"] += len(data)
-        reads["calls"] += 1
+        # parts of the index are read when they are first asked for, by whichever test comes first
+        if os.readlink(f"/proc/self/fd/{descriptor}").endswith(".tar"):
+            reads["bytes"] += len(data)
+            reads["calls"] += 1
         return data
 
     loader = loader_for(sample_set, levels=("graph",))
